@@ -1,0 +1,1 @@
+//! The NowConnect agent: dials out to a hub and reaches private targets.

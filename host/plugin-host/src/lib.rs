@@ -1,0 +1,1 @@
+//! Sandboxed WebAssembly plugins: the only crate that imports wasmtime.

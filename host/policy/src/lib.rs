@@ -1,0 +1,1 @@
+//! Cedar policies as immutable bundles: the only crate that imports cedar-policy.

@@ -1,0 +1,1 @@
+//! The NowConnect hub and the operator's command line.
