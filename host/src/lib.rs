@@ -1,1 +1,23 @@
 //! The NowConnect hub and the operator's command line.
+//!
+//! A hub stands on the public side. Agents dial in to its tunnel port; clients reach its
+//! listeners; every client's connection becomes a *flow* through the tunnel of an agent that
+//! offers the listener's connector. Nothing flows without a *permit*, and only [`authorize`]
+//! makes permits: it asks the limits, the revocation list, the Cedar policies and the plugins
+//! of one [`generation`], and records what was decided and why.
+//!
+//! The arrows between the modules: `tunnel_endpoint` and `listener` take what comes in and ask
+//! `authorize`; `router` knows which tunnel serves which connector; `registry` knows who owns
+//! an agent; `session` keeps what outlives a tunnel; `reload` builds and publishes the next
+//! configuration and generation; `drain` ends it all in order. `gateway` is the only place
+//! that wires them.
+
+// Deciding and carrying.
+pub mod gateway;
+
+// Configuration and identity.
+
+// Seen from outside.
+
+// The operator's command line.
+pub mod cli;
