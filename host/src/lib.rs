@@ -16,6 +16,7 @@
 pub mod gateway;
 
 // Configuration and identity.
+pub mod config;
 
 // Seen from outside.
 
