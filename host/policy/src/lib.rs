@@ -1,1 +1,35 @@
 //! Cedar policies as immutable bundles: the only crate that imports cedar-policy.
+//!
+//! [`Sources`] are texts. [`PolicyBundle::compile`] checks them strictly and makes an
+//! immutable, indexed bundle of them, or says everything that is wrong with them.
+//! [`PolicyBundle::decide`] answers a [`Question`] with the help of [`Facts`], in the caller's
+//! thread, without IO and without waiting.
+//!
+//! Invariant: whatever goes wrong while deciding denies. The engine itself skips a policy that
+//! cannot be evaluated, a `forbid` included, so an allow with any evaluation error is turned
+//! into a denial here.
+
+mod bundle;
+mod cases;
+mod decision;
+mod diagnostic;
+mod explain;
+mod facts;
+mod name;
+mod question;
+mod source;
+
+pub use bundle::PolicyBundle;
+pub use cases::{CaseReport, CaseResult, run_cases};
+pub use decision::{Decision, NOT_PERMITTED, POLICY_ERROR, PolicyRef, ReasonKind};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, SourceError};
+pub use explain::Explanation;
+pub use facts::{
+    AgentFacts, ConnectorFacts, EndpointFacts, Facts, ListenerFacts, OperatorFacts, ViewerFacts,
+};
+pub use name::{DEFAULT_TENANT, Name};
+pub use question::{
+    Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest, MeshForward,
+    MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
+};
+pub use source::{SourceFile, Sources, schema_text, shipped};
