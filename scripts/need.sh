@@ -1,0 +1,162 @@
+#!/usr/bin/env bash
+# Makes sure that the tools of the named groups are here:
+#
+#   need.sh rust      cargo at the version of rust-toolchain.toml, and a C compiler
+#   need.sh guests    a Rust toolchain that can build WebAssembly
+#   need.sh parts     the servers that the end-to-end tests run against
+#   need.sh node      Node.js and the packages of scripts/parts
+#
+# What is missing is named first. As root it is then installed with apt, rustup and npm, each
+# with its own settings; otherwise the exact command is printed and nothing is changed. The end
+# is always one of two: everything is here (exit 0), or a message says what is not (exit 1).
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+APT_LOCK_TIMEOUT_SECONDS=900
+APT_TRIES=3
+APT_UPDATED=0
+
+# program:package. A program in sbin counts: lib.sh puts it on PATH.
+PARTS=(
+    slapd:slapd ldapsearch:ldap-utils slapadd:slapd
+    nginx:nginx haproxy:haproxy
+    tinyproxy:tinyproxy microsocks:microsocks
+    promtool:prometheus
+    openssl:openssl curl:curl
+    sshd:openssh-server ssh:openssh-client
+    redis-server:redis-server redis-cli:redis-tools
+)
+
+apt_retry() {
+    local try
+    for try in $(seq 1 "$APT_TRIES"); do
+        if DEBIAN_FRONTEND=noninteractive apt-get -o "DPkg::Lock::Timeout=$APT_LOCK_TIMEOUT_SECONDS" \
+            -o Acquire::Retries=3 "$@" </dev/null >&2; then
+            return 0
+        fi
+        [ "$try" -lt "$APT_TRIES" ] && { warn "apt-get $1 failed, trying again"; sleep $((try * 3)); }
+    done
+    return 1
+}
+
+# apt_install <why> <package…>
+apt_install() {
+    local why="$1"
+    shift
+    local command="apt-get install -y --no-install-recommends $*"
+    if ! have apt-get; then
+        die "$why: install the equivalents of these Debian packages and try again: $*"
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        die "$why. Run this, then try again:
+    sudo apt-get update && sudo $command"
+    fi
+    step "installing: $*"
+    if [ "$APT_UPDATED" -eq 0 ]; then
+        apt_retry update -qq || warn "apt-get update failed, trying with the lists that are here"
+        APT_UPDATED=1
+    fi
+    apt_retry install -y -qq --no-install-recommends "$@" || die "$why, and this failed: $command"
+}
+
+# need_programs <why> <program:package…>: installs the packages of the absent programs, then
+# looks again.
+need_programs() {
+    local why="$1" pair missing=() packages=()
+    shift
+    for pair in "$@"; do
+        have "${pair%%:*}" || { missing+=("${pair%%:*}"); packages+=("${pair##*:}"); }
+    done
+    [ "${#missing[@]}" -eq 0 ] && return 0
+    say "missing: ${missing[*]}"
+    mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
+    apt_install "$why" "${packages[@]}"
+    hash -r
+    for pair in "$@"; do
+        have "${pair%%:*}" || die "\`${pair%%:*}\` is still missing after installing ${pair##*:}"
+    done
+}
+
+need_rust() {
+    if ! have cargo; then
+        die "cargo is missing: install rustup as the Rust project's site describes, open a new shell, and try again"
+    fi
+    # With rustup the first call here fetches the toolchain that rust-toolchain.toml names.
+    (cd "$ROOT" && cargo --version >/dev/null) \
+        || die "cargo does not start in this folder; \`rustup toolchain install\` here says why"
+    local wanted found
+    wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")"
+    found="$(cd "$ROOT" && cargo --version | cut -d' ' -f2)"
+    if [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n1)" != "$wanted" ]; then
+        die "cargo $found is older than $wanted: run \`rustup update\`, or install rustup"
+    fi
+    need_programs "a C compiler is needed for the cryptography library" cc:gcc make:make
+    if ! printf 'int main(void){return 0;}\n' | cc -x c -o /dev/null - 2>/dev/null; then
+        apt_install "the C compiler cannot link a program" libc6-dev
+    fi
+}
+
+rustup_has_wasm() {
+    have rustup && (cd "$ROOT" && rustup target list --installed 2>/dev/null) | grep -qx wasm32-unknown-unknown
+}
+
+debian_has_wasm() {
+    [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] && compgen -G '/usr/bin/wasm-ld*' >/dev/null \
+        && [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library" ]
+}
+
+need_guests() {
+    rustup_has_wasm && return 0
+    debian_has_wasm && return 0
+    say "missing: a Rust toolchain for wasm32-unknown-unknown"
+    if have rustup; then
+        step "rustup target add wasm32-unknown-unknown"
+        if (cd "$ROOT" && timeout 300 rustup target add wasm32-unknown-unknown >&2); then
+            rustup_has_wasm && return 0
+        fi
+        warn "rustup could not add the target; using the distribution's toolchain"
+    fi
+    local linker
+    linker="$(apt-cache search --names-only '^lld-[0-9]+$' 2>/dev/null | awk '{print $1}' | sort -V | tail -n1)"
+    apt_install "plugins need a Rust toolchain for wasm32-unknown-unknown" \
+        rustc-web cargo-web rust-web-src "${linker:-lld}"
+    debian_has_wasm || die "no toolchain for wasm32-unknown-unknown: \`rustup target add wasm32-unknown-unknown\` and the packages rustc-web, cargo-web, rust-web-src and lld were tried"
+}
+
+need_parts() {
+    need_programs "the end-to-end tests run against real servers" "${PARTS[@]}"
+}
+
+need_node() {
+    if ! have node || ! have npm; then
+        need_programs "the OpenID provider and the trace receiver of the tests run on Node.js" node:nodejs npm:npm
+    fi
+    local dir="$ROOT/scripts/parts"
+    # npm writes this file last, so it is there only after a complete installation.
+    if [ "$dir/node_modules/.package-lock.json" -nt "$dir/package-lock.json" ]; then
+        return 0
+    fi
+    step "npm ci in scripts/parts"
+    local try
+    for try in 1 2 3; do
+        if (cd "$dir" && npm ci --no-audit --no-fund --loglevel=error </dev/null >&2); then
+            touch "$dir/node_modules/.package-lock.json"
+            return 0
+        fi
+        rm -rf "$dir/node_modules"
+        [ "$try" -lt 3 ] && { warn "npm ci failed, trying again"; sleep "$try"; }
+    done
+    die "\`npm ci\` in scripts/parts failed"
+}
+
+[ "$#" -gt 0 ] || die "name one or more of: rust, guests, parts, node"
+for group in "$@"; do
+    case "$group" in
+        rust) need_rust ;;
+        guests) need_guests ;;
+        parts) need_parts ;;
+        node) need_node ;;
+        *) die "unknown group \`$group\`: name one or more of rust, guests, parts, node" ;;
+    esac
+done
