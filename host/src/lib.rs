@@ -17,6 +17,11 @@ pub mod gateway;
 
 // Configuration and identity.
 pub mod config;
+pub mod identity;
+pub mod proxy_protocol;
+pub mod revocation;
+pub mod tls;
+pub mod watch;
 
 // Seen from outside.
 
