@@ -1,0 +1,35 @@
+//! Who is told about a flow.
+
+use bytes::Bytes;
+use nowconnect_protocol::{FlowSummary, OpenAck, ResetCode};
+
+use crate::flow_io::FlowIo;
+
+/// A flow that ended before anything reached its target, with all that a second try needs.
+#[derive(Debug)]
+pub struct FailedOpen {
+    /// Why; of class [`ResetClass::NotStarted`](nowconnect_protocol::ResetClass::NotStarted).
+    pub code: ResetCode,
+    /// The reason in words; may be empty.
+    pub message: String,
+    /// The client's socket.
+    pub io: FlowIo,
+    /// What the client has sent so far.
+    pub early: Vec<Bytes>,
+}
+
+/// Told what becomes of one flow. Called on the driver's thread, so it must not block.
+///
+/// Exactly one of [`FlowObserver::not_started`] and [`FlowObserver::ended`] is called.
+pub trait FlowObserver: Send {
+    /// The target is connected.
+    fn acknowledged(&mut self, ack: &OpenAck) {
+        let _ = ack;
+    }
+
+    /// The flow ended before anything reached a target; it may be tried on another agent.
+    fn not_started(self: Box<Self>, failed: FailedOpen);
+
+    /// The flow ended.
+    fn ended(self: Box<Self>, summary: FlowSummary);
+}

@@ -1,0 +1,39 @@
+//! What an operator may set about a tunnel, and what is left when it ends.
+
+use nowconnect_protocol::limits::MAX_MESSAGE_BYTES;
+use nowconnect_protocol::{TunnelClosed, TunnelConfig};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::detached::DetachedSession;
+
+/// Bytes read from the transport at once. A TLS record brings at most 16 KiB, and the library
+/// clears the space it offers before each read, so more would cost without gain.
+const READ_BYTES: usize = 32 * 1024;
+
+/// What an operator may set about a tunnel.
+#[derive(Debug, Clone, Default)]
+pub struct TunnelSettings {
+    /// Limits and times of the protocol.
+    pub config: TunnelConfig,
+}
+
+/// What is left of a tunnel.
+#[derive(Debug)]
+pub struct TunnelEnd {
+    /// Why it ended.
+    pub closed: TunnelClosed,
+    /// Its flows, where they may go on in a later tunnel. Dropping it ends them with
+    /// `ws_broken`.
+    pub detached: Option<DetachedSession>,
+}
+
+/// The limits that a tunnel's WebSocket must have at both ends.
+#[must_use]
+pub fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(2 * MAX_MESSAGE_BYTES + 4096)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
+}

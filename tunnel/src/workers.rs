@@ -1,0 +1,136 @@
+//! The threads that drive tunnels.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::{fmt, io, thread};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+/// Tasks that wait to be taken by one worker. A worker takes them at once, so a longer queue
+/// means a thread that hangs.
+const START_QUEUE: usize = 1024;
+
+type Make = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+struct Worker {
+    start: mpsc::Sender<Make>,
+    load: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A fixed number of threads, each with a runtime of its own, for tasks that stay on the thread
+/// on which they began.
+///
+/// Dropping it ends the tasks and waits for the threads.
+pub struct Workers {
+    workers: Vec<Worker>,
+    stop: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").field("threads", &self.workers.len()).finish()
+    }
+}
+
+/// Why a task could not be started: the worker takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the worker threads take no more tasks")]
+pub struct WorkersBusy;
+
+impl Workers {
+    /// Starts `threads` workers (at least one).
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error where a thread or a reactor cannot be made.
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let workers = (0..threads.max(1))
+            .map(|number| Worker::start(number, stopped.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { workers, stop })
+    }
+
+    /// Runs the task that `make` makes on the worker that has the fewest.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersBusy`] where that worker takes no more.
+    pub fn spawn<M, F>(&self, make: M) -> Result<(), WorkersBusy>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let worker = self
+            .workers
+            .iter()
+            .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
+            .ok_or(WorkersBusy)?;
+        let load = LoadGuard::new(Arc::clone(&worker.load));
+        let make: Make = Box::new(move || {
+            let task = make();
+            Box::pin(async move {
+                let _load = load;
+                task.await;
+            })
+        });
+        worker.start.try_send(make).map_err(|_| WorkersBusy)
+    }
+}
+
+impl Worker {
+    fn start(number: usize, mut stopped: watch::Receiver<bool>) -> io::Result<Self> {
+        let (start, mut started) = mpsc::channel::<Make>(START_QUEUE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::Builder::new().name(format!("tunnel-{number}")).spawn(move || {
+            LocalSet::new().block_on(&runtime, async move {
+                loop {
+                    tokio::select! {
+                        _ = stopped.changed() => break,
+                        make = started.recv() => match make {
+                            Some(make) => drop(tokio::task::spawn_local(make())),
+                            None => break,
+                        },
+                    }
+                }
+            });
+        })?;
+        Ok(Self {
+            start,
+            load: Arc::new(AtomicUsize::new(0)),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                // A worker that panicked has nothing left to wait for.
+                drop(thread.join());
+            }
+        }
+    }
+}
+
+struct LoadGuard(Arc<AtomicUsize>);
+
+impl LoadGuard {
+    fn new(load: Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(load)
+    }
+}
+
+impl Drop for LoadGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
