@@ -1,1 +1,44 @@
 //! Sandboxed WebAssembly plugins: the only crate that imports wasmtime.
+//!
+//! A [`PluginEngine`] lives as long as the process: compiler, pool of instances, the thread that
+//! ends long calls, the key-value table. A [`PluginSet`] is immutable: components that were read,
+//! checked against their pin, compiled, checked against their grants and asked to accept their
+//! settings, all before one of them sees traffic. The hub swaps sets whole. Each call runs in a
+//! fresh instance, so that nothing leaks from one call to the next.
+//!
+//! What a plugin does wrong stays its own: [`CallOutcome`] says how each call ended,
+//! [`PluginObserver`] counts it, and the hook's failure mode decides what the hub sees. There is
+//! no way for a plugin to allow what was not allowed before it was asked.
+//!
+//! **Absent on purpose:** WASI, files, sockets, environment, threads, streaming bodies.
+
+mod answer;
+mod engine;
+mod error;
+mod facts;
+mod grant;
+mod hook;
+mod kv;
+mod observer;
+mod set;
+mod spec;
+
+pub use answer::{
+    Carry, Denial, Edit, HelloOutcome, HttpRequestOutcome, HttpResponseOutcome, Masked,
+    OpenOutcome, Signals, Terms, Welcome,
+};
+pub use engine::{EngineSettings, PluginEngine};
+pub use error::{EngineError, LoadError, LoadProblem};
+pub use facts::{
+    Agent, Attribute, Bye, CallInfo, Closed, Enrich, Field, Head, Hello, HttpLine, HttpRequest,
+    HttpResponse, Level, LogEntry, Open, Peer, Viewer,
+};
+pub use grant::{Capability, GrantError, Grants};
+pub use hook::{CallOutcome, Hook};
+pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
+pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
+pub use set::{PluginSet, PluginStatus};
+pub use spec::{Limits, Mode, PluginSource, PluginSpec};
+
+/// Versions of the contract in `wit/` that this hub serves.
+pub const CONTRACT_VERSIONS: &str = "nowconnect:plugin 0.1.x";

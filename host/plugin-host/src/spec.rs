@@ -1,0 +1,109 @@
+//! What the operator says about one plugin.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hook::Hook;
+
+/// One plugin of a set, as configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginSpec {
+    /// Unique in the set; `[a-z0-9-]`, 1 to 64 bytes; prefix of its signals and attributes.
+    pub name: String,
+    /// Where its component is.
+    pub source: PluginSource,
+    /// `sha256:` and 64 hex digits; where set, anything else is refused before it is compiled.
+    pub digest: Option<String>,
+    /// The hooks to call; empty means all that the component exports.
+    pub hooks: Vec<Hook>,
+    /// What it may do, such as `log`, `kv:1MiB`, `signals:DE`, `headers.set:x-tenant-*`.
+    pub grants: Vec<String>,
+    /// Bounds of each call.
+    pub limits: Limits,
+    /// Settings handed to the plugin as JSON.
+    pub config: serde_json::Value,
+    /// Whether its answers count.
+    pub mode: Mode,
+    /// Carry on without it when it fails, instead of denying.
+    pub optional: bool,
+    /// Place in the chain of a hook; equal places are ordered by name.
+    pub order: i32,
+    /// Folder of files that the plugin may read, copied into memory at load.
+    pub data: Option<PathBuf>,
+}
+
+impl PluginSpec {
+    /// A plugin with default limits, no grants, empty settings, enforced.
+    pub fn new(name: impl Into<String>, source: PluginSource) -> Self {
+        Self {
+            name: name.into(),
+            source,
+            digest: None,
+            hooks: Vec::new(),
+            grants: Vec::new(),
+            limits: Limits::default(),
+            config: serde_json::Value::Object(serde_json::Map::new()),
+            mode: Mode::Enforce,
+            optional: false,
+            order: 0,
+            data: None,
+        }
+    }
+}
+
+/// Where a component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginSource {
+    /// A file, read once at load.
+    Path(PathBuf),
+    /// Bytes in memory.
+    Bytes(Arc<[u8]>),
+}
+
+/// Whether a plugin's answers count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Its answers count.
+    #[default]
+    Enforce,
+    /// It is called, its answers are recorded and not acted on.
+    Shadow,
+    /// It is loaded and checked, not called.
+    Off,
+}
+
+/// Bounds of each call of a plugin, and of how many there may be at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory of one instance in bytes. A Rust plugin starts at about 1.1 MiB.
+    pub memory_bytes: usize,
+    /// Elements of all tables of one instance.
+    pub table_elements: usize,
+    /// Time that the guest may compute, in steps of 1 ms. Time taken by the operating system
+    /// from a computing thread counts too, so this is generous beside the microseconds of a
+    /// normal call.
+    pub guest_time: Duration,
+    /// Time from start to answer, including waits for other work of the thread.
+    pub wall_time: Duration,
+    /// Bytes that the plugin may hand to the host in one answer or one host call.
+    pub output_bytes: usize,
+    /// Calls at once; a slow plugin sheds only itself.
+    pub concurrency: u32,
+    /// How long a call may wait for one of those slots before it is shed.
+    pub queue_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 32 * 1024 * 1024,
+            table_elements: 10_000,
+            guest_time: Duration::from_millis(25),
+            wall_time: Duration::from_millis(100),
+            output_bytes: 64 * 1024,
+            concurrency: 16,
+            queue_time: Duration::from_millis(10),
+        }
+    }
+}
