@@ -24,6 +24,9 @@ pub mod tls;
 pub mod watch;
 
 // Seen from outside.
+pub mod admin;
+pub mod health;
+pub mod telemetry;
 
 // The operator's command line.
 pub mod cli;

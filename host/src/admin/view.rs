@@ -1,0 +1,454 @@
+//! The seam between the admin API and the hub: what can be asked, and the form of the answers.
+//!
+//! The forms are the API's JSON as well, so they hold plain strings and numbers. Fields may be
+//! added; a reader ignores those that it does not know.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::health::Readiness;
+
+/// Most flows in one answer; a page of 1000 has about 400 KiB.
+pub const MAX_FLOWS_PER_PAGE: usize = 1000;
+
+/// What the admin API asks of the hub. Each answer is a snapshot; none may hold a lock that
+/// the data path waits for.
+pub trait HubView: Send + Sync + 'static {
+    /// May this caller do this? Asked before every route; a deny ends the request.
+    ///
+    /// The default allows: whoever reaches the socket owns the hub.
+    fn authorize<'a>(
+        &'a self,
+        _caller: &'a AdminCaller,
+        _action: AdminAction,
+        _resource: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The hub as a whole.
+    fn status(&self) -> BoxFuture<'_, HubStatus>;
+
+    /// Every agent with a session, by name.
+    fn agents(&self) -> BoxFuture<'_, Vec<AgentStatus>>;
+
+    /// Flows that the query selects, at most its limit.
+    fn flows<'a>(&'a self, query: &'a FlowQuery) -> BoxFuture<'a, FlowPage>;
+
+    /// Ends a flow with `operator_closed`; `flow` is a flow ref.
+    fn close_flow<'a>(&'a self, flow: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>>;
+
+    /// The generation in force.
+    fn generation(&self) -> BoxFuture<'_, GenerationStatus>;
+
+    /// Reads configuration, policies, plugins, certificates and lists again; whole or not at all.
+    fn reload(&self) -> BoxFuture<'_, ReloadReport>;
+
+    /// Ends an agent's session; `agent` is an agent id, `tenant/id` outside the default tenant.
+    fn kick_agent<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>>;
+
+    /// Starts draining: nothing new, the rest until the deadline, then the end.
+    fn drain<'a>(&'a self, request: &'a DrainRequest) -> BoxFuture<'a, Result<(), AdminRefusal>>;
+
+    /// Asks again, explaining: a kept decision, or a question that the caller states.
+    fn explain<'a>(
+        &'a self,
+        request: &'a ExplainRequest,
+    ) -> BoxFuture<'a, Result<serde_json::Value, AdminRefusal>>;
+}
+
+/// Who calls the admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminCaller {
+    /// A process on this machine, by the Unix socket.
+    Local {
+        /// Its user id, where the kernel told.
+        uid: Option<u32>,
+    },
+    /// A TCP client that showed the token.
+    Token {
+        /// From where.
+        from: SocketAddr,
+    },
+    /// A TCP client with a verified certificate.
+    Certificate {
+        /// From where.
+        from: SocketAddr,
+        /// SHA-256 of its leaf certificate, hexadecimal.
+        fingerprint: String,
+    },
+}
+
+/// What a caller wants to do; the names are those of the policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminAction {
+    /// Read status, agents, generation, log level.
+    Status,
+    /// List flows.
+    ListFlows,
+    /// Read decisions and explain them.
+    Explain,
+    /// End a flow.
+    CloseFlow,
+    /// End an agent's session.
+    KickAgent,
+    /// Reload.
+    Reload,
+    /// Change the log level.
+    SetLogLevel,
+    /// Drain the hub.
+    Drain,
+}
+
+impl AdminAction {
+    /// The action's name in policies and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::ListFlows => "list-flows",
+            Self::Explain => "explain",
+            Self::CloseFlow => "close-flow",
+            Self::KickAgent => "kick-agent",
+            Self::Reload => "reload",
+            Self::SetLogLevel => "set-log-level",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// Whether it changes something; such calls are logged as security events.
+    pub const fn is_write(self) -> bool {
+        match self {
+            Self::Status | Self::ListFlows | Self::Explain => false,
+            Self::CloseFlow | Self::KickAgent | Self::Reload | Self::SetLogLevel | Self::Drain => {
+                true
+            }
+        }
+    }
+}
+
+/// Why the hub does not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdminRefusal {
+    /// There is no such flow, agent or decision.
+    #[error("no {what} `{name}`")]
+    NotFound {
+        /// The kind of thing.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+    },
+    /// The request does not make sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Policy denies it.
+    #[error("not allowed: {0}")]
+    Denied(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The hub as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubStatus {
+    /// The replica id.
+    pub hub: String,
+    /// The hub's version.
+    pub version: String,
+    /// Seconds since start.
+    pub uptime_seconds: u64,
+    /// Ready, degraded with reasons, starting or draining.
+    pub readiness: Readiness,
+    /// The generation in force.
+    pub generation: GenerationStatus,
+    /// Public listeners.
+    pub listeners: Vec<ListenerStatus>,
+    /// The address of the tunnel port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_address: Option<SocketAddr>,
+    /// Counts and totals.
+    pub totals: Totals,
+}
+
+/// Counts now and totals since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Agents with a session.
+    pub agents: u64,
+    /// Tunnels that are up.
+    pub tunnels: u64,
+    /// Sessions without a tunnel that may be resumed.
+    pub sessions_detached: u64,
+    /// Flows open now.
+    pub flows: u64,
+    /// Flows since start.
+    pub flows_total: u64,
+    /// Opens denied since start.
+    pub denied_total: u64,
+    /// Bytes from clients to agents since start.
+    pub bytes_c2a: u64,
+    /// Bytes from agents to clients since start.
+    pub bytes_a2c: u64,
+}
+
+/// One public port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whose flows it takes, `tenant/name` outside the default tenant.
+    pub connector: String,
+    /// Agents that offer the connector now.
+    pub agents: u64,
+    /// Flows open now.
+    pub flows: u64,
+}
+
+/// One agent with a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// The agent id, `tenant/id` outside the default tenant.
+    pub agent: String,
+    /// Its session.
+    pub session: u64,
+    /// Up, or detached and waiting for its agent to come back.
+    pub state: AgentState,
+    /// `primary` or `standby`.
+    pub role: String,
+    /// Where its tunnel comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// The agent's version.
+    #[serde(default)]
+    pub version: String,
+    /// Connectors that it offers and may offer.
+    pub connectors: Vec<ConnectorStatus>,
+    /// Connectors that it was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedConnector>,
+    /// Seconds since its tunnel came up.
+    pub tunnel_seconds: u64,
+    /// Last round trip, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+    /// Flows open now.
+    pub flows: u64,
+    /// Bytes to the agent over this session.
+    pub bytes_c2a: u64,
+    /// Bytes from the agent over this session.
+    pub bytes_a2c: u64,
+    /// Seconds until its token expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_expires_seconds: Option<i64>,
+    /// Labels of its HELLO.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Whether an agent has its tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    /// Its tunnel is up.
+    Up,
+    /// Its tunnel broke and may be resumed.
+    Detached,
+    /// It finishes its flows and takes no new ones.
+    Draining,
+}
+
+impl AgentState {
+    /// The word for tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Detached => "detached",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A connector of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectorStatus {
+    /// Its name, bare: the tenant is the agent's.
+    pub name: String,
+    /// Flows open now through this agent.
+    pub flows: u64,
+}
+
+/// A connector that an agent asked for in vain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedConnector {
+    /// Its name.
+    pub name: String,
+    /// The stable code.
+    pub code: String,
+    /// The decision, for `policy explain`.
+    pub decision: String,
+}
+
+/// Which flows to list. What is absent selects all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowQuery {
+    /// Flows of this agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Flows of this connector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<String>,
+    /// Flows of this client, `IP` or `IP:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// At most this many, itself at most [`MAX_FLOWS_PER_PAGE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+impl FlowQuery {
+    /// The limit that counts.
+    pub fn effective_limit(&self) -> usize {
+        self.limit
+            .unwrap_or(MAX_FLOWS_PER_PAGE)
+            .min(MAX_FLOWS_PER_PAGE)
+    }
+
+    /// Whether a flow is selected.
+    pub fn selects(&self, agent: &str, connector: &str, client: Option<SocketAddr>) -> bool {
+        let fits = |wanted: &Option<String>, seen: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == seen)
+        };
+        let client_fits = self.client.as_deref().is_none_or(|wanted| {
+            client.is_some_and(|seen| {
+                wanted.parse().map_or_else(
+                    |_| wanted == seen.to_string(),
+                    |ip: std::net::IpAddr| ip.to_canonical() == seen.ip().to_canonical(),
+                )
+            })
+        });
+        fits(&self.agent, agent) && fits(&self.connector, connector) && client_fits
+    }
+}
+
+/// A list of flows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowPage {
+    /// The flows, newest first.
+    pub flows: Vec<FlowStatus>,
+    /// How many the query selects in all.
+    pub selected: u64,
+}
+
+/// One flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// The flow ref, `origin.boot.number`.
+    pub flow: String,
+    /// Its connector, `tenant/name` outside the default tenant.
+    pub connector: String,
+    /// Its agent.
+    pub agent: String,
+    /// The listener that accepted.
+    #[serde(default)]
+    pub listener: String,
+    /// The client's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<SocketAddr>,
+    /// Seconds since it was opened.
+    pub age_seconds: u64,
+    /// Bytes from the client, where they are counted while it runs.
+    #[serde(default)]
+    pub bytes_c2a: u64,
+    /// Bytes to the client, where they are counted while it runs.
+    #[serde(default)]
+    pub bytes_a2c: u64,
+    /// The generation that allowed it.
+    pub generation: u64,
+    /// The decision that allowed it.
+    #[serde(default)]
+    pub decision: String,
+}
+
+/// The generation in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Its number.
+    pub number: u64,
+    /// When it was activated, Unix milliseconds.
+    pub activated_ms: u64,
+    /// A digest over all its sources.
+    #[serde(default)]
+    pub digest: String,
+    /// Policies in it.
+    pub policies: u64,
+    /// Plugins in it.
+    pub plugins: Vec<PluginStatus>,
+    /// Why the newest sources on disk are not in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_errors: Vec<String>,
+}
+
+/// One plugin of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    /// Its name.
+    pub name: String,
+    /// The digest of its code.
+    pub digest: String,
+    /// The hooks it is called at.
+    pub hooks: Vec<String>,
+    /// Whether it is not called because it failed too often.
+    #[serde(default)]
+    pub quarantined: bool,
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Whether all that was read is in force now.
+    pub ok: bool,
+    /// The generation in force after it.
+    pub generation: u64,
+    /// What changed, a line each.
+    #[serde(default)]
+    pub changed: Vec<String>,
+    /// What changed in the configuration and takes a restart.
+    #[serde(default)]
+    pub needs_restart: Vec<String>,
+    /// Every error; with any, nothing changed.
+    #[serde(default)]
+    pub errors: Vec<String>,
+    /// Running flows that the new generation ended.
+    #[serde(default)]
+    pub flows_closed: u64,
+}
+
+/// How to drain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Milliseconds until what is left is cut; absent takes the configured time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// What to explain: a kept decision, or a question.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// The id of a kept decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
+    /// The last decision about this client, `IP` or `IP:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// A question in the form of the policy cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<serde_json::Value>,
+}

@@ -1,0 +1,93 @@
+//! The names of log events: the value of the field `event`.
+//!
+//! Names are part of the product's contract; alerts and parsers stand on them. Five come from the
+//! product's documents, one of them with a space in it. Write
+//! `info!(event = events::LISTENER_STARTED, listener = %name, "…")`.
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+        $($(#[$doc])* pub const $constant: &str = $name;)*
+
+        /// Every name; a record whose values had to be dropped keeps its event only if it is
+        /// one of these.
+        pub const ALL: &[&str] = &[$($name),*];
+    };
+}
+
+events! {
+    /// A listener is bound.
+    LISTENER_STARTED = "listener_started";
+    /// A listener is closed.
+    LISTENER_STOPPED = "listener_stopped";
+    /// An agent's HELLO was accepted: `agent_id`, `connectors`.
+    AGENT_CONNECTED = "agent_connected";
+    /// An agent's tunnel ended: `agent_id`, `reason`.
+    AGENT_DISCONNECTED = "agent_disconnected";
+    /// An agent came back to its session.
+    AGENT_RESUMED = "agent_resumed";
+    /// An agent was refused.
+    AGENT_REFUSED = "agent_refused";
+    /// A flow is open: `cid`, `agent_id`, `connector`.
+    CONNECTION_OPEN = "connection open";
+    /// A flow ended: `cid`, `cause`, sizes and timings.
+    CONNECTION_CLOSED = "connection closed";
+    /// A client got no flow.
+    CONNECTION_DENIED = "connection denied";
+    /// No agent offers the connector.
+    NO_AGENT_FOR_CONNECTOR = "no_agent_for_connector";
+    /// The client's address is not allowed.
+    CIDR_BLOCKED = "cidr_blocked";
+    /// A limit on number or rate was reached.
+    LIMIT_REACHED = "limit_reached";
+    /// A PROXY header from an address that is not trusted, or a broken one.
+    PROXY_HEADER_REFUSED = "proxy_header_refused";
+    /// One decision, see the decision record.
+    DECISION = "decision";
+    /// A token was refused.
+    AUTH_FAILED = "auth_failed";
+    /// A handshake did not complete or was shed.
+    HANDSHAKE_REFUSED = "handshake_refused";
+    /// Something was refused or ended by the revocation list.
+    REVOKED = "revoked";
+    /// A new generation, configuration or certificate is in force.
+    RELOADED = "reloaded";
+    /// A reload was refused; the last good form stays.
+    RELOAD_REFUSED = "reload_refused";
+    /// A re-check ended running flows.
+    RECHECK_CLOSED = "recheck_closed";
+    /// A plugin is in quarantine, or out of it.
+    PLUGIN_QUARANTINE = "plugin_quarantine";
+    /// A line that a plugin wrote.
+    PLUGIN_LOG = "plugin_log";
+    /// An operator changed something.
+    ADMIN_ACTION = "admin_action";
+    /// An admin call was refused.
+    ADMIN_REFUSED = "admin_refused";
+    /// The log level changed.
+    LOG_LEVEL_CHANGED = "log_level_changed";
+    /// Records are missing here: `dropped`, by reason.
+    LOG_GAP = "log_gap";
+    /// Mask plugins gave no valid answer.
+    LOG_MASK_FAILED = "log_mask_failed";
+    /// Spans could not be exported.
+    TRACE_EXPORT_FAILED = "trace_export_failed";
+    /// A thread panicked.
+    PANIC = "panic";
+    /// The hub serves.
+    HUB_STARTED = "hub_started";
+    /// The hub drains.
+    HUB_DRAINING = "hub_draining";
+    /// The hub ends.
+    HUB_STOPPED = "hub_stopped";
+}
+
+/// Target of records about security: written even when the queue is full. Use it as
+/// `warn!(target: events::SECURITY, event = events::AUTH_FAILED, …)`.
+pub const SECURITY: &str = "nowconnect::security";
+
+/// Target of a plugin's own lines: they get the floor and never go to the mask plugins, which
+/// would otherwise be fed with what they write.
+pub const PLUGIN: &str = "nowconnect::plugin";
+
+/// Target of spans that go to the trace collector.
+pub const TRACE: &str = "nowconnect::trace";

@@ -1,0 +1,156 @@
+//! The redaction floor: what may never leave the process, whatever is configured.
+//!
+//! It needs no plugin and no configuration, runs in the caller's thread, and acts on log fields
+//! and messages, span attributes, decision records and admin answers. It takes out
+//!
+//! - values behind a sensitive key (`Authorization:`, `token=`, `"password": …`, cookies),
+//! - credentials behind a scheme word (`Bearer …`, `Basic …`) and in the `nb_token` subprotocol,
+//! - whatever looks like a JWT or a JWE,
+//! - the userinfo of URLs,
+//! - private keys in PEM.
+//!
+//! It errs towards taking out too much. It cannot know a secret that stands alone without any
+//! such mark; fields that hold one must have a sensitive name, which [`is_sensitive_key`] knows.
+
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// What stands where something was taken out.
+pub const ERASED: &str = "***";
+
+/// `text` with every secret that the floor knows replaced by [`ERASED`].
+///
+/// Text without one comes back borrowed.
+pub fn floor(text: &str) -> Cow<'_, str> {
+    let ranges = scan::secrets(text);
+    if ranges.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut copied = 0;
+    for range in ranges {
+        if range.start > copied {
+            clean.push_str(&text[copied..range.start]);
+        }
+        if range.end > copied {
+            if !clean.ends_with(ERASED) {
+                clean.push_str(ERASED);
+            }
+            copied = range.end;
+        }
+    }
+    clean.push_str(&text[copied..]);
+    Cow::Owned(clean)
+}
+
+/// Applies [`floor`] to a text in place.
+pub fn in_place(text: &mut String) {
+    if let Cow::Owned(clean) = floor(text) {
+        *text = clean;
+    }
+}
+
+/// Whether the value of a field or parameter of this name is a secret by its name alone.
+pub fn is_sensitive_key(key: &str) -> bool {
+    /// No key of ours is longer; a longer one is judged by its end.
+    const MAX_KEY_BYTES: usize = 64;
+    let tail = key.len().saturating_sub(MAX_KEY_BYTES);
+    let bytes = &key.as_bytes()[tail..];
+    let mut buffer = [0_u8; MAX_KEY_BYTES];
+    let mut len = 0;
+    for byte in bytes {
+        if matches!(byte, b'-' | b'_' | b'.' | b' ') {
+            continue;
+        }
+        buffer[len] = byte.to_ascii_lowercase();
+        len += 1;
+    }
+    let squeezed = &buffer[..len];
+    SENSITIVE_ENDINGS
+        .iter()
+        .any(|ending| squeezed.ends_with(ending.as_bytes()))
+        || SENSITIVE_KEYS
+            .iter()
+            .any(|word| squeezed == word.as_bytes())
+}
+
+/// Endings of keys whose value is a secret, lower case without separators.
+const SENSITIVE_ENDINGS: &[&str] = &[
+    "authorization",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "apikey",
+    "accesskey",
+    "secretkey",
+    "privatekey",
+    "signingkey",
+    "cookie",
+    "credential",
+    "credentials",
+    "assertion",
+    "sessionid",
+];
+
+/// Whole keys whose value is a secret, or a payload, which is never written either.
+const SENSITIVE_KEYS: &[&str] = &[
+    "pwd",
+    "jwt",
+    "dpop",
+    "payload",
+    "body",
+    "b64",
+    "bearer",
+    "sig",
+    "signature",
+    "pin",
+    "otp",
+];
+
+/// Appends `text` with every character that a terminal could take for a command, or that could
+/// end a line, written as `\u{…}` in JSON's form.
+///
+/// Covers the C0 and C1 controls, DEL, line and paragraph separators, and the characters that
+/// turn the direction of text.
+pub fn push_escaped(out: &mut String, text: &str) {
+    for character in text.chars() {
+        if is_dangerous(character) {
+            match character {
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                other => {
+                    // Writing to a String cannot fail.
+                    let _ = write!(out, "\\u{:04x}", u32::from(other));
+                }
+            }
+        } else {
+            out.push(character);
+        }
+    }
+}
+
+/// Whether [`push_escaped`] would change this character.
+pub const fn is_dangerous(character: char) -> bool {
+    matches!(
+        character,
+        '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}'
+    )
+}
+
+/// `text` cut to at most `max_bytes`, at a character's border.
+pub fn truncated(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
+}
