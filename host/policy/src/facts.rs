@@ -5,11 +5,14 @@
 //! never copies the store. It holds no row for an authenticated viewer, an operator or an
 //! agent that says HELLO: those come with the question.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::Name;
+use crate::row::Row;
 
 /// What a verified token says about an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -120,8 +123,20 @@ pub struct OperatorFacts {
 }
 
 /// The shared store. All methods take `&self`; put it in an `Arc`.
+///
+/// A change is seen by the next decision; one decision sees one state of the store.
 #[derive(Debug, Default)]
-pub struct Facts {}
+pub struct Facts {
+    tables: RwLock<Tables>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    pub(crate) agents: HashMap<Name, Arc<Row>>,
+    pub(crate) connectors: HashMap<Name, Arc<Row>>,
+    pub(crate) endpoints: HashMap<Name, Arc<Row>>,
+    pub(crate) listeners: HashMap<Name, Arc<Row>>,
+}
 
 impl Facts {
     /// A store without rows.
@@ -131,42 +146,63 @@ impl Facts {
     }
 
     /// Adds or replaces the row of an agent.
-    pub fn put_agent(&self, _agent: &AgentFacts) {
-        todo!()
+    pub fn put_agent(&self, agent: &AgentFacts) {
+        let row = Arc::new(Row::agent(agent));
+        self.tables.write().agents.insert(agent.agent.clone(), row);
     }
 
     /// Takes the row of an agent away.
-    pub fn remove_agent(&self, _agent: &Name) {
-        todo!()
+    pub fn remove_agent(&self, agent: &Name) {
+        self.tables.write().agents.remove(agent);
     }
 
     /// Adds or replaces the row of a connector.
-    pub fn put_connector(&self, _connector: &ConnectorFacts) {
-        todo!()
+    pub fn put_connector(&self, connector: &ConnectorFacts) {
+        let row = Arc::new(Row::connector(connector));
+        let mut tables = self.tables.write();
+        tables.connectors.insert(connector.connector.clone(), row);
+    }
+
+    /// Adds a plain TCP connector, unless there is a row of that name already: for a connector
+    /// that an agent offers and the configuration says nothing about.
+    pub fn ensure_connector(&self, connector: &Name) {
+        let mut tables = self.tables.write();
+        if !tables.connectors.contains_key(connector) {
+            let row = Arc::new(Row::connector(&ConnectorFacts::tcp(connector.clone())));
+            tables.connectors.insert(connector.clone(), row);
+        }
     }
 
     /// Takes the row of a connector away.
-    pub fn remove_connector(&self, _connector: &Name) {
-        todo!()
+    pub fn remove_connector(&self, connector: &Name) {
+        self.tables.write().connectors.remove(connector);
     }
 
     /// Adds or replaces the row of an endpoint.
-    pub fn put_endpoint(&self, _endpoint: &EndpointFacts) {
-        todo!()
+    pub fn put_endpoint(&self, endpoint: &EndpointFacts) {
+        let row = Arc::new(Row::endpoint(endpoint));
+        let mut tables = self.tables.write();
+        tables.endpoints.insert(endpoint.endpoint.clone(), row);
     }
 
     /// Takes the row of an endpoint away.
-    pub fn remove_endpoint(&self, _endpoint: &Name) {
-        todo!()
+    pub fn remove_endpoint(&self, endpoint: &Name) {
+        self.tables.write().endpoints.remove(endpoint);
     }
 
     /// Adds or replaces the row of a listener.
-    pub fn put_listener(&self, _listener: &ListenerFacts) {
-        todo!()
+    pub fn put_listener(&self, listener: &ListenerFacts) {
+        let row = Arc::new(Row::listener(listener));
+        let mut tables = self.tables.write();
+        tables.listeners.insert(listener.listener.clone(), row);
     }
 
     /// Takes the row of a listener away.
-    pub fn remove_listener(&self, _listener: &Name) {
-        todo!()
+    pub fn remove_listener(&self, listener: &Name) {
+        self.tables.write().listeners.remove(listener);
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read()
     }
 }

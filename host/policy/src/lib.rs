@@ -11,13 +11,21 @@
 
 mod bundle;
 mod cases;
+mod check;
 mod decision;
 mod diagnostic;
 mod explain;
 mod facts;
+mod groups;
+mod index;
 mod name;
 mod question;
+mod request;
+mod row;
 mod source;
+mod time;
+mod trust;
+mod vocabulary;
 
 pub use bundle::PolicyBundle;
 pub use cases::{CaseReport, CaseResult, run_cases};
@@ -32,4 +40,4 @@ pub use question::{
     Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest, MeshForward,
     MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
 };
-pub use source::{SourceFile, Sources, schema_text, shipped};
+pub use source::{FILE_BYTES, FILES, SourceFile, Sources, schema_text, shipped};

@@ -1,5 +1,16 @@
 //! Where a bundle's texts come from.
 
+use std::path::Path;
+
+use crate::diagnostic::SourceError;
+use crate::vocabulary;
+
+/// Bytes of one policy or case file: a thousand policies have about 300 KiB.
+pub const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Files of one folder.
+pub const FILES: usize = 1024;
+
 /// One text with the name it is known by in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
@@ -7,6 +18,17 @@ pub struct SourceFile {
     pub name: String,
     /// The whole text.
     pub text: String,
+}
+
+impl SourceFile {
+    /// A text under a name.
+    #[must_use]
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            text: text.into(),
+        }
+    }
 }
 
 /// The texts that a bundle is compiled from.
@@ -19,23 +41,126 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Reads `*.cedar` and `entities.json` of a folder, without its sub-folders.
+    /// Reads `*.cedar` and `entities.json` of a folder, without its sub-folders, in the order
+    /// of names. A `schema.cedarschema` in it is left alone: the hub has its own.
     ///
     /// # Errors
-    /// Where the folder or a file cannot be read, is too big, or is not UTF-8.
-    pub fn from_dir(_dir: &std::path::Path) -> Result<Self, crate::SourceError> {
-        todo!()
+    /// Where the folder or a file cannot be read, has more than [`FILES`] files or [`FILE_BYTES`]
+    /// bytes, or is not UTF-8, or where there is no policy file at all.
+    pub fn from_dir(dir: &Path) -> Result<Self, SourceError> {
+        let mut sources = Self::default();
+        for path in files_of(dir, "cedar")? {
+            sources.policies.push(read(&path)?);
+        }
+        if sources.policies.is_empty() {
+            return Err(SourceError::Empty {
+                path: dir.display().to_string(),
+            });
+        }
+        let entities = dir.join("entities.json");
+        if entities.exists() {
+            sources.entities = Some(read(&entities)?);
+        }
+        Ok(sources)
     }
 }
 
-/// The policies that come with the hub, for a hub without a policy folder.
+/// Files of a folder with this ending, in the order of names.
+pub(crate) fn files_of(dir: &Path, ending: &str) -> Result<Vec<std::path::PathBuf>, SourceError> {
+    let cannot = |source| SourceError::Read {
+        path: dir.display().to_string(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        if path.extension().is_some_and(|found| found == ending) && path.is_file() {
+            files.push(path);
+        }
+        if files.len() > FILES {
+            return Err(SourceError::TooMany {
+                path: dir.display().to_string(),
+                limit: FILES,
+            });
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+pub(crate) fn read(path: &Path) -> Result<SourceFile, SourceError> {
+    let name = path.display().to_string();
+    let cannot = |source| SourceError::Read {
+        path: name.clone(),
+        source,
+    };
+    let bytes = std::fs::metadata(path).map_err(cannot)?.len();
+    if bytes > FILE_BYTES {
+        return Err(SourceError::TooBig {
+            path: name,
+            bytes,
+            limit_bytes: FILE_BYTES,
+        });
+    }
+    let text = std::fs::read_to_string(path).map_err(cannot)?;
+    Ok(SourceFile { name, text })
+}
+
+macro_rules! embedded {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../policies/", $name)))),*]
+    };
+}
+
+/// Policies that only forbid, and hold in every hub.
+const GUARDS: &[(&str, &str)] = embedded![
+    "guard-identity.cedar",
+    "guard-scopes.cedar",
+    "guard-signals.cedar",
+    "guard-tenants.cedar",
+];
+
+/// What a hub without a policy folder permits.
+const GRANTS: &[(&str, &str)] = embedded![
+    "admin.cedar",
+    "announce.cedar",
+    "endpoint.cedar",
+    "hello.cedar",
+    "http.cedar",
+    "mesh.cedar",
+    "open.cedar",
+    "upstream.cedar",
+];
+
+/// The policies that come with the hub, guards included, for a hub without a policy folder.
 #[must_use]
 pub fn shipped() -> Sources {
-    todo!()
+    let policies = GRANTS
+        .iter()
+        .chain(GUARDS)
+        .map(|(name, text)| embedded_file(name, text))
+        .collect();
+    Sources {
+        policies,
+        entities: None,
+    }
+}
+
+/// The guards alone: what [`PolicyBundle::compile`](crate::PolicyBundle::compile) adds to a set
+/// that does not have them.
+pub(crate) fn guards() -> Vec<SourceFile> {
+    GUARDS
+        .iter()
+        .map(|(name, text)| embedded_file(name, text))
+        .collect()
+}
+
+fn embedded_file(name: &str, text: &str) -> SourceFile {
+    SourceFile::new(format!("shipped:{name}"), text)
 }
 
 /// The text of the Cedar schema.
 #[must_use]
 pub fn schema_text() -> &'static str {
-    todo!()
+    vocabulary::SCHEMA_TEXT
 }

@@ -1,0 +1,373 @@
+//! Texts become checked policies, or a list of everything that is wrong with them.
+//!
+//! A text that does not parse hides what is in it, so its policies are missing from the later
+//! checks; all other problems of all files come in one go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use cedar_policy::{Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use miette::Diagnostic as _;
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::source::{SourceFile, Sources, guards};
+use crate::trust;
+use crate::vocabulary::SCHEMA;
+use crate::PolicyRef;
+
+/// Policies of one bundle. Ten times of what was measured; compiling them takes about a second.
+pub(crate) const POLICIES: usize = 10_000;
+
+/// Bytes of an `@id`, and of an `@error`, which goes over the wire.
+const ID_BYTES: usize = 128;
+const CODE_BYTES: usize = 64;
+
+/// How many references a condition may follow from a variable. The hub hands the engine the
+/// entities that a request names, and none behind them.
+const LEVEL: u32 = 1;
+
+const ANNOTATIONS: [&str; 4] = ["id", "error", "advice", "trusts"];
+
+/// What compiling goes on with.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// In the order of files and then of text, each named by its `@id`.
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) places: HashMap<PolicyId, Arc<PolicyRef>>,
+    pub(crate) warnings: Vec<Diagnostic>,
+}
+
+#[derive(Debug, Default)]
+struct Check<'a> {
+    policies: Vec<Policy>,
+    found: BTreeMap<String, Found<'a>>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// Where a policy stands.
+#[derive(Clone, Copy, Debug)]
+struct Found<'a> {
+    file: &'a SourceFile,
+    offset: usize,
+}
+
+/// Checks all policies of the sources, with the guards that they do not bring themselves.
+pub(crate) fn check(sources: &Sources) -> Result<Checked, Vec<Diagnostic>> {
+    let guards = guards();
+    let mut check = Check::default();
+    for file in &sources.policies {
+        check.file(file);
+    }
+    let brought = check.policies.len();
+    for file in &guards {
+        check.guard(file, brought);
+    }
+    if check.policies.len() > POLICIES {
+        let count = check.policies.len();
+        let file = sources.policies.first().unwrap_or(&guards[0]);
+        check.say(
+            Severity::Error,
+            Found { file, offset: 0 },
+            format!("there are {count} policies; a bundle may have {POLICIES}"),
+            None,
+        );
+    }
+    check.validate();
+    check.look_for_permits(sources);
+    check.finish()
+}
+
+impl<'a> Check<'a> {
+    fn file(&mut self, file: &'a SourceFile) {
+        for (policy, offset) in self.parse(file) {
+            self.policy(policy, Found { file, offset });
+        }
+    }
+
+    /// Adds the guards of a shipped file, except those whose id the set has taken.
+    fn guard(&mut self, file: &'a SourceFile, brought: usize) {
+        for (policy, offset) in self.parse(file) {
+            let id = policy.annotation("id").unwrap_or_default();
+            let Some(found) = self.found.get(id).copied() else {
+                self.policy(policy, Found { file, offset });
+                continue;
+            };
+            let same = self.policies.iter().take(brought).any(|own| {
+                own.id().as_ref() as &str == id && text_of(own) == text_of(&policy)
+            });
+            if !same {
+                let message = format!("takes the place of the shipped guard `{id}`");
+                let help = "give it another `@id` to have both; a forbid beside it is enough \
+                            where the guard is too weak";
+                self.say(Severity::Warning, found, message, Some(help));
+            }
+        }
+    }
+
+    /// The policies of a text with the offsets they start at.
+    fn parse(&mut self, file: &'a SourceFile) -> Vec<(Policy, usize)> {
+        let set: PolicySet = match file.text.parse() {
+            Ok(set) => set,
+            Err(errors) => {
+                let errors: &cedar_policy::ParseErrors = &errors;
+                for error in errors.iter() {
+                    let offset = offset_of(error);
+                    let help = error.help().map(|help| help.to_string());
+                    self.say(
+                        Severity::Error,
+                        Found { file, offset },
+                        error.to_string(),
+                        help.as_deref(),
+                    );
+                }
+                return Vec::new();
+            }
+        };
+        for template in set.templates() {
+            let text = template.to_cedar();
+            let offset = file.text.find(&text).unwrap_or(0);
+            self.say(
+                Severity::Error,
+                Found { file, offset },
+                "this is a template, and nothing links templates".to_owned(),
+                Some("write the entity in place of `?principal` or `?resource`"),
+            );
+        }
+        in_order_of_text(&set, &file.text)
+    }
+
+    fn policy(&mut self, policy: Policy, found: Found<'a>) {
+        let Some(id) = self.id(&policy, found) else {
+            return;
+        };
+        self.annotations(&policy, found);
+        for problem in trust::problems(&policy) {
+            let help = "a signal is a plugin's word; a permit that goes by it says so with \
+                        `@trusts(\"plugin\")` (several: `@trusts(\"geo, risk\")`)";
+            self.say(Severity::Error, found, problem, Some(help));
+        }
+        self.policies.push(policy.new_id(PolicyId::new(&id)));
+        self.found.insert(id, found);
+    }
+
+    fn id(&mut self, policy: &Policy, found: Found<'a>) -> Option<String> {
+        let id = policy.annotation("id").unwrap_or_default();
+        let problem = if id.is_empty() {
+            "this policy has no `@id`".to_owned()
+        } else if id.len() > ID_BYTES || id.chars().any(char::is_control) {
+            format!("`@id` must be at most {ID_BYTES} bytes without control characters")
+        } else if let Some(first) = self.found.get(id) {
+            let (line, column) = line_and_column(&first.file.text, first.offset);
+            format!(
+                "`@id(\"{id}\")` is taken by {}:{line}:{column}",
+                first.file.name
+            )
+        } else {
+            return Some(id.to_owned());
+        };
+        let help = "decisions, logs and test cases name a policy by its id: put \
+                    `@id(\"a-name-of-its-own\")` in front of it";
+        self.say(Severity::Error, found, problem, Some(help));
+        None
+    }
+
+    fn annotations(&mut self, policy: &Policy, found: Found<'a>) {
+        for (name, value) in policy.annotations() {
+            if !ANNOTATIONS.contains(&name) {
+                let message = format!("annotation `@{name}` means nothing to the hub");
+                let help = "known are `@id`, `@error`, `@advice` and `@trusts`";
+                self.say(Severity::Warning, found, message, Some(help));
+            }
+            if name == "error" && !is_code(value) {
+                let message = format!("`@error(\"{value}\")` is not a code");
+                let help = "a code is in snake_case, at most 64 letters, such as `path_forbidden`";
+                self.say(Severity::Error, found, message, Some(help));
+            }
+            if name == "error" && policy.effect() == Effect::Permit {
+                let message = "`@error` on a permit has no effect".to_owned();
+                let help = "a denial takes the code of the forbid that caused it";
+                self.say(Severity::Warning, found, message, Some(help));
+            }
+        }
+    }
+
+    fn validate(&mut self) {
+        let set = PolicySet::from_policies(self.policies.iter().cloned())
+            .expect("ids were checked to differ, and none is linked");
+        let validator = Validator::new(SCHEMA.clone());
+        let result = validator.validate_with_level(&set, ValidationMode::Strict, LEVEL);
+        for error in result.validation_errors() {
+            let help = error.help().map(|help| help.to_string());
+            let message = message_of(&error.to_string(), error.policy_id());
+            self.at(error.policy_id(), error, Severity::Error, message, help);
+        }
+        for warning in result.validation_warnings() {
+            let help = warning.help().map(|help| help.to_string());
+            let message = message_of(&warning.to_string(), warning.policy_id());
+            self.at(warning.policy_id(), warning, Severity::Warning, message, help);
+        }
+    }
+
+    /// Says what the validator found, at the part of the policy that it points to.
+    fn at(
+        &mut self,
+        id: &PolicyId,
+        about: &dyn miette::Diagnostic,
+        severity: Severity,
+        message: String,
+        help: Option<String>,
+    ) {
+        let id: &str = id.as_ref();
+        let Some(found) = self.found.get(id).copied() else {
+            return;
+        };
+        let offset = match offset_of(about) {
+            0 => found.offset,
+            offset => offset,
+        };
+        let place = Found { offset, ..found };
+        self.say(severity, place, message, help.as_deref());
+    }
+
+    /// Without a permit everything of its kind is denied; seldom meant, so it is said.
+    fn look_for_permits(&mut self, sources: &'a Sources) {
+        let Some(file) = sources.policies.first() else {
+            return;
+        };
+        for action in ["hello", "announce", "open"] {
+            let permitted = self.policies.iter().any(|policy| {
+                policy.effect() == Effect::Permit
+                    && policy
+                        .get_valid_request_envs(&SCHEMA)
+                        .any(|env| env.action().id().unescaped() == action)
+            });
+            if !permitted {
+                self.say(
+                    Severity::Warning,
+                    Found { file, offset: 0 },
+                    format!("no policy permits `{action}`, so it is always denied"),
+                    Some("`nowconnect policy init DIR` writes the shipped policies to start from"),
+                );
+            }
+        }
+    }
+
+    fn say(
+        &mut self,
+        severity: Severity,
+        found: Found<'_>,
+        message: String,
+        help: Option<&str>,
+    ) {
+        let (line, column) = line_and_column(&found.file.text, found.offset);
+        self.diagnostics.push(Diagnostic {
+            severity,
+            file: found.file.name.clone(),
+            line,
+            column,
+            message,
+            help: help.map(ToOwned::to_owned),
+        });
+    }
+
+    fn finish(mut self) -> Result<Checked, Vec<Diagnostic>> {
+        self.diagnostics
+            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        self.diagnostics.dedup();
+        let refused = self
+            .diagnostics
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Error);
+        if refused {
+            return Err(self.diagnostics);
+        }
+        let places = self
+            .policies
+            .iter()
+            .map(|policy| (policy.id().clone(), Arc::new(self.place(policy))))
+            .collect();
+        Ok(Checked {
+            policies: self.policies,
+            places,
+            warnings: self.diagnostics,
+        })
+    }
+
+    fn place(&self, policy: &Policy) -> PolicyRef {
+        let id: &str = policy.id().as_ref();
+        let found = self.found.get(id).expect("each policy was put in with its place");
+        PolicyRef {
+            id: id.to_owned(),
+            file: found.file.name.clone(),
+            line: line_and_column(&found.file.text, found.offset).0,
+            error: policy.annotation("error").map(ToOwned::to_owned),
+            advice: policy.annotation("advice").map(ToOwned::to_owned),
+        }
+    }
+}
+
+/// The engine numbers policies as `policy0`, `policy1`, … in the order of the text, and gives
+/// each its own piece of text back.
+fn in_order_of_text(set: &PolicySet, text: &str) -> Vec<(Policy, usize)> {
+    let mut policies: Vec<(usize, Policy)> = set
+        .policies()
+        .map(|policy| (number_of(policy), policy.clone()))
+        .collect();
+    policies.sort_by_key(|(number, _)| *number);
+    let mut from = 0;
+    policies
+        .into_iter()
+        .map(|(_, policy)| {
+            let piece = text_of(&policy);
+            let offset = text
+                .get(from..)
+                .and_then(|rest| rest.find(&piece))
+                .map_or(from, |found| from + found);
+            from = offset + piece.len().min(text.len() - offset);
+            (policy, offset)
+        })
+        .collect()
+}
+
+fn number_of(policy: &Policy) -> usize {
+    let id: &str = policy.id().as_ref();
+    id.trim_start_matches("policy").parse().unwrap_or(usize::MAX)
+}
+
+fn text_of(policy: &Policy) -> String {
+    policy.to_cedar().unwrap_or_default()
+}
+
+fn offset_of(diagnostic: &dyn miette::Diagnostic) -> usize {
+    diagnostic
+        .labels()
+        .and_then(|mut labels| labels.next())
+        .map_or(0, |label| label.offset())
+}
+
+/// The engine's sentences start with the policy, which stands in front of ours as a place.
+fn message_of(sentence: &str, id: &PolicyId) -> String {
+    let prefix = format!("for policy `{id}`, ");
+    sentence.strip_prefix(&prefix).unwrap_or(sentence).to_owned()
+}
+
+fn is_code(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= CODE_BYTES
+        && text.starts_with(|letter: char| letter.is_ascii_lowercase())
+        && text
+            .chars()
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+}
+
+/// Line and column of a byte, both from 1; the column counts characters.
+pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    let before = text.get(..offset).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
+    (line, column)
+}

@@ -1,0 +1,389 @@
+//! A question becomes a request of the engine, with just the entities that it needs.
+//!
+//! Policies are checked to follow at most one reference (level 1), so principal, resource,
+//! action and the entities named in the context are all that an evaluation can look at.
+
+use std::sync::Arc;
+
+use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
+
+use crate::facts::{Facts, Tables};
+use crate::groups::Groups;
+use crate::question::{
+    Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest,
+    MeshForward, MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
+};
+use crate::row::{Row, agent_uid, attribute, connector_uid, long, string, strings};
+use crate::time::datetime;
+use crate::vocabulary::{self, Action, SCHEMA};
+use crate::{AgentFacts, ConnectorFacts, Name};
+
+/// A question, ready for the engine.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) action: &'static Action,
+    pub(crate) principal: Arc<Row>,
+    pub(crate) resource: Arc<Row>,
+    pub(crate) request: Request,
+    pub(crate) entities: Entities,
+}
+
+/// What the questions of one HELLO have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    agent: Option<(Arc<AgentFacts>, Arc<Row>)>,
+}
+
+/// Why a question cannot be asked; a sentence for the log.
+type Unanswerable = String;
+
+impl Asked {
+    pub(crate) fn new(
+        question: &Question,
+        facts: &Facts,
+        groups: &Groups,
+        shared: &mut Shared,
+    ) -> Result<Self, Unanswerable> {
+        let mut form = Form {
+            tables: &facts.read(),
+            groups,
+            context: Vec::with_capacity(8),
+            entities: Vec::with_capacity(8),
+        };
+        let (name, principal, resource) = match question {
+            Question::Hello(hello) => form.hello(hello, shared)?,
+            Question::Announce(announce) => form.announce(announce, shared)?,
+            Question::EndpointCreate(create) => form.endpoint_create(create, shared)?,
+            Question::Open(open) => form.open(open)?,
+            Question::HttpRequest(request) => form.http_request(request)?,
+            Question::UpstreamOpen(open) => form.upstream_open(open)?,
+            Question::MeshJoin(join) => form.mesh_join(join)?,
+            Question::MeshForward(forward) => form.mesh_forward(forward)?,
+            Question::Admin(admin) => form.admin(admin)?,
+        };
+        form.finish(name, principal, resource)
+    }
+}
+
+type Scope = (&'static str, Arc<Row>, Arc<Row>);
+
+/// A request being filled in.
+struct Form<'a> {
+    tables: &'a Tables,
+    groups: &'a Groups,
+    context: Vec<(String, RestrictedExpression)>,
+    entities: Vec<Entity>,
+}
+
+impl Form<'_> {
+    fn finish(
+        mut self,
+        action: &'static str,
+        principal: Arc<Row>,
+        resource: Arc<Row>,
+    ) -> Result<Asked, Unanswerable> {
+        let action = vocabulary::action(action)
+            .ok_or_else(|| format!("action `{action}` is not in the schema"))?;
+        self.entities.push(action.entity.clone());
+        self.entities.push(principal.entity.clone());
+        // The same entity may come twice, which the engine takes where both are equal.
+        self.entities.push(resource.entity.clone());
+        let context = Context::from_pairs(self.context).map_err(|error| error.to_string())?;
+        // Requests have the schema's shape by construction. Checking each one again would cost
+        // a third of a decision, so that is done where tests run.
+        let schema = cfg!(debug_assertions).then_some(&*SCHEMA);
+        let request = Request::new(
+            principal.uid.clone(),
+            action.uid.clone(),
+            resource.uid.clone(),
+            context,
+            schema,
+        )
+        .map_err(|error| error.to_string())?;
+        let entities =
+            Entities::from_entities(self.entities, None).map_err(|error| error.to_string())?;
+        Ok(Asked {
+            action,
+            principal,
+            resource,
+            request,
+            entities,
+        })
+    }
+
+    fn hello(&mut self, hello: &Hello, shared: &mut Shared) -> Result<Scope, Unanswerable> {
+        let agent = self.proven_agent(&hello.agent, shared);
+        let node = self.node(&hello.meta.hub);
+        self.net(&hello.net)?;
+        self.meta(&hello.meta);
+        self.entity_fact("claimed", agent_uid(&hello.claimed));
+        self.fact("agentVersion", string(&hello.agent_version));
+        let announced = hello
+            .announced
+            .iter()
+            .map(|name| RestrictedExpression::new_entity_uid(connector_uid(name)));
+        self.fact("announced", RestrictedExpression::new_set(announced));
+        self.fact("replacing", RestrictedExpression::new_bool(hello.replacing));
+        if hello.claimed != hello.agent.agent
+            && let Some(row) = self.tables.agents.get(&hello.claimed)
+        {
+            let row = self.groups.join(Arc::clone(row));
+            self.entities.push(row.entity.clone());
+        }
+        Ok(("hello", agent, node))
+    }
+
+    fn announce(&mut self, announce: &Announce, shared: &mut Shared) -> Result<Scope, Unanswerable> {
+        let agent = self.proven_agent(&announce.agent, shared);
+        let connector = match self.tables.connectors.get(&announce.connector) {
+            Some(row) => Arc::clone(row),
+            None => Arc::new(Row::connector(&ConnectorFacts::tcp(announce.connector.clone()))),
+        };
+        let connector = self.groups.join(connector);
+        self.net(&announce.net)?;
+        self.meta(&announce.meta);
+        let required = RestrictedExpression::new_bool(announce.scopes_required);
+        self.fact("scopesRequired", required);
+        Ok(("announce", agent, connector))
+    }
+
+    fn endpoint_create(
+        &mut self,
+        create: &EndpointCreate,
+        shared: &mut Shared,
+    ) -> Result<Scope, Unanswerable> {
+        let agent = self.proven_agent(&create.agent, shared);
+        let endpoint = self.groups.join(Arc::new(Row::endpoint(&create.endpoint)));
+        self.net(&create.net)?;
+        self.meta(&create.meta);
+        self.fact("openEndpoints", long(create.open_endpoints.into()));
+        Ok(("endpoint-create", agent, endpoint))
+    }
+
+    fn open(&mut self, open: &Open) -> Result<Scope, Unanswerable> {
+        let viewer = self.viewer(&open.viewer);
+        let connector = self.connector(&open.connector)?;
+        self.net(&open.net)?;
+        self.meta(&open.meta);
+        self.agent(&open.agent)?;
+        self.fact("openFlows", long(open.open_flows.into()));
+        self.fact("viaMesh", RestrictedExpression::new_bool(open.via_mesh));
+        self.signals(&open.signals);
+        Ok(("open", viewer, connector))
+    }
+
+    fn http_request(&mut self, request: &HttpRequest) -> Result<Scope, Unanswerable> {
+        let viewer = self.viewer(&request.viewer);
+        let endpoint = self
+            .tables
+            .endpoints
+            .get(&request.endpoint)
+            .ok_or_else(|| missing("endpoint", &request.endpoint))?;
+        let endpoint = self.groups.join(Arc::clone(endpoint));
+        let connector = self.connector(&request.connector)?;
+        self.net(&request.net)?;
+        self.meta(&request.meta);
+        self.agent(&request.agent)?;
+        self.entity_fact("connector", connector.uid.clone());
+        self.entities.push(connector.entity.clone());
+        self.fact("http", http(&request.http)?);
+        self.signals(&request.signals);
+        Ok(("http-request", viewer, endpoint))
+    }
+
+    fn upstream_open(&mut self, open: &UpstreamOpen) -> Result<Scope, Unanswerable> {
+        let node = self.node(&open.meta.hub);
+        let connector = self.connector(&open.connector)?;
+        self.meta(&open.meta);
+        self.agent(&open.agent)?;
+        self.fact("why", string(&open.why));
+        Ok(("upstream-open", node, connector))
+    }
+
+    fn mesh_join(&mut self, join: &MeshJoin) -> Result<Scope, Unanswerable> {
+        let peer = self.node(&join.peer);
+        let hub = self.node(&join.meta.hub);
+        self.net(&join.net)?;
+        self.meta(&join.meta);
+        Ok(("mesh-join", peer, hub))
+    }
+
+    fn mesh_forward(&mut self, forward: &MeshForward) -> Result<Scope, Unanswerable> {
+        let origin = self.node(&forward.origin);
+        let connector = self.connector(&forward.connector)?;
+        let viewer = self.viewer(&forward.viewer);
+        self.net(&forward.net)?;
+        self.meta(&forward.meta);
+        self.agent(&forward.agent)?;
+        let replica = self.node(&forward.epoch_replica);
+        let epoch = record(vec![
+            attribute("counter", long(forward.epoch_counter)),
+            attribute("replica", RestrictedExpression::new_entity_uid(replica.uid.clone())),
+        ])?;
+        self.fact("epoch", epoch);
+        self.entities.push(replica.entity.clone());
+        self.entity_fact("originViewer", viewer.uid.clone());
+        self.entities.push(viewer.entity.clone());
+        self.fact("originGeneration", long(forward.origin_generation));
+        self.signals(&forward.signals);
+        Ok(("mesh-forward", origin, connector))
+    }
+
+    fn admin(&mut self, admin: &Admin) -> Result<Scope, Unanswerable> {
+        let operator = self.groups.join(Arc::new(Row::operator(&admin.operator)));
+        let target = self.target(&admin.target)?;
+        self.net(&admin.net)?;
+        self.meta(&admin.meta);
+        Ok((deed(admin.deed), operator, target))
+    }
+
+    fn target(&self, target: &AdminTarget) -> Result<Arc<Row>, Unanswerable> {
+        let (table, name, what) = match target {
+            AdminTarget::Node(replica) => return Ok(self.node(replica)),
+            AdminTarget::PolicyBundle { bundle, revision, signed } => {
+                return Ok(Arc::new(Row::policy_bundle(bundle, *revision, *signed)));
+            }
+            AdminTarget::Plugin { plugin, digest, signed } => {
+                return Ok(Arc::new(Row::plugin(plugin, digest, *signed)));
+            }
+            AdminTarget::Endpoint(name) => (&self.tables.endpoints, name, "endpoint"),
+            AdminTarget::Connector(name) => (&self.tables.connectors, name, "connector"),
+            AdminTarget::Agent(name) => (&self.tables.agents, name, "agent"),
+        };
+        let row = table.get(name).ok_or_else(|| missing(what, name))?;
+        Ok(self.groups.join(Arc::clone(row)))
+    }
+
+    fn fact(&mut self, name: &'static str, value: RestrictedExpression) {
+        self.context.push(attribute(name, value));
+    }
+
+    fn entity_fact(&mut self, name: &'static str, uid: EntityUid) {
+        self.fact(name, RestrictedExpression::new_entity_uid(uid));
+    }
+
+    fn proven_agent(&self, agent: &Arc<AgentFacts>, shared: &mut Shared) -> Arc<Row> {
+        if let Some((facts, row)) = &shared.agent
+            && Arc::ptr_eq(facts, agent)
+        {
+            return Arc::clone(row);
+        }
+        let row = self.groups.join(Arc::new(Row::agent(agent)));
+        shared.agent = Some((Arc::clone(agent), Arc::clone(&row)));
+        row
+    }
+
+    fn agent(&mut self, name: &Name) -> Result<(), Unanswerable> {
+        let row = self.tables.agents.get(name).ok_or_else(|| missing("agent", name))?;
+        let row = self.groups.join(Arc::clone(row));
+        self.entity_fact("agent", row.uid.clone());
+        self.entities.push(row.entity.clone());
+        Ok(())
+    }
+
+    fn connector(&self, name: &Name) -> Result<Arc<Row>, Unanswerable> {
+        let row = self
+            .tables
+            .connectors
+            .get(name)
+            .ok_or_else(|| missing("connector", name))?;
+        Ok(self.groups.join(Arc::clone(row)))
+    }
+
+    fn viewer(&self, viewer: &Viewer) -> Arc<Row> {
+        match viewer {
+            Viewer::Anonymous => Row::anonymous(),
+            Viewer::Known(facts) => self.groups.join(Arc::new(Row::viewer(facts))),
+        }
+    }
+
+    fn node(&self, replica: &str) -> Arc<Row> {
+        self.groups.join(Arc::new(Row::node(replica)))
+    }
+
+    fn net(&mut self, net: &Net) -> Result<(), Unanswerable> {
+        let row = self
+            .tables
+            .listeners
+            .get(&net.listener)
+            .ok_or_else(|| missing("listener", &net.listener))?;
+        // The engine's parser of addresses takes no IPv4 inside IPv6.
+        let source = net.source_ip.to_canonical().to_string();
+        let mut fields = vec![
+            attribute("srcIp", RestrictedExpression::new_ip(source)),
+            attribute("srcPort", long(net.source_port.into())),
+            attribute("listener", RestrictedExpression::new_entity_uid(row.uid.clone())),
+        ];
+        if let Some(tls) = &net.tls {
+            fields.push(attribute("tls", tls_record(tls)?));
+        }
+        self.entities.push(row.entity.clone());
+        self.fact("net", record(fields)?);
+        Ok(())
+    }
+
+    fn meta(&mut self, meta: &Meta) {
+        let hub = self.node(&meta.hub);
+        let mut fields = vec![
+            attribute("now", datetime(meta.now_ms)),
+            attribute("hub", RestrictedExpression::new_entity_uid(hub.uid.clone())),
+            attribute("requestId", string(&meta.request_id)),
+        ];
+        if let Some(trace_id) = &meta.trace_id {
+            fields.push(attribute("traceId", string(trace_id)));
+        }
+        self.entities.push(hub.entity.clone());
+        let meta = record(fields).expect("the names above differ");
+        self.fact("meta", meta);
+    }
+
+    fn signals(&mut self, signals: &Signals) {
+        self.fact("signals", strings(&signals.present));
+        self.fact("signalsMissing", strings(&signals.missing));
+    }
+}
+
+fn missing(what: &str, name: &Name) -> Unanswerable {
+    format!("{what} `{name}` is not known to this hub")
+}
+
+fn record(
+    fields: Vec<(String, RestrictedExpression)>,
+) -> Result<RestrictedExpression, Unanswerable> {
+    RestrictedExpression::new_record(fields).map_err(|error| error.to_string())
+}
+
+fn tls_record(tls: &Tls) -> Result<RestrictedExpression, Unanswerable> {
+    let mut fields = vec![attribute("version", string(&tls.version))];
+    if let Some(sni) = &tls.sni {
+        fields.push(attribute("sni", string(sni)));
+    }
+    if let Some(san) = &tls.client_san {
+        fields.push(attribute("clientSan", string(san)));
+    }
+    record(fields)
+}
+
+fn http(http: &Http) -> Result<RestrictedExpression, Unanswerable> {
+    record(vec![
+        attribute("method", string(&http.method)),
+        attribute("host", string(&http.host)),
+        attribute("path", string(&http.path)),
+        attribute("headers", strings(&http.header_names)),
+    ])
+}
+
+const fn deed(deed: AdminDeed) -> &'static str {
+    match deed {
+        AdminDeed::Status => "admin-status",
+        AdminDeed::Explain => "admin-explain",
+        AdminDeed::ListEndpoints => "admin-list-endpoints",
+        AdminDeed::CloseEndpoint => "admin-close-endpoint",
+        AdminDeed::KickAgent => "admin-kick-agent",
+        AdminDeed::StagePolicy => "admin-stage-policy",
+        AdminDeed::ActivatePolicy => "admin-activate-policy",
+        AdminDeed::RollbackPolicy => "admin-rollback-policy",
+        AdminDeed::LoadPlugin => "admin-load-plugin",
+        AdminDeed::DisablePlugin => "admin-disable-plugin",
+    }
+}
