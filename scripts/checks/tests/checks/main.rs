@@ -1,6 +1,14 @@
-//! Checks on the project itself, in three groups: the arrows between the crates, the documents,
-//! and the examples. The first reads only the tree; the other two run the built binaries.
+//! Checks on the project as a whole: the arrows between its crates, its programs against real
+//! servers, its documents and its examples. The first group reads only the tree; the others run
+//! the built programs.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::print_stderr,
+    reason = "a failed test shows the logs of its servers"
+)]
 
 mod architecture;
+mod gateway;
+mod parts;
+mod real_parts;
 mod repository;
