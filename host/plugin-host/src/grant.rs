@@ -143,7 +143,7 @@ impl Grants {
     }
 
     pub(crate) fn allows_edit(&self, kind: EditKind, name: &str) -> bool {
-        if NEVER_EDITED.contains(&name) {
+        if is_never_edited(name) {
             return false;
         }
         let patterns = match kind {
@@ -270,6 +270,11 @@ impl FromStr for Pattern {
             Self::Exact(text.to_owned())
         })
     }
+}
+
+/// The host alone sets such a field.
+pub(crate) fn is_never_edited(name: &str) -> bool {
+    NEVER_EDITED.contains(&name)
 }
 
 /// Letters are lower case: the host shows and compares names in that form.

@@ -13,11 +13,11 @@ mod tests;
 pub use memory::{MemoryKv, MemoryKvSettings};
 
 /// Longest key in bytes.
-pub const KEY_BYTES_MAX: usize = 256;
+pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// Longest value in bytes; together with the bound on a host call it keeps copies small.
-pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Longest time to live in seconds: a week. What must live longer belongs into a database.
-pub const TTL_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
+pub(crate) const TTL_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
 /// Whose entries: a plugin's name, a tenant (empty for the default one), and whether the calls
 /// are made in shadow.

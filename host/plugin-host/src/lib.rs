@@ -13,15 +13,25 @@
 //! **Absent on purpose:** WASI, files, sockets, environment, threads, streaming bodies.
 
 mod answer;
+mod breaker;
+mod call;
+mod component;
 mod engine;
 mod error;
 mod facts;
 mod grant;
 mod hook;
+mod host_functions;
+mod judge;
 mod kv;
+mod load;
+mod mask;
 mod observer;
+mod plugin;
 mod set;
 mod spec;
+mod ticker;
+mod wire;
 
 pub use answer::{
     Carry, Denial, Edit, HelloOutcome, HttpRequestOutcome, HttpResponseOutcome, Masked,

@@ -1,15 +1,31 @@
 //! An immutable set of plugins, and the chains that it makes of them.
+//!
+//! A chain is asked in order and ends at the first no. What the hub asks about is already
+//! allowed, so each answer can only take away: connectors are intersected, limits are the
+//! smallest given, edits are checked one by one, a failure is a no unless the operator made the
+//! plugin optional.
+
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::answer::{
-    Carry, HelloOutcome, HttpRequestOutcome, HttpResponseOutcome, Masked, OpenOutcome, Signals,
+    Carry, Denial, Edit, HelloOutcome, HttpRequestOutcome, HttpResponseOutcome, Masked,
+    OpenOutcome, Signals, Terms, Welcome,
 };
+use crate::call::{Failure, call};
 use crate::engine::PluginEngine;
 use crate::error::LoadError;
 use crate::facts::{
-    Bye, CallInfo, Closed, Enrich, Hello, HttpRequest, HttpResponse, LogEntry, Open,
+    Bye, CallInfo, Closed, Enrich, Field, Head, Hello, HttpRequest, HttpResponse, LogEntry, Open,
 };
-use crate::hook::Hook;
+use crate::hook::{CallOutcome, Hook};
+use crate::judge;
+use crate::load;
+use crate::mask;
+use crate::observer::Dropped;
+use crate::plugin::Plugin;
 use crate::spec::{Mode, PluginSpec};
+use crate::wire;
 
 /// What an operator is shown about one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +45,10 @@ pub struct PluginStatus {
 }
 
 /// Checked plugins, ready to be called. The empty set allows everything that it is asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct PluginSet {
-    _private: (),
+    plugins: Vec<(Arc<Plugin>, String)>,
+    chains: [Vec<Arc<Plugin>>; Hook::ALL.len()],
 }
 
 impl PluginSet {
@@ -41,120 +58,372 @@ impl PluginSet {
     }
 
     /// Reads, checks, compiles and tries every plugin, compiling off the runtime's threads. A
-    /// plugin that did not change since an earlier set still in use is taken over as it is.
+    /// plugin that did not change since an earlier set still in use is taken over as it is, with
+    /// its quarantine.
     ///
     /// # Errors
     /// Everything that is wrong, not only the first thing; nothing is loaded then.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
     pub async fn load(
         engine: &PluginEngine,
         specs: Vec<PluginSpec>,
     ) -> Result<Self, Vec<LoadError>> {
-        let _ = (engine, specs);
-        todo!("the skeleton only states the interface")
+        let mut loaded = load::load(engine, specs).await?;
+        loaded.sort_by(|a, b| {
+            let key = |one: &load::Loaded| (one.plugin.spec.order, Arc::clone(&one.plugin.name));
+            key(a).cmp(&key(b))
+        });
+        let mut set = Self::default();
+        for load::Loaded { plugin, about } in loaded {
+            if plugin.spec.mode != Mode::Off {
+                for hook in plugin.hooks() {
+                    set.chains[hook.index()].push(Arc::clone(&plugin));
+                }
+            }
+            set.plugins.push((plugin, about));
+        }
+        Ok(set)
     }
 
     /// Some plugin of the set is called for this hook; where none is, skip building the question.
     pub fn has(&self, hook: Hook) -> bool {
-        let _ = hook;
-        todo!("the skeleton only states the interface")
+        !self.chains[hook.index()].is_empty()
     }
 
-    /// What the set consists of.
+    /// What the set consists of, in the order of its chains.
     pub fn status(&self) -> Vec<PluginStatus> {
-        todo!("the skeleton only states the interface")
+        self.plugins
+            .iter()
+            .map(|(plugin, about)| PluginStatus {
+                name: plugin.name.to_string(),
+                about: about.clone(),
+                digest: plugin.digest.clone(),
+                hooks: plugin.hooks().collect(),
+                mode: plugin.spec.mode,
+                quarantined: plugin.breaker.is_open(),
+            })
+            .collect()
     }
 
     /// Asks the `hello` chain.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
-    pub async fn hello(&self, call: &CallInfo<'_>, hello: &Hello<'_>) -> HelloOutcome {
-        let _ = (call, hello);
-        todo!("the skeleton only states the interface")
+    pub async fn hello(&self, info: &CallInfo<'_>, hello: &Hello<'_>) -> HelloOutcome {
+        let mut accepted: Cow<'_, [&str]> = Cow::Borrowed(hello.announced);
+        let mut welcome = Welcome::default();
+        for plugin in self.chain(Hook::Hello) {
+            let question = wire::Hello {
+                agent: hello.agent,
+                peer: hello.peer,
+                announced: &accepted,
+                why: hello.why,
+            };
+            let answer = call(
+                plugin,
+                Hook::Hello,
+                info,
+                |c| (c, &question),
+                |(answer,): wire::HelloResult| judge_hello(plugin, answer?),
+            )
+            .await;
+            match decide(plugin, answer) {
+                Decided::Go(answer) => {
+                    let (kept, lost): (Vec<&str>, Vec<&str>) = accepted
+                        .iter()
+                        .partition(|name| answer.accept.iter().any(|accept| accept == *name));
+                    let lost = lost.into_iter().map(str::to_owned);
+                    let refused = lost.map(|name| (name, Arc::clone(&plugin.name)));
+                    welcome.refused.extend(refused);
+                    welcome.attributes.extend(answer.attributes);
+                    welcome.carry.attach(&plugin.name, answer.carry);
+                    accepted = Cow::Owned(kept);
+                }
+                Decided::Skip => {}
+                Decided::Deny(denial) => return HelloOutcome::Deny(denial),
+            }
+        }
+        welcome.accepted = accepted.iter().map(|name| (*name).to_owned()).collect();
+        HelloOutcome::Accept(welcome)
     }
 
     /// Tells the `bye` chain.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
-    pub async fn bye(&self, call: &CallInfo<'_>, bye: &Bye<'_>, carry: &Carry) {
-        let _ = (call, bye, carry);
-        todo!("the skeleton only states the interface")
+    pub async fn bye(&self, info: &CallInfo<'_>, bye: &Bye<'_>, carry: &Carry) {
+        for plugin in self.chain(Hook::Bye) {
+            let carried = carry.of(&plugin.name);
+            let told = call(plugin, Hook::Bye, info, |c| (c, bye, carried), heard).await;
+            ignore(told);
+        }
     }
 
     /// Asks the `enrich` chain.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
-    pub async fn enrich(&self, call: &CallInfo<'_>, enrich: &Enrich<'_>) -> Signals {
-        let _ = (call, enrich);
-        todo!("the skeleton only states the interface")
+    pub async fn enrich(&self, info: &CallInfo<'_>, enrich: &Enrich<'_>) -> Signals {
+        let mut all = Signals::default();
+        for plugin in self.chain(Hook::Enrich) {
+            let answer = call(
+                plugin,
+                Hook::Enrich,
+                info,
+                |c| (c, enrich),
+                |(answer,): wire::EnrichResult| {
+                    Ok((judge::signals(plugin, answer?)?, CallOutcome::Ok))
+                },
+            )
+            .await;
+            if plugin.spec.mode == Mode::Shadow {
+                continue;
+            }
+            match answer {
+                Ok((signals, dropped)) => {
+                    all.signals.extend(signals);
+                    if dropped > 0 {
+                        let observer = &plugin.engine.observer;
+                        observer.dropped(&plugin.name, Dropped::Signals, dropped);
+                    }
+                }
+                Err(_) if plugin.spec.optional => {}
+                Err(_) => all.missing.push(plugin.name.to_string()),
+            }
+        }
+        all.signals.sort_unstable();
+        all.signals.dedup();
+        all.missing.sort_unstable();
+        all
     }
 
     /// Asks the `open` chain.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
-    pub async fn open(&self, call: &CallInfo<'_>, open: &Open<'_>) -> OpenOutcome {
-        let _ = (call, open);
-        todo!("the skeleton only states the interface")
+    pub async fn open(&self, info: &CallInfo<'_>, open: &Open<'_>) -> OpenOutcome {
+        let mut terms = Terms::default();
+        for plugin in self.chain(Hook::Open) {
+            let answer = call(
+                plugin,
+                Hook::Open,
+                info,
+                |c| (c, open),
+                |(answer,): wire::OpenResult| judge_open(plugin, answer?),
+            )
+            .await;
+            match decide(plugin, answer) {
+                Decided::Go(grant) => {
+                    terms.max_bytes = smaller(terms.max_bytes, grant.max_bytes);
+                    terms.max_seconds = smaller(terms.max_seconds, grant.max_seconds);
+                    terms.idle_seconds = smaller(terms.idle_seconds, grant.idle_seconds);
+                    terms.attributes.extend(grant.attributes);
+                    terms.carry.attach(&plugin.name, grant.carry);
+                }
+                Decided::Skip => {}
+                Decided::Deny(denial) => return OpenOutcome::Deny(denial),
+            }
+        }
+        OpenOutcome::Allow(terms)
     }
 
     /// Tells the `close` chain.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
-    pub async fn close(&self, call: &CallInfo<'_>, closed: &Closed<'_>, carry: &Carry) {
-        let _ = (call, closed, carry);
-        todo!("the skeleton only states the interface")
+    pub async fn close(&self, info: &CallInfo<'_>, closed: &Closed<'_>, carry: &Carry) {
+        for plugin in self.chain(Hook::Close) {
+            let carried = carry.of(&plugin.name);
+            let told = call(plugin, Hook::Close, info, |c| (c, closed, carried), heard).await;
+            ignore(told);
+        }
     }
 
     /// Asks the `http-request` chain; each plugin sees the edits of those before it.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
     pub async fn http_request(
         &self,
-        call: &CallInfo<'_>,
+        info: &CallInfo<'_>,
         request: &HttpRequest<'_>,
     ) -> HttpRequestOutcome {
-        let _ = (call, request);
-        todo!("the skeleton only states the interface")
+        let mut headers: Cow<'_, [Field]> = Cow::Borrowed(request.head.headers);
+        let mut edits = Vec::new();
+        let mut carry = Carry::default();
+        for plugin in self.chain(Hook::HttpRequest) {
+            let question = HttpRequest {
+                head: Head {
+                    headers: &headers,
+                    ..request.head
+                },
+                ..*request
+            };
+            let answer = call(
+                plugin,
+                Hook::HttpRequest,
+                info,
+                |c| (c, &question),
+                |(answer,): wire::RequestResult| judge_request(plugin, answer?),
+            )
+            .await;
+            match decide(plugin, answer.map(Ok)) {
+                Decided::Go(RequestAnswer::Next(more, carried)) => {
+                    apply(&mut headers, &more);
+                    edits.extend(more);
+                    carry.attach(&plugin.name, carried);
+                }
+                Decided::Go(RequestAnswer::Reply(reply)) => {
+                    return HttpRequestOutcome::Reply {
+                        plugin: Arc::clone(&plugin.name),
+                        status: reply.status,
+                        headers: reply.headers,
+                        body: reply.body,
+                    };
+                }
+                Decided::Skip => {}
+                Decided::Deny(denial) => return HttpRequestOutcome::Failed(denial),
+            }
+        }
+        HttpRequestOutcome::Forward { edits, carry }
     }
 
     /// Asks the `http-response` chain; each plugin sees the edits of those before it.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
     pub async fn http_response(
         &self,
-        call: &CallInfo<'_>,
+        info: &CallInfo<'_>,
         response: &HttpResponse<'_>,
         carry: &Carry,
     ) -> HttpResponseOutcome {
-        let _ = (call, response, carry);
-        todo!("the skeleton only states the interface")
+        let mut headers: Cow<'_, [Field]> = Cow::Borrowed(response.headers);
+        let mut edits = Vec::new();
+        for plugin in self.chain(Hook::HttpResponse) {
+            let question = HttpResponse {
+                status: response.status,
+                headers: &headers,
+            };
+            let carried = carry.of(&plugin.name);
+            let answer = call(
+                plugin,
+                Hook::HttpResponse,
+                info,
+                |c| (c, &question, carried),
+                |(answer,): wire::ResponseResult| {
+                    Ok((judge::edits(plugin, answer?)?, CallOutcome::Ok))
+                },
+            )
+            .await;
+            match decide(plugin, answer.map(Ok)) {
+                Decided::Go(more) => {
+                    apply(&mut headers, &more);
+                    edits.extend(more);
+                }
+                Decided::Skip => {}
+                Decided::Deny(denial) => return HttpResponseOutcome::Failed(denial),
+            }
+        }
+        HttpResponseOutcome::Forward(edits)
     }
 
     /// Covers a batch of log records in place, any number of them; plugins see at most 256 at
-    /// once. Where a plugin fails, its part of the batch keeps target, level and number only.
-    #[expect(
-        clippy::unused_async,
-        reason = "the skeleton only states the interface"
-    )]
+    /// once. Where a plugin fails, optional or not, its part of the batch keeps target, level
+    /// and number only.
     pub async fn mask(&self, batch: &mut [LogEntry]) -> Masked {
-        let _ = batch;
-        todo!("the skeleton only states the interface")
+        mask::mask(self.chain(Hook::Mask), batch).await
+    }
+
+    fn chain(&self, hook: Hook) -> &[Arc<Plugin>] {
+        &self.chains[hook.index()]
+    }
+}
+
+/// What one plugin's answer means for its chain.
+enum Decided<T> {
+    Go(T),
+    /// The plugin is in shadow, or optional and failed.
+    Skip,
+    Deny(Denial),
+}
+
+fn decide<T>(plugin: &Plugin, answer: Result<Result<T, Denial>, Failure>) -> Decided<T> {
+    if plugin.spec.mode == Mode::Shadow {
+        return Decided::Skip;
+    }
+    match answer {
+        Ok(Ok(value)) => Decided::Go(value),
+        Ok(Err(denial)) => Decided::Deny(denial),
+        Err(_) if plugin.spec.optional => Decided::Skip,
+        Err(failure) => Decided::Deny(judge::failed(plugin, &failure)),
+    }
+}
+
+type Judged<T> = Result<(T, CallOutcome), Failure>;
+
+fn judge_hello(
+    plugin: &Plugin,
+    verdict: wire::HelloVerdict,
+) -> Judged<Result<wire::Welcome, Denial>> {
+    match verdict {
+        wire::HelloVerdict::Accept(mut welcome) => {
+            judge::carry(&welcome.carry)?;
+            welcome.attributes = judge::attributes(plugin, welcome.attributes)?;
+            Ok((Ok(welcome), CallOutcome::Ok))
+        }
+        wire::HelloVerdict::Deny(denial) => {
+            Ok((Err(judge::denial(plugin, denial)?), CallOutcome::Deny))
+        }
+    }
+}
+
+fn judge_open(plugin: &Plugin, verdict: wire::OpenVerdict) -> Judged<Result<wire::Grant, Denial>> {
+    match verdict {
+        wire::OpenVerdict::Allow(mut grant) => {
+            judge::carry(&grant.carry)?;
+            grant.attributes = judge::attributes(plugin, grant.attributes)?;
+            Ok((Ok(grant), CallOutcome::Ok))
+        }
+        wire::OpenVerdict::Deny(denial) => {
+            Ok((Err(judge::denial(plugin, denial)?), CallOutcome::Deny))
+        }
+    }
+}
+
+enum RequestAnswer {
+    Next(Vec<Edit>, Vec<(String, String)>),
+    Reply(wire::Reply),
+}
+
+fn judge_request(plugin: &Plugin, verdict: wire::RequestVerdict) -> Judged<RequestAnswer> {
+    match verdict {
+        wire::RequestVerdict::Next(next) => {
+            judge::carry(&next.carry)?;
+            let edits = judge::edits(plugin, next.edits)?;
+            Ok((RequestAnswer::Next(edits, next.carry), CallOutcome::Ok))
+        }
+        wire::RequestVerdict::Reply(reply) => {
+            judge::reply(&reply)?;
+            Ok((RequestAnswer::Reply(reply), CallOutcome::Deny))
+        }
+    }
+}
+
+fn apply(headers: &mut Cow<'_, [Field]>, edits: &[Edit]) {
+    if !edits.is_empty() {
+        let headers = headers.to_mut();
+        for edit in edits {
+            edit.apply(headers);
+        }
+    }
+}
+
+fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    }
+}
+
+fn heard((): ()) -> Judged<()> {
+    Ok(((), CallOutcome::Ok))
+}
+
+/// A plugin that is told something has nothing to answer; the observer counted its failure.
+fn ignore(told: Result<(), Failure>) {
+    let _ = told;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::smaller;
+
+    #[test]
+    fn the_smallest_limit_counts_and_none_is_no_limit() {
+        assert_eq!(smaller(Some(1), Some(2)), Some(1));
+        assert_eq!(smaller(Some(2), Some(1)), Some(1));
+        assert_eq!(smaller(None, Some(2)), Some(2));
+        assert_eq!(smaller(Some(2), None), Some(2));
+        assert_eq!(smaller::<u32>(None, None), None);
     }
 }

@@ -1,0 +1,313 @@
+//! One call of one plugin: slot, instance, limits, outcome.
+//!
+//! Each call gets a store and an instance of its own and drops both at its end, whatever
+//! happened. Three clocks bound it: guest time, counted in epochs while the guest computes
+//! (it yields to the executor at each); wall time, which also covers waits; and the deadline of
+//! the pipeline that asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
+
+use crate::breaker::{Admission, Change};
+use crate::component::first_line;
+use crate::facts::CallInfo;
+use crate::hook::{CallOutcome, Hook};
+use crate::host_functions::HostState;
+use crate::observer::CallReport;
+use crate::plugin::Plugin;
+use crate::spec::Mode;
+use crate::wire;
+
+/// A call that gave no answer to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) outcome: CallOutcome,
+    pub(crate) detail: String,
+}
+
+impl Failure {
+    pub(crate) fn new(outcome: CallOutcome, detail: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn bad_output(detail: impl Into<String>) -> Self {
+        Self::new(CallOutcome::BadOutput, detail)
+    }
+}
+
+impl From<wire::PluginError> for Failure {
+    fn from(error: wire::PluginError) -> Self {
+        Self::new(CallOutcome::Error, error.to_string())
+    }
+}
+
+/// Calls a hook. `judge` turns the raw answer into what the chain acts on, and says whether it
+/// was a yes or a no; it refuses answers that break a rule.
+pub(crate) async fn call<'a, P, R, T>(
+    plugin: &Arc<Plugin>,
+    hook: Hook,
+    info: &CallInfo<'a>,
+    params: impl FnOnce(wire::Call<'a>) -> P,
+    judge: impl FnOnce(R) -> Result<(T, CallOutcome), Failure>,
+) -> Result<T, Failure>
+where
+    P: ComponentNamedList + Lower + Send + Sync,
+    R: ComponentNamedList + Lift + Send + Sync + 'static,
+{
+    let mut record = Record::start(plugin, hook, info);
+    let answer = match record.admit().await {
+        Ok(_slot) => match plugin.compiled.hooks[hook.index()] {
+            Some(function) => record
+                .run(&function, params)
+                .await
+                .and_then(|answer| judge(answer)),
+            None => Err(Failure::new(CallOutcome::Shed, "it has no such hook")),
+        },
+        Err(failure) => Err(failure),
+    };
+    match answer {
+        Ok((value, outcome)) => {
+            record.end(outcome, None);
+            Ok(value)
+        }
+        Err(failure) => {
+            record.end(failure.outcome, Some(&failure.detail));
+            Err(failure)
+        }
+    }
+}
+
+/// What is known about a call while it runs.
+struct Record<'p, 'a> {
+    plugin: &'p Arc<Plugin>,
+    hook: Hook,
+    info: CallInfo<'a>,
+    shadow: bool,
+    admission: Admission,
+    started: Instant,
+    waited: Duration,
+    instantiate: Duration,
+    memory_peak_bytes: usize,
+    ended: bool,
+}
+
+impl<'p, 'a> Record<'p, 'a> {
+    fn start(plugin: &'p Arc<Plugin>, hook: Hook, info: &CallInfo<'a>) -> Self {
+        Self {
+            plugin,
+            hook,
+            info: *info,
+            shadow: plugin.spec.mode == Mode::Shadow,
+            admission: Admission::Call,
+            started: Instant::now(),
+            waited: Duration::ZERO,
+            instantiate: Duration::ZERO,
+            memory_peak_bytes: 0,
+            ended: false,
+        }
+    }
+
+    async fn admit(&mut self) -> Result<SemaphorePermit<'p>, Failure> {
+        let shed = |detail: &str| Failure::new(CallOutcome::Shed, detail);
+        self.admission = self.plugin.breaker.admit(self.started);
+        if self.admission == Admission::Quarantined {
+            return Err(shed("it is quarantined after too many faults"));
+        }
+        if let Ok(slot) = self.plugin.slots.try_acquire() {
+            return Ok(slot);
+        }
+        let _waiting = Waiting::join(&self.plugin.waiting, self.plugin.waiting_max())
+            .ok_or_else(|| shed("too many calls wait for it"))?;
+        let slot = timeout(
+            self.plugin.spec.limits.queue_time,
+            self.plugin.slots.acquire(),
+        )
+        .await;
+        self.waited = self.started.elapsed();
+        match slot {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => Err(shed("no slot became free in time")),
+        }
+    }
+
+    async fn run<P, R>(
+        &mut self,
+        function: &ComponentExportIndex,
+        params: impl FnOnce(wire::Call<'a>) -> P,
+    ) -> Result<R, Failure>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let budget = self.budget()?;
+        let budget_ns = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
+        let params = params(wire::Call::new(&self.info, budget_ns, self.shadow));
+        let state = HostState::new(self.plugin, &self.info, self.shadow);
+        let mut run = Run::new(self.plugin, state);
+        let result = timeout(budget, run.call(function, params)).await;
+        self.instantiate = run.instantiate;
+        self.memory_peak_bytes = run.store.data().limiter.memory_peak_bytes;
+        run.store.data().report_dropped();
+        match result {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(classify(&error, run.store.data())),
+            Err(_) => Err(Failure::new(
+                CallOutcome::Timeout,
+                format!("no answer after {budget:?} of wall time"),
+            )),
+        }
+    }
+
+    /// What is left of the plugin's wall time and of the pipeline's deadline.
+    fn budget(&self) -> Result<Duration, Failure> {
+        let wall = self.plugin.spec.limits.wall_time;
+        let Some(deadline) = self.info.deadline else {
+            return Ok(wall);
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            // Not the plugin's doing, so it must not count against it.
+            return Err(Failure::new(CallOutcome::Shed, "the deadline has passed"));
+        }
+        Ok(wall.min(left))
+    }
+
+    fn end(&mut self, outcome: CallOutcome, detail: Option<&str>) {
+        self.ended = true;
+        let now = Instant::now();
+        let fault = (outcome != CallOutcome::Shed).then(|| outcome.is_fault());
+        if self.admission != Admission::Quarantined {
+            self.note(now, fault);
+        }
+        self.plugin.engine.observer.call_ended(&CallReport {
+            plugin: &self.plugin.name,
+            digest: &self.plugin.digest,
+            hook: self.hook,
+            outcome,
+            shadow: self.shadow,
+            request_id: self.info.request_id,
+            took: now.duration_since(self.started),
+            instantiate: self.instantiate,
+            waited: self.waited,
+            memory_peak_bytes: self.memory_peak_bytes as u64,
+            detail,
+        });
+    }
+
+    fn note(&self, now: Instant, fault: Option<bool>) {
+        let quarantined = match self.plugin.breaker.record(now, self.admission, fault) {
+            Change::None => return,
+            Change::Opened => true,
+            Change::Closed => false,
+        };
+        let observer = &self.plugin.engine.observer;
+        observer.quarantine(&self.plugin.name, quarantined);
+    }
+}
+
+/// A call whose caller went away says nothing about the plugin, but a probe must not stay
+/// outstanding for ever.
+impl Drop for Record<'_, '_> {
+    fn drop(&mut self) {
+        if !self.ended && self.admission == Admission::Probe {
+            self.note(Instant::now(), None);
+        }
+    }
+}
+
+/// A store and the one call made in it.
+pub(crate) struct Run<'p> {
+    plugin: &'p Arc<Plugin>,
+    pub(crate) store: Store<HostState>,
+    pub(crate) instantiate: Duration,
+}
+
+impl<'p> Run<'p> {
+    pub(crate) fn new(plugin: &'p Arc<Plugin>, state: HostState) -> Self {
+        let mut store = Store::new(&plugin.engine.wasm, state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(plugin.spec.limits.output_bytes);
+        store.epoch_deadline_callback(|mut cx| {
+            let state = cx.data_mut();
+            if state.ticks_left == 0 {
+                state.out_of_time = true;
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            state.ticks_left -= 1;
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store.set_epoch_deadline(1);
+        Self {
+            plugin,
+            store,
+            instantiate: Duration::ZERO,
+        }
+    }
+
+    pub(crate) async fn call<P, R>(
+        &mut self,
+        function: &ComponentExportIndex,
+        params: P,
+    ) -> wasmtime::Result<R>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let _awake = self.plugin.engine.ticker.awake();
+        let before = Instant::now();
+        let instance = self.plugin.pre.instantiate_async(&mut self.store).await?;
+        self.instantiate = before.elapsed();
+        let function = instance.get_typed_func::<P, R>(&mut self.store, function)?;
+        function.call_async(&mut self.store, params).await
+    }
+}
+
+/// Names the outcome of a call that the runtime ended.
+pub(crate) fn classify(error: &wasmtime::Error, state: &HostState) -> Failure {
+    if state.out_of_time {
+        let limit = state.plugin.spec.limits.guest_time;
+        return Failure::new(
+            CallOutcome::Timeout,
+            format!("it computed for over {limit:?}"),
+        );
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Failure::new(CallOutcome::Shed, "the instance pool is used up");
+    }
+    if state.limiter.refused {
+        let limit = state.plugin.spec.limits.memory_bytes;
+        return Failure::new(
+            CallOutcome::Oom,
+            format!("it wanted over {limit} bytes of memory or too large a table"),
+        );
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(trap) => Failure::new(CallOutcome::Trap, trap.to_string()),
+        None => Failure::bad_output(first_line(error)),
+    }
+}
+
+/// A place among the calls that wait for a slot.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn join(waiting: &'a AtomicU32, max: u32) -> Option<Self> {
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

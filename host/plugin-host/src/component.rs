@@ -1,0 +1,292 @@
+//! From bytes to compiled, checked code: digest, contract version, imports, exports.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::{Component, ComponentExportIndex};
+
+use crate::error::LoadProblem;
+use crate::grant::{Capability, Grants};
+use crate::hook::Hook;
+use crate::spec::{PluginSource, PluginSpec};
+use crate::wire::PACKAGE;
+
+/// Largest component in bytes. A Python plugin has 18 MiB; compiling takes time by size, which
+/// no limit of a call covers.
+const COMPONENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Version of the contract that this hub serves, as `major.minor`.
+const SERVED_MINOR: &str = "0.1";
+
+/// Digest of a component's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Digest([u8; 32]);
+
+impl Digest {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Reads `sha256:<64 hex digits>`.
+    fn parse(text: &str) -> Result<Self, LoadProblem> {
+        let bad = || LoadProblem::BadDigest(text.to_owned());
+        let hex = text.strip_prefix("sha256:").ok_or_else(bad)?;
+        if hex.len() != 64 || !hex.is_ascii() {
+            return Err(bad());
+        }
+        let mut bytes = [0; 32];
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| bad())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Compiled code of one component, and where its functions are.
+pub(crate) struct Compiled {
+    pub(crate) component: Component,
+    pub(crate) digest: Digest,
+    /// Capabilities that it imports.
+    pub(crate) imports: Vec<Capability>,
+    pub(crate) describe: ComponentExportIndex,
+    pub(crate) check_config: ComponentExportIndex,
+    /// By [`Hook::index`].
+    pub(crate) hooks: [Option<ComponentExportIndex>; Hook::ALL.len()],
+    /// Memories and tables of one instance.
+    pub(crate) memories: u32,
+    pub(crate) tables: u32,
+}
+
+impl Compiled {
+    pub(crate) fn exported_hooks(&self) -> impl Iterator<Item = Hook> + '_ {
+        Hook::ALL
+            .into_iter()
+            .filter(|hook| self.hooks[hook.index()].is_some())
+    }
+}
+
+/// Reads the bytes and compares them with the pin, before anything looks into them.
+pub(crate) fn read(spec: &PluginSpec) -> Result<(Arc<[u8]>, Digest), LoadProblem> {
+    let bytes = match &spec.source {
+        PluginSource::Path(path) => read_bounded(path, COMPONENT_BYTES_MAX)?.into(),
+        PluginSource::Bytes(bytes) => Arc::clone(bytes),
+    };
+    let digest = Digest::of(&bytes);
+    if let Some(pinned) = &spec.digest
+        && Digest::parse(pinned)? != digest
+    {
+        return Err(LoadProblem::DigestMismatch {
+            pinned: pinned.clone(),
+            actual: format!("sha256:{digest}"),
+        });
+    }
+    Ok((bytes, digest))
+}
+
+/// Reads a file that has at most `bytes_max` bytes.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadProblem> {
+    let unreadable = |error: std::io::Error| LoadProblem::Unreadable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let bytes = fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > bytes_max {
+        return Err(LoadProblem::TooLarge {
+            path: path.to_owned(),
+            bytes,
+            bytes_max,
+        });
+    }
+    fs::read(path).map_err(unreadable)
+}
+
+/// Compiles and finds imports and exports. Takes milliseconds to seconds: not for a thread that
+/// serves traffic.
+pub(crate) fn compile(
+    engine: &Engine,
+    bytes: &[u8],
+    digest: Digest,
+) -> Result<Compiled, LoadProblem> {
+    if bytes.len() as u64 > COMPONENT_BYTES_MAX {
+        return Err(LoadProblem::Invalid(format!(
+            "it has {} bytes, at most {COMPONENT_BYTES_MAX} are loaded",
+            bytes.len()
+        )));
+    }
+    // Only the binary form: text would be compiled from a path that no digest covers.
+    if !bytes.starts_with(b"\0asm") {
+        return Err(LoadProblem::Invalid(
+            "it does not begin with `\\0asm`; build it as a component".to_owned(),
+        ));
+    }
+    let component = Component::from_binary(engine, bytes)
+        .map_err(|error| LoadProblem::Invalid(first_line(&error)))?;
+    let imports = imports(engine, &component)?;
+    let exports = Exports::of(engine, &component)?;
+    let describe = exports.function("lifecycle", "describe")?;
+    let check_config = exports.function("lifecycle", "check-config")?;
+    let mut hooks = [None; Hook::ALL.len()];
+    for hook in Hook::ALL {
+        if exports.has(hook.interface()) {
+            let function = exports.function(hook.interface(), hook.function())?;
+            hooks[hook.index()] = Some(function);
+        }
+    }
+    let resources = component
+        .resources_required()
+        .ok_or_else(|| LoadProblem::UnknownImport("a core module".to_owned()))?;
+    Ok(Compiled {
+        imports,
+        describe,
+        check_config,
+        hooks,
+        memories: resources.num_memories,
+        tables: resources.num_tables,
+        component,
+        digest,
+    })
+}
+
+/// Every import of code must be granted; interfaces that only hold types need nothing.
+pub(crate) fn check_grants(compiled: &Compiled, grants: &Grants) -> Result<(), LoadProblem> {
+    let missing: Vec<&str> = compiled
+        .imports
+        .iter()
+        .filter(|capability| !grants.allows(**capability))
+        .map(|capability| capability.as_str())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<&str> = compiled
+        .imports
+        .iter()
+        .map(|capability| capability.as_str())
+        .collect();
+    Err(LoadProblem::NotGranted {
+        missing: quoted(&missing),
+        paste: format!("grants: [{}]", all.join(", ")),
+    })
+}
+
+fn imports(engine: &Engine, component: &Component) -> Result<Vec<Capability>, LoadProblem> {
+    let mut capabilities = Vec::new();
+    let ty = component.component_type();
+    for (name, _) in ty.imports(engine) {
+        if name.starts_with("wasi:") {
+            return Err(LoadProblem::Wasi(name.to_owned()));
+        }
+        let Some(interface) = contract_interface(name)? else {
+            return Err(LoadProblem::UnknownImport(name.to_owned()));
+        };
+        match interface {
+            "types" | "http-types" => {}
+            _ => capabilities.push(
+                Capability::parse(interface)
+                    .ok_or_else(|| LoadProblem::UnknownImport(name.to_owned()))?,
+            ),
+        }
+    }
+    capabilities.sort_unstable();
+    Ok(capabilities)
+}
+
+/// The interface's name where `name` is one of the contract in a version that is served;
+/// `None` where it is something else.
+fn contract_interface(name: &str) -> Result<Option<&str>, LoadProblem> {
+    let Some(rest) = name.strip_prefix(PACKAGE) else {
+        return Ok(None);
+    };
+    let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+    let served = version
+        .strip_prefix(SERVED_MINOR)
+        .is_some_and(|patch| patch.starts_with('.'));
+    if served {
+        return Ok(Some(interface));
+    }
+    Err(LoadProblem::Version {
+        wanted: name.to_owned(),
+        served: crate::CONTRACT_VERSIONS,
+    })
+}
+
+struct Exports<'a> {
+    component: &'a Component,
+    /// Interface of the contract, and the full name under which it is exported.
+    interfaces: Vec<(String, String)>,
+}
+
+impl<'a> Exports<'a> {
+    fn of(engine: &Engine, component: &'a Component) -> Result<Self, LoadProblem> {
+        let mut interfaces = Vec::new();
+        for (name, _) in component.component_type().exports(engine) {
+            if let Some(interface) = contract_interface(name)? {
+                interfaces.push((interface.to_owned(), name.to_owned()));
+            }
+        }
+        Ok(Self {
+            component,
+            interfaces,
+        })
+    }
+
+    fn has(&self, interface: &str) -> bool {
+        self.interfaces.iter().any(|(short, _)| short == interface)
+    }
+
+    fn function(
+        &self,
+        interface: &str,
+        function: &str,
+    ) -> Result<ComponentExportIndex, LoadProblem> {
+        let missing = || LoadProblem::NoExport(format!("{PACKAGE}{interface}: {function}"));
+        let full = self
+            .interfaces
+            .iter()
+            .find(|(short, _)| short == interface)
+            .map(|(_, full)| full.as_str())
+            .ok_or_else(missing)?;
+        let instance = self
+            .component
+            .get_export_index(None, full)
+            .ok_or_else(missing)?;
+        self.component
+            .get_export_index(Some(&instance), function)
+            .ok_or_else(missing)
+    }
+}
+
+pub(crate) fn quoted(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The runtime's errors go on over many lines with internals; the first ones say what happened.
+pub(crate) fn first_line(error: &wasmtime::Error) -> String {
+    const BYTES_MAX: usize = 300;
+    let mut text = format!("{error:#}").replace('\n', " ");
+    if text.len() > BYTES_MAX {
+        let end = text.floor_char_boundary(BYTES_MAX);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

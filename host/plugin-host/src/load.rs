@@ -1,0 +1,279 @@
+//! From configuration to a set that can be called: whole or not at all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use wasmtime::component::{ComponentNamedList, Instance, Lift, Lower};
+
+use crate::call::{Failure, Run, classify};
+use crate::component::{Compiled, compile, first_line, read};
+use crate::engine::{EngineInner, PluginEngine};
+use crate::error::{LoadError, LoadProblem};
+use crate::facts::CallInfo;
+use crate::hook::Hook;
+use crate::host_functions::HostState;
+use crate::plugin::Plugin;
+use crate::spec::{Mode, PluginSpec};
+use crate::wire;
+
+/// Wall time of `describe` and `check-config` together. It is more than a call's, because a
+/// first call warms caches and a check may look at large data.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
+
+const NAME_BYTES_MAX: usize = 64;
+
+/// A plugin with what it says about itself.
+pub(crate) struct Loaded {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) about: String,
+}
+
+pub(crate) async fn load(
+    engine: &PluginEngine,
+    specs: Vec<PluginSpec>,
+) -> Result<Vec<Loaded>, Vec<LoadError>> {
+    let inner = Arc::clone(&engine.inner);
+    let built = spawn_blocking(move || build(&inner, specs)).await;
+    let built = built.unwrap_or_else(|error| {
+        let problem = LoadProblem::Invalid(format!("loading it panicked: {error}"));
+        vec![Err(refuse("*", problem))]
+    });
+    let mut loaded = Vec::new();
+    let mut errors = Vec::new();
+    for plugin in built {
+        let checked = match plugin {
+            Ok(plugin) => check(&plugin)
+                .await
+                .map(|about| Loaded {
+                    plugin: Arc::clone(&plugin),
+                    about,
+                })
+                .map_err(|problem| refuse(&plugin.name, problem)),
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(plugin) => loaded.push(plugin),
+            Err(error) => errors.push(error),
+        }
+    }
+    if let Err(error) = check_pool(&engine.inner, &loaded) {
+        errors.push(error);
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut known = engine.inner.plugins.lock();
+    known.retain(|_, plugin| plugin.strong_count() > 0);
+    for one in &loaded {
+        known.insert(Arc::clone(&one.plugin.name), Arc::downgrade(&one.plugin));
+    }
+    Ok(loaded)
+}
+
+/// Everything that needs files and the compiler; runs on a thread for blocking work.
+fn build(engine: &Arc<EngineInner>, specs: Vec<PluginSpec>) -> Vec<Result<Arc<Plugin>, LoadError>> {
+    let mut names = BTreeSet::new();
+    specs
+        .into_iter()
+        .map(|spec| {
+            let name = spec.name.clone();
+            if !names.insert(name.clone()) {
+                return Err(refuse(&name, LoadProblem::DuplicateName));
+            }
+            build_one(engine, spec).map_err(|problem| refuse(&name, problem))
+        })
+        .collect()
+}
+
+fn build_one(engine: &Arc<EngineInner>, spec: PluginSpec) -> Result<Arc<Plugin>, LoadProblem> {
+    check_name(&spec.name)?;
+    let (bytes, digest) = read(&spec)?;
+    let known = upgrade(&engine.plugins.lock(), spec.name.as_str());
+    if let Some(known) = known
+        && known.compiled.digest == digest
+        && known.spec == spec
+        && known.data.is_empty()
+    {
+        return Ok(known);
+    }
+    let compiled = upgrade(&engine.compiled.lock(), &digest);
+    let compiled = match compiled {
+        Some(compiled) => compiled,
+        None => {
+            let compiled = Arc::new(compile(&engine.wasm, &bytes, digest)?);
+            let mut cache = engine.compiled.lock();
+            cache.retain(|_, compiled| compiled.strong_count() > 0);
+            cache.insert(digest, Arc::downgrade(&compiled));
+            compiled
+        }
+    };
+    Plugin::new(engine, spec, compiled).map(Arc::new)
+}
+
+fn upgrade<K, Q, V>(map: &HashMap<K, Weak<V>>, key: &Q) -> Option<Arc<V>>
+where
+    K: std::hash::Hash + Eq + std::borrow::Borrow<Q>,
+    Q: std::hash::Hash + Eq + ?Sized,
+{
+    map.get(key).and_then(Weak::upgrade)
+}
+
+fn check_name(name: &str) -> Result<(), LoadProblem> {
+    let is_good = (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if is_good {
+        Ok(())
+    } else {
+        Err(LoadProblem::BadName)
+    }
+}
+
+/// While one set is swapped for the next, calls of both may be in flight; so that the pool can
+/// never be what denies traffic, one set may claim half of it.
+fn check_pool(engine: &EngineInner, loaded: &[Loaded]) -> Result<(), LoadError> {
+    let available = engine.settings.instances_max / 2;
+    let mut claimed = 0u32;
+    for one in loaded {
+        let plugin = &one.plugin;
+        if plugin.spec.mode == Mode::Off {
+            continue;
+        }
+        let Compiled {
+            memories, tables, ..
+        } = *plugin.compiled;
+        // The pool has two tables for each memory.
+        let each = memories.max(tables.div_ceil(2)).max(1);
+        claimed = claimed.saturating_add(each.saturating_mul(plugin.spec.limits.concurrency));
+        if claimed > available {
+            let problem = LoadProblem::Pool(format!(
+                "with `limits.concurrency` {} the plugins up to this one claim {claimed} pooled \
+                 instances, available are {available}; lower `concurrency` or raise \
+                 `plugins.instances_max`",
+                plugin.spec.limits.concurrency
+            ));
+            return Err(refuse(&plugin.name, problem));
+        }
+    }
+    Ok(())
+}
+
+/// Runs the plugin for the first time: types of its functions, `describe`, `check-config`.
+async fn check(plugin: &Arc<Plugin>) -> Result<String, LoadProblem> {
+    let checked = timeout(CHECK_TIME_MAX, async {
+        check_types(plugin).await?;
+        let about = describe(plugin).await?;
+        check_config(plugin).await?;
+        Ok(about)
+    })
+    .await;
+    checked.unwrap_or_else(|_| {
+        Err(LoadProblem::CheckFailed {
+            function: "check-config",
+            reason: format!("no answer after {CHECK_TIME_MAX:?}"),
+        })
+    })
+}
+
+async fn describe(plugin: &Arc<Plugin>) -> Result<String, LoadProblem> {
+    let function = &plugin.compiled.describe;
+    let answer = run::<_, wire::DescribeResult>(plugin, function, ()).await;
+    let (about,) = answer.map_err(|failure| LoadProblem::CheckFailed {
+        function: "describe",
+        reason: format!("{}: {}", failure.outcome, failure.detail),
+    })?;
+    let text = format!("{} {}: {}", about.name, about.version, about.summary);
+    Ok(text.chars().filter(|c| !c.is_control()).take(200).collect())
+}
+
+async fn check_config(plugin: &Arc<Plugin>) -> Result<(), LoadProblem> {
+    let function = &plugin.compiled.check_config;
+    let json = Arc::clone(&plugin.config.json);
+    let params: wire::CheckConfigParams<'_> = (&json,);
+    let answer = run::<_, wire::CheckConfigResult>(plugin, function, params).await;
+    let (answer,) = answer.map_err(|failure| LoadProblem::CheckFailed {
+        function: "check-config",
+        reason: format!("{}: {}", failure.outcome, failure.detail),
+    })?;
+    answer.map_err(|error| LoadProblem::Config(error.to_string().escape_debug().to_string()))
+}
+
+async fn run<P, R>(
+    plugin: &Arc<Plugin>,
+    function: &wasmtime::component::ComponentExportIndex,
+    params: P,
+) -> Result<R, Failure>
+where
+    P: ComponentNamedList + Lower + Send + Sync,
+    R: ComponentNamedList + Lift + Send + Sync + 'static,
+{
+    let mut run = Run::new(plugin, throwaway(plugin));
+    let result = run.call(function, params).await;
+    result.map_err(|error| classify(&error, run.store.data()))
+}
+
+/// The guest's time here is what it has for a call, and at least a quarter of a second.
+fn throwaway(plugin: &Arc<Plugin>) -> HostState {
+    let mut state = HostState::new(plugin, &CallInfo::default(), false);
+    state.ticks_left = state.ticks_left.max(250);
+    state
+}
+
+async fn check_types(plugin: &Arc<Plugin>) -> Result<(), LoadProblem> {
+    let mut run = Run::new(plugin, throwaway(plugin));
+    let instance = plugin.pre.instantiate_async(&mut run.store).await;
+    let instance = instance.map_err(|error| {
+        let failure = classify(&error, run.store.data());
+        LoadProblem::CheckFailed {
+            function: "instantiation",
+            reason: format!("{}: {}", failure.outcome, failure.detail),
+        }
+    })?;
+    for hook in plugin.compiled.exported_hooks() {
+        check_hook_types(&mut run, instance, hook)?;
+    }
+    Ok(())
+}
+
+fn check_hook_types(run: &mut Run<'_>, instance: Instance, hook: Hook) -> Result<(), LoadProblem> {
+    match hook {
+        Hook::Hello => typed::<wire::HelloParams<'_>, wire::HelloResult>(run, instance, hook),
+        Hook::Bye => typed::<wire::ByeParams<'_>, ()>(run, instance, hook),
+        Hook::Enrich => typed::<wire::EnrichParams<'_>, wire::EnrichResult>(run, instance, hook),
+        Hook::Open => typed::<wire::OpenParams<'_>, wire::OpenResult>(run, instance, hook),
+        Hook::Close => typed::<wire::CloseParams<'_>, ()>(run, instance, hook),
+        Hook::HttpRequest => {
+            typed::<wire::RequestParams<'_>, wire::RequestResult>(run, instance, hook)
+        }
+        Hook::HttpResponse => {
+            typed::<wire::ResponseParams<'_>, wire::ResponseResult>(run, instance, hook)
+        }
+        Hook::Mask => typed::<wire::MaskParams<'_>, wire::MaskResult>(run, instance, hook),
+    }
+}
+
+fn typed<P, R>(run: &mut Run<'_>, instance: Instance, hook: Hook) -> Result<(), LoadProblem>
+where
+    P: ComponentNamedList + Lower,
+    R: ComponentNamedList + Lift,
+{
+    let Some(index) = run.store.data().plugin.compiled.hooks[hook.index()] else {
+        return Ok(());
+    };
+    let function = instance.get_typed_func::<P, R>(&mut run.store, index);
+    function.map(drop).map_err(|error| LoadProblem::Types {
+        function: hook.function().to_owned(),
+        reason: first_line(&error),
+    })
+}
+
+fn refuse(plugin: &str, problem: LoadProblem) -> LoadError {
+    LoadError {
+        plugin: plugin.to_owned(),
+        problem,
+    }
+}
