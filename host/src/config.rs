@@ -15,32 +15,51 @@
 //! hub loads the next configuration beside the one in force and asks
 //! [`CloudConfig::changes_from`] what may be taken over without a restart.
 
+mod build;
+mod changes;
+mod check;
 pub mod connector;
 pub mod env;
+pub mod file;
 pub mod ha;
 pub mod limits;
 pub mod listener;
+mod memory;
 pub mod observability;
 pub mod policy;
+mod problem;
 pub mod secret;
 pub mod security;
+mod show;
+#[cfg(test)]
+mod tests;
+mod tree;
 pub mod tunnel;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use nowconnect_protocol::{ConnectorName, ReplicaId, TenantName};
 
-pub use connector::{ConnectorConfig, ConnectorKey};
-pub use env::{Env, ProcessEnv};
+use build::{Surroundings, name};
+use problem::Problems;
+use tree::{Node, Path as At};
+
+pub use changes::Changes;
+pub use connector::{ConnectorConfig, ConnectorKey, ProxyProtocolVersion};
+pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls, PdpConfig};
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
 pub use listener::{Balance, ListenerConfig, ListenerName, ProxyProtocolAccept, ProxyProtocolIn};
+pub use memory::{MemoryBound, MemoryPart};
 pub use observability::{AdminConfig, AdminTls, LogFormat, ObservabilityConfig, RedactionConfig};
 pub use policy::{
     OnSwap, PluginConfig, PluginHook, PluginLimits, PluginMode, PluginQuarantine, PluginsConfig,
     PolicyConfig,
 };
+pub use problem::{ConfigError, Problem, Report};
 pub use secret::Secret;
 pub use security::{
     ClaimsConfig, DuplicateAgent, IssuerConfig, JwksConfig, KeySource, OnExpiry, SecurityConfig,
@@ -88,48 +107,309 @@ pub struct CloudConfig {
 /// The file cannot be read or is larger than [`MAX_FILE_BYTES`], or there are problems in it;
 /// then all of them are in the error.
 pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<CloudConfig, ConfigError> {
-    let _ = (path, env);
-    todo!()
+    read(path, env).map(|loaded| loaded.config)
+}
+
+/// The same for text at hand, as if it stood in the file `path`.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(text: &str, path: Option<&Path>, env: &dyn Env) -> Result<CloudConfig, ConfigError> {
+    parse_both(text, path, env).map(|loaded| loaded.config)
+}
+
+/// The file form and the runtime form together, for commands that show the first.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
+    let path = path.map(Path::to_path_buf).or_else(|| env::file_from(env));
+    match &path {
+        Some(path) => parse_both(&read_file(path)?, Some(path), env),
+        None => parse_both("", None, env),
+    }
+}
+
+/// A configuration in both forms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// As written, the environment's overrides included. Show it with [`Loaded::shown`].
+    pub file: file::FileConfig,
+    /// As used.
+    pub config: CloudConfig,
+}
+
+impl Loaded {
+    /// The effective file form as YAML, with secrets hidden.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        show::yaml(&self.file)
+    }
+}
+
+/// The JSON Schema of `cloud.yaml`, for editors, as indented text with a newline at its end.
+#[must_use]
+pub fn json_schema() -> String {
+    let mut text = serde_json::to_string_pretty(check::schema())
+        .expect("a JSON value always has a textual form");
+    text.push('\n');
+    text
 }
 
 /// The largest configuration file that is read, in bytes: 4 MiB, some 20,000 listeners.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// A configuration that cannot be used. Its `Display` is one paragraph per problem, with line,
-/// column and an excerpt; exit with [`Exit::Usage`](crate::cli::Exit::Usage).
-#[derive(Debug, thiserror::Error)]
-#[error("the configuration cannot be used")]
-pub struct ConfigError {}
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |reason: String| ConfigError::Unreadable {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let mut text = String::new();
+    // One byte more than allowed tells a file that is too large from one that just fits.
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| unreadable(error.to_string()))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(unreadable(format!(
+            "it is larger than {MAX_FILE_BYTES} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+fn parse_both(text: &str, path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
+    let report = |problems| ConfigError::Invalid(Report::new(problems, path, text));
+    let mut root = Node::parse(text).map_err(|error| {
+        let nothing = Node::nothing();
+        let mut problems = Problems::new(&nothing);
+        problems.add_at(&At::default(), error.at, error.message, None);
+        report(problems.into_found())
+    })?;
+    env::apply(env, &mut root);
+    let mut problems = Problems::new(&root);
+    let json = check::check(&root, &mut problems);
+    let file = match serde_json::from_value::<file::FileConfig>(json) {
+        Ok(file) => file,
+        Err(error) => {
+            // The checker knows the schema; what it lets pass and the types do not is a gap of
+            // the schema. It is refused all the same, only without a line.
+            if problems.is_empty() {
+                problems.add(&At::default(), error.to_string());
+            }
+            return Err(report(problems.into_found()));
+        }
+    };
+    let around = Surroundings {
+        folder: path.and_then(Path::parent),
+        env,
+    };
+    let config = CloudConfig::build(&file, &around, &mut problems);
+    match config {
+        Some(mut config) if problems.is_empty() => {
+            config.source = path.map(Path::to_path_buf);
+            Ok(Loaded { file, config })
+        }
+        Some(_) | None => Err(report(problems.into_found())),
+    }
+}
+
+impl Default for CloudConfig {
+    /// The embedded defaults, in an empty environment.
+    fn default() -> Self {
+        parse("", None, &BTreeMap::new()).expect("the defaults are valid, as a test checks")
+    }
+}
 
 impl CloudConfig {
+    fn build(
+        file: &file::FileConfig,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
+        let root = At::default();
+        let replica_id = name(
+            ReplicaId::parse(file.ha.replica_id.as_deref().unwrap_or("hub")),
+            &At::dotted("ha.replica_id"),
+            problems,
+        );
+        let listeners = build_listeners(file, problems);
+        let connectors = build_connectors(file, problems);
+        let tunnel = TunnelConfig::build(&file.tunnel, &root.key("tunnel"), around, problems);
+        let observability =
+            ObservabilityConfig::build(&file.observability, &root.key("observability"), problems);
+        ha::check_ingress(&file.ingress, &root.key("ingress"), problems);
+        let limits = LimitsConfig::build(&file.limits, &root.key("limits"), problems);
+        let security =
+            SecurityConfig::build(&file.security, &root.key("security"), around, problems);
+        let policy = PolicyConfig::build(&file.policy, around);
+        let plugins = PluginsConfig::build(&file.plugins, &root.key("plugins"), around, problems);
+        let admin = AdminConfig::build(&file.admin, &root.key("admin"), around, problems);
+        let pdp = PdpConfig::build(&file.pdp, &root.key("pdp"), problems);
+        let ha = HaConfig::build(&file.ha, &root.key("ha"), around, problems);
+        let config = Self {
+            replica_id: replica_id?,
+            listeners,
+            connectors,
+            tunnel: tunnel?,
+            limits,
+            security,
+            policy,
+            plugins,
+            observability: observability?,
+            admin,
+            pdp,
+            ha,
+            source: None,
+        };
+        config.check_ports(problems);
+        Some(config)
+    }
+
     /// The settings of a connector: those written under `connectors`, or the defaults.
     #[must_use]
     pub fn connector(&self, tenant: &TenantName, name: &ConnectorName) -> ConnectorConfig {
-        let _ = (tenant, name);
-        todo!()
+        let key = ConnectorKey {
+            tenant: tenant.clone(),
+            name: name.clone(),
+        };
+        self.connectors.get(&key).cloned().unwrap_or_default()
     }
 
     /// The times of a flow that came in at `listener`: the listener's own values win over the
     /// connector's, those over `limits`.
     #[must_use]
     pub fn flow_times(&self, listener: &ListenerConfig) -> FlowTimes {
-        let _ = listener;
-        todo!()
+        let connector = self.connector(&listener.tenant, &listener.connector);
+        let defaults = self.limits.flow_times;
+        FlowTimes {
+            idle_timeout: listener
+                .idle_timeout
+                .or(connector.idle_timeout)
+                .unwrap_or(defaults.idle_timeout),
+            stall_timeout: listener
+                .stall_timeout
+                .or(connector.stall_timeout)
+                .unwrap_or(defaults.stall_timeout),
+            linger: connector.linger.unwrap_or(defaults.linger),
+        }
     }
 
-    /// What changed from `old`, by section, and whether a running hub can take it over.
+    /// What is allowed but probably not meant, as sentences for the log.
     #[must_use]
-    pub fn changes_from(&self, old: &Self) -> Changes {
-        let _ = old;
-        todo!()
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.security.issuers.is_empty() {
+            warnings.push(
+                "no issuer is configured: no agent can get in (`security.issuers`)".to_owned(),
+            );
+        }
+        if self.tunnel.tls.is_none() && !self.tunnel.host.is_loopback() {
+            warnings.push(format!(
+                "the tunnel port listens on `{}` without TLS: tokens cross the network in clear \
+                 unless an ingress in front ends TLS (`tunnel.tls`)",
+                self.tunnel.host
+            ));
+        }
+        if self.security.jwks.allow_plain_http {
+            warnings.push(
+                "keys may be fetched by plain HTTP: whoever is on that path can mint tokens \
+                 (`security.jwks_allow_plain_http`)"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    /// No two ports may be the same: the second bind would fail, on some systems silently.
+    fn check_ports(&self, problems: &mut Problems<'_>) {
+        let mut ports: Vec<(At, SocketAddr)> = Vec::new();
+        ports.push((At::dotted("tunnel.port"), self.tunnel.listen()));
+        if let Some(listen) = self.observability.metrics_listen() {
+            ports.push((At::dotted("observability.metrics_port"), listen));
+        }
+        if let Some(listen) = self.admin.listen {
+            ports.push((At::dotted("admin.listen"), listen));
+        }
+        if let Some(listen) = self.ha.mesh.listen {
+            ports.push((At::dotted("ha.mesh.listen"), listen));
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let at = At::default().key("listeners").index(index).key("bind");
+            ports.push((at, listener.bind));
+        }
+        // By port, so that thousands of listeners are not compared with each other.
+        let mut seen: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for (index, (at, address)) in ports.iter().enumerate() {
+            if address.port() == 0 {
+                continue;
+            }
+            let same_port = seen.entry(address.port()).or_default();
+            let clash = same_port
+                .iter()
+                .find(|other| overlap(ports[**other].1.ip(), address.ip()));
+            if let Some(other) = clash {
+                problems.add_with_help(
+                    at,
+                    format!(
+                        "`{at}` and `{}` share the port `{}`",
+                        ports[*other].0,
+                        address.port()
+                    ),
+                    "give one of them another port or another address",
+                );
+            }
+            same_port.push(index);
+        }
     }
 }
 
-/// The difference of two configurations, for a reload.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Sections (dotted keys such as `listeners`, `tunnel.tls`) that a running hub takes over.
-    pub live: Vec<&'static str>,
-    /// Keys whose new value needs a restart; the hub goes on with the old value of these.
-    pub restart: Vec<&'static str>,
+/// Whether two sockets on one port would clash.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    a == b
+        || match (a.is_unspecified(), b.is_unspecified()) {
+            (false, false) => false,
+            // `[::]` takes the IPv4 port as well; `0.0.0.0` takes only IPv4.
+            (true, _) if a.is_ipv6() => true,
+            (_, true) if b.is_ipv6() => true,
+            (true, false) | (false, true) | (true, true) => a.is_ipv4() == b.is_ipv4(),
+        }
+}
+
+fn build_listeners(file: &file::FileConfig, problems: &mut Problems<'_>) -> Vec<ListenerConfig> {
+    let path = At::default().key("listeners");
+    let mut first_by_name: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut listeners = Vec::with_capacity(file.listeners.len());
+    for (index, listener) in file.listeners.iter().enumerate() {
+        let at = path.index(index);
+        if let Some(first) = first_by_name.insert(&listener.name, index) {
+            problems.add_with_help(
+                &at.key("name"),
+                format!("the listener name `{}` is used twice", listener.name),
+                format!("`listeners[{first}]` has it already: give each a name of its own"),
+            );
+        }
+        listeners.extend(ListenerConfig::build(listener, &at, problems));
+    }
+    listeners
+}
+
+fn build_connectors(
+    file: &file::FileConfig,
+    problems: &mut Problems<'_>,
+) -> BTreeMap<ConnectorKey, ConnectorConfig> {
+    let path = At::default().key("connectors");
+    let mut connectors = BTreeMap::new();
+    for (key, connector) in &file.connectors {
+        let at = path.key(key);
+        let settings = ConnectorConfig::build(connector, &at, problems);
+        let Some(parsed) = ConnectorKey::build(key, connector, &at, problems) else {
+            continue;
+        };
+        let shown = parsed.to_string();
+        if connectors.insert(parsed, settings).is_some() {
+            problems.add(&at, format!("the connector `{shown}` is written twice"));
+        }
+    }
+    connectors
 }

@@ -10,6 +10,7 @@
 //! `x5u`, `x5c` are ignored), and tokens without `kid` where an issuer has several keys.
 
 pub mod extract;
+pub(crate) mod fetch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

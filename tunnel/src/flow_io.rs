@@ -90,30 +90,9 @@ impl FlowIo {
             other @ (Self::Tcp(_) | Self::Unix(_) | Self::Boxed(_)) => other,
         })
     }
-}
 
-impl AsyncRead for FlowIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Boxed(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Std(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-}
-
-impl AsyncWrite for FlowIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Boxed(stream) => Pin::new(stream).poll_write(cx, data),
@@ -121,18 +100,27 @@ impl AsyncWrite for FlowIo {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
             Self::Tcp(_) | Self::Unix(_) | Self::Std(_) => Poll::Ready(Ok(())),
             Self::Boxed(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Boxed(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Std(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Boxed(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Std(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }

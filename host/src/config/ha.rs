@@ -7,6 +7,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Secret;
+use super::build::{Surroundings, cidrs, ms, socket_address, url};
+use super::file::{HaFile, HaModeFile, IngressFile, MeshFile, PdpFile};
+use super::problem::Problems;
+use super::tree::Path;
 
 /// `ha`: hubs that serve together.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,4 +79,113 @@ pub struct PdpConfig {
     pub timeout: Duration,
     /// Whether trouble allows.
     pub fail_open: bool,
+}
+
+impl HaConfig {
+    pub(super) fn build(
+        file: &HaFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        if file.enabled {
+            problems.add_with_help(
+                &path.key("enabled"),
+                "`ha.enabled: true` is not built yet: this hub serves alone",
+                "write `false`; the other keys of `ha` may stay",
+            );
+        }
+        if let Some(redis_url) = &file.redis_url {
+            url(
+                redis_url.expose(),
+                &["redis", "rediss"],
+                &path.key("redis_url"),
+                problems,
+            );
+        }
+        Self {
+            enabled: file.enabled,
+            mode: match file.mode {
+                HaModeFile::Off => HaMode::Off,
+                HaModeFile::Shadow => HaMode::Shadow,
+                HaModeFile::Active => HaMode::Active,
+            },
+            redis_url: file.redis_url.clone(),
+            mesh: MeshConfig::build(&file.mesh, &path.key("mesh"), around, problems),
+        }
+    }
+}
+
+impl MeshConfig {
+    fn build(
+        file: &MeshFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        for (index, peer) in file.peers.iter().enumerate() {
+            let at = path.key("peers").index(index);
+            url(peer, &["wss", "ws"], &at, problems);
+            if file.peers[..index].contains(peer) {
+                problems.add(&at, format!("the peer `{peer}` is written twice"));
+            }
+        }
+        if file.require_mtls && file.tls.is_none() {
+            problems.add_with_help(
+                &path.key("require_mtls"),
+                "`ha.mesh.require_mtls: true` needs `ha.mesh.tls`",
+                "set `ca_bundle`, `cert_file` and `key_file` there",
+            );
+        }
+        Self {
+            listen: file
+                .listen
+                .as_ref()
+                .and_then(|text| socket_address(text, &path.key("listen"), problems)),
+            peers: file.peers.clone(),
+            require_mtls: file.require_mtls,
+            tls: file.tls.as_ref().map(|tls| MeshTls {
+                ca_bundle: around.path(&tls.ca_bundle),
+                cert_file: around.path(&tls.cert_file),
+                key_file: around.path(&tls.key_file),
+            }),
+            send_queue_depth: file.send_queue_depth,
+            per_link_max_inflight_bytes: file.per_link_max_inflight_bytes,
+            connect_backoff_max: Duration::from_secs(file.connect_backoff_max_sec),
+            trusted_ingress: cidrs(
+                &file.trusted_ingress,
+                &path.key("trusted_ingress"),
+                problems,
+            ),
+        }
+    }
+}
+
+impl PdpConfig {
+    pub(super) fn build(file: &PdpFile, path: &Path, problems: &mut Problems<'_>) -> Self {
+        if !file.url.is_empty() {
+            problems.add_with_help(
+                &path.key("url"),
+                "`pdp.url` is set, but asking an external decision point is not built yet",
+                "write `\"\"`; until then the Cedar policies and the plugins decide alone",
+            );
+        }
+        Self {
+            url: (!file.url.is_empty()).then(|| file.url.clone()),
+            cache_ttl: Duration::from_secs(file.cache_ttl_sec),
+            timeout: ms(file.timeout_ms),
+            fail_open: file.fail_open,
+        }
+    }
+}
+
+/// Refuses what is reserved.
+pub(super) fn check_ingress(file: &IngressFile, path: &Path, problems: &mut Problems<'_>) {
+    if file.enabled {
+        problems.add_with_help(
+            &path.key("enabled"),
+            "`ingress.enabled: true` is not built yet",
+            "write `false`; HTTP services are reached by a listener until then",
+        );
+    }
 }

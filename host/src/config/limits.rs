@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use super::build::{ms, rate};
+use super::file::LimitsFile;
+use super::problem::Problems;
+use super::tree::Path;
+
 /// So many in a second, with a burst on top of an empty bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -53,4 +58,39 @@ pub struct LimitsConfig {
     pub per_link_max_inflight_bytes: u64,
     /// How many agents are tried for one client before the first byte was answered.
     pub open_attempts: u32,
+}
+
+impl LimitsConfig {
+    pub(super) fn build(file: &LimitsFile, path: &Path, problems: &mut Problems<'_>) -> Self {
+        if file.flow_window_max < file.flow_window_min {
+            problems.add_with_help(
+                &path.key("flow_window_max"),
+                format!(
+                    "`limits.flow_window_max` is `{}`, less than `flow_window_min` of `{}`",
+                    file.flow_window_max, file.flow_window_min
+                ),
+                "raise it, or lower `limits.flow_window_min`",
+            );
+        }
+        Self {
+            flow_times: FlowTimes {
+                idle_timeout: ms(file.idle_timeout_ms),
+                stall_timeout: ms(file.stall_timeout_ms),
+                linger: ms(file.linger_ms),
+            },
+            open_timeout: ms(file.open_timeout_ms),
+            queue_depth_per_cid: file.queue_depth_per_cid,
+            max_conn_total: file.max_conn_total,
+            max_agents: file.max_agents,
+            max_connectors_per_agent: file.max_connectors_per_agent,
+            max_flows_per_agent: file.max_flows_per_agent,
+            rate_per_agent: rate(file.rate_per_agent.as_ref()),
+            rate: rate(file.rate.as_ref()),
+            flow_window_min: file.flow_window_min,
+            flow_window_max: file.flow_window_max,
+            window_pool_bytes: file.window_pool_bytes,
+            per_link_max_inflight_bytes: file.per_link_max_inflight_bytes,
+            open_attempts: file.open_attempts,
+        }
+    }
 }

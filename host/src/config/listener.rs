@@ -9,6 +9,10 @@ use ipnet::IpNet;
 use nowconnect_protocol::{ConnectorName, TenantName};
 
 use super::RateLimit;
+use super::build::{cidrs, ms, name, optional_ms, rate, socket_address};
+use super::file::{BalanceFile, ListenerFile, ProxyProtocolAcceptFile, ProxyProtocolFile};
+use super::problem::Problems;
+use super::tree::Path;
 
 /// The name of a listener: `[A-Za-z0-9._-]`, 1 to 64 bytes. It is a metric label and a Cedar uid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +27,25 @@ impl ListenerName {
     /// # Errors
     /// A sentence saying what a name may hold.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let _ = text;
-        todo!()
+        if text.is_empty() {
+            return Err("a listener name must not be empty".to_owned());
+        }
+        if text.len() > Self::MAX_BYTES {
+            return Err(format!(
+                "a listener name has at most {} bytes, this one has {}",
+                Self::MAX_BYTES,
+                text.len()
+            ));
+        }
+        match text
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
+        {
+            Some(found) => Err(format!(
+                "`{found}` is not allowed in a listener name: use letters, digits, `.`, `_` and `-`"
+            )),
+            None => Ok(Self(Arc::from(text))),
+        }
     }
 
     /// The name as text.
@@ -72,6 +93,49 @@ pub struct ListenerConfig {
     pub backlog: u32,
 }
 
+impl ListenerConfig {
+    pub(super) fn build(
+        file: &ListenerFile,
+        path: &Path,
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
+        let listener_name = name(ListenerName::parse(&file.name), &path.key("name"), problems);
+        let bind = socket_address(&file.bind, &path.key("bind"), problems);
+        let connector = name(
+            ConnectorName::parse(&file.connector),
+            &path.key("connector"),
+            problems,
+        );
+        let tenant = name(
+            TenantName::parse(&file.tenant),
+            &path.key("tenant"),
+            problems,
+        );
+        let allow_cidrs = cidrs(&file.allow_cidrs, &path.key("allow_cidrs"), problems);
+        let proxy_protocol =
+            ProxyProtocolIn::build(&file.proxy_protocol, &path.key("proxy_protocol"), problems);
+        Some(Self {
+            name: listener_name?,
+            bind: bind?,
+            connector: connector?,
+            tenant: tenant?,
+            allow_cidrs,
+            max_connections: file.max_connections,
+            rate: rate(file.rate.as_ref()),
+            rate_per_source: rate(file.rate_per_source.as_ref()),
+            proxy_protocol,
+            balance: match file.balance {
+                BalanceFile::LeastFlows => Balance::LeastFlows,
+                BalanceFile::RoundRobin => Balance::RoundRobin,
+                BalanceFile::StickyClient => Balance::StickyClient,
+            },
+            idle_timeout: optional_ms(file.idle_timeout_ms),
+            stall_timeout: optional_ms(file.stall_timeout_ms),
+            backlog: file.backlog,
+        })
+    }
+}
+
 /// The PROXY protocol on the way in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyProtocolIn {
@@ -82,6 +146,29 @@ pub struct ProxyProtocolIn {
     pub trusted: Vec<IpNet>,
     /// How long the header may take after accept.
     pub header_timeout: Duration,
+}
+
+impl ProxyProtocolIn {
+    fn build(file: &ProxyProtocolFile, path: &Path, problems: &mut Problems<'_>) -> Self {
+        let trusted = cidrs(&file.trusted, &path.key("trusted"), problems);
+        if file.accept != ProxyProtocolAcceptFile::Off && file.trusted.is_empty() {
+            problems.add_with_help(
+                &path.key("accept"),
+                format!("`{path}` reads a header from nobody"),
+                "name your load balancers under `trusted`: a header counts only from them",
+            );
+        }
+        Self {
+            accept: match file.accept {
+                ProxyProtocolAcceptFile::Off => ProxyProtocolAccept::Off,
+                ProxyProtocolAcceptFile::V1 => ProxyProtocolAccept::V1,
+                ProxyProtocolAcceptFile::V2 => ProxyProtocolAccept::V2,
+                ProxyProtocolAcceptFile::Any => ProxyProtocolAccept::Any,
+            },
+            trusted,
+            header_timeout: ms(file.header_timeout_ms),
+        }
+    }
 }
 
 /// Which PROXY protocol versions a listener reads.

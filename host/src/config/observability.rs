@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
+use super::build::{Surroundings, ip_address, ms, socket_address, url};
+use super::file::{AdminFile, LogFormatFile, ObservabilityFile};
+use super::problem::Problems;
+use super::tree::Path;
 
 /// `observability`.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,4 +94,124 @@ pub struct AdminTls {
     pub key_file: PathBuf,
     /// Roots for client certificates; `None` asks for none.
     pub client_ca_file: Option<PathBuf>,
+}
+
+impl ObservabilityConfig {
+    pub(super) fn build(
+        file: &ObservabilityFile,
+        path: &Path,
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
+        let metrics_host = ip_address(&file.metrics_host, &path.key("metrics_host"), problems);
+        if tracing_subscriber::EnvFilter::try_new(&file.log_level).is_err()
+            || file.log_level.trim().is_empty()
+        {
+            problems.add_with_help(
+                &path.key("log_level"),
+                format!("`observability.log_level` cannot be `{}`", file.log_level),
+                "write `error`, `warn`, `info`, `debug`, `trace` or `off`, or a filter such as \
+                 `info,nowconnect::router=debug`",
+            );
+        }
+        if let Some(endpoint) = &file.otlp_endpoint {
+            url(
+                endpoint,
+                &["http", "https"],
+                &path.key("otlp_endpoint"),
+                problems,
+            );
+        }
+        for name in file.otlp_headers.keys() {
+            if http::HeaderName::try_from(name.as_str()).is_err() {
+                problems.add(
+                    &path.key("otlp_headers").key(name),
+                    format!("`{name}` cannot be the name of a header field"),
+                );
+            }
+        }
+        Some(Self {
+            metrics_host: metrics_host?,
+            metrics_port: file.metrics_port,
+            metrics_on_tunnel_port: file.metrics_on_tunnel_port,
+            log_level: file.log_level.clone(),
+            log_format: match file.log_format {
+                LogFormatFile::Json => LogFormat::Json,
+                LogFormatFile::Text => LogFormat::Text,
+            },
+            log_queue: file.log_queue,
+            otlp_endpoint: file.otlp_endpoint.clone(),
+            otlp_headers: file
+                .otlp_headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            otlp_timeout: ms(file.otlp_timeout_ms),
+            otlp_sample_ratio: file.otlp_sample_ratio,
+            service_name: file.service_name.clone(),
+            redaction: RedactionConfig {
+                emails: file.redaction.emails,
+                client_ips: file.redaction.client_ips,
+                agent_ips: file.redaction.agent_ips,
+            },
+        })
+    }
+}
+
+impl AdminConfig {
+    /// The socket of a hub that is told nothing, and of a command that looks for one.
+    #[must_use]
+    pub fn default_socket(env: &dyn super::Env) -> PathBuf {
+        env.var("XDG_RUNTIME_DIR")
+            .map_or_else(|| PathBuf::from("/run"), PathBuf::from)
+            .join("nowconnect/admin.sock")
+    }
+
+    pub(super) fn build(
+        file: &AdminFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        let at = path.key("listen");
+        let listen = file
+            .listen
+            .as_ref()
+            .and_then(|text| socket_address(text, &at, problems));
+        let tls = file.tls.as_ref().map(|tls| AdminTls {
+            cert_file: around.path(&tls.cert_file),
+            key_file: around.path(&tls.key_file),
+            client_ca_file: around.optional_path(tls.client_ca_file.as_ref()),
+        });
+        if let Some(listen) = listen {
+            let client_certificates = tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+            if file.token_file.is_none() && !client_certificates {
+                problems.add_with_help(
+                    &at,
+                    "the admin API would be open to everyone who reaches this port",
+                    "set `admin.token_file`, or `admin.tls` with `client_ca_file`, or remove \
+                     `admin.listen` and use the Unix socket",
+                );
+            }
+            if tls.is_none() && !listen.ip().is_loopback() {
+                problems.add_with_help(
+                    &at,
+                    format!(
+                        "`admin.listen` is `{listen}`: the token would cross the network in clear"
+                    ),
+                    "set `admin.tls`, or listen on a loopback address",
+                );
+            }
+        }
+        Self {
+            socket: match file.socket.as_deref() {
+                None => Some(Self::default_socket(around.env)),
+                Some("") => None,
+                Some(socket) => Some(around.path(socket)),
+            },
+            listen,
+            token_file: around.optional_path(file.token_file.as_ref()),
+            tls,
+            allowed_hosts: file.allowed_hosts.clone(),
+        }
+    }
 }

@@ -3,6 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::build::{Surroundings, ms};
+use super::file::{
+    OnSwapFile, PluginFile, PluginHookFile, PluginLimitsFile, PluginModeFile, PluginsFile,
+    PolicyFile,
+};
+use super::listener::ListenerName;
+use super::problem::Problems;
+use super::tree::Path;
+
 /// `policy`: where the Cedar policies are and what a swap does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyConfig {
@@ -128,4 +137,158 @@ pub enum PluginMode {
     Shadow,
     /// It is loaded and checked, but not called.
     Off,
+}
+
+impl PolicyConfig {
+    pub(super) fn build(file: &PolicyFile, around: &Surroundings<'_>) -> Self {
+        Self {
+            dir: around.optional_path(file.dir.as_ref()),
+            on_swap: match file.on_swap {
+                OnSwapFile::Keep => OnSwap::Keep,
+                OnSwapFile::Recheck => OnSwap::Recheck,
+                OnSwapFile::RecheckAndClose => OnSwap::RecheckAndClose,
+            },
+            recheck_interval: (file.recheck_interval_ms > 0).then(|| ms(file.recheck_interval_ms)),
+            recheck_batch: file.recheck_batch,
+            decisions_kept: file.decisions_kept,
+        }
+    }
+}
+
+impl PluginsConfig {
+    pub(super) fn build(
+        file: &PluginsFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        let dir = around.optional_path(file.dir.as_ref());
+        let mut list: Vec<PluginConfig> = Vec::with_capacity(file.list.len());
+        for (index, plugin) in file.list.iter().enumerate() {
+            let here = path.key("list").index(index);
+            let Some(plugin) = PluginConfig::build(plugin, dir.as_ref(), &here, around, problems)
+            else {
+                continue;
+            };
+            if list.iter().any(|other| other.name == plugin.name) {
+                problems.add_with_help(
+                    &here.key("name"),
+                    format!("the plugin name `{}` is used twice", plugin.name),
+                    "give each a name of its own; several may share one `file`",
+                );
+            }
+            list.push(plugin);
+        }
+        list.sort_by_key(|plugin| plugin.order);
+        Self {
+            dir,
+            cache_dir: around.optional_path(file.cache_dir.as_ref()),
+            pipeline_timeout: ms(file.pipeline_timeout_ms),
+            list,
+        }
+    }
+}
+
+impl PluginConfig {
+    fn build(
+        file: &PluginFile,
+        dir: Option<&PathBuf>,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
+        if ListenerName::parse(&file.name).is_err() {
+            problems.add_with_help(
+                &path.key("name"),
+                format!("`{}` cannot be a plugin's name", file.name),
+                "use letters, digits, `.`, `_` and `-`, at most 64",
+            );
+            return None;
+        }
+        if file.limits.wall_ms < file.limits.time_ms {
+            problems.add(
+                &path.key("limits").key("wall_ms"),
+                format!(
+                    "`{path}.limits.wall_ms` is `{}`, less than `time_ms` of `{}`",
+                    file.limits.wall_ms, file.limits.time_ms
+                ),
+            );
+        }
+        let component = file
+            .file
+            .clone()
+            .unwrap_or_else(|| format!("{}.wasm", file.name));
+        Some(Self {
+            name: file.name.clone(),
+            file: dir.map_or_else(|| around.path(&component), |dir| dir.join(&component)),
+            digest: digest(file.digest.as_deref(), &path.key("digest"), problems),
+            hooks: file.hooks.iter().copied().map(PluginHook::from).collect(),
+            grants: file.grants.clone(),
+            limits: PluginLimits::build(&file.limits),
+            config: file.config.clone(),
+            mode: match file.mode {
+                PluginModeFile::Enforce => PluginMode::Enforce,
+                PluginModeFile::Shadow => PluginMode::Shadow,
+                PluginModeFile::Off => PluginMode::Off,
+            },
+            optional: file.optional,
+            order: file.order,
+        })
+    }
+}
+
+impl PluginLimits {
+    fn build(file: &PluginLimitsFile) -> Self {
+        Self {
+            memory_bytes: file.memory_bytes,
+            time: ms(file.time_ms),
+            wall: ms(file.wall_ms),
+            output_bytes: file.output_bytes,
+            concurrency: file.concurrency,
+            table_elements: file.table_elements,
+            quarantine: PluginQuarantine {
+                faults: file.quarantine.faults,
+                window: ms(file.quarantine.window_ms),
+                retry_after: ms(file.quarantine.retry_ms),
+            },
+        }
+    }
+}
+
+impl From<PluginHookFile> for PluginHook {
+    fn from(file: PluginHookFile) -> Self {
+        match file {
+            PluginHookFile::Hello => Self::Hello,
+            PluginHookFile::Bye => Self::Bye,
+            PluginHookFile::Enrich => Self::Enrich,
+            PluginHookFile::Open => Self::Open,
+            PluginHookFile::Close => Self::Close,
+            PluginHookFile::HttpRequest => Self::HttpRequest,
+            PluginHookFile::HttpResponse => Self::HttpResponse,
+            PluginHookFile::Mask => Self::Mask,
+        }
+    }
+}
+
+/// `sha256:` and 64 hex digits.
+fn digest(text: Option<&str>, path: &Path, problems: &mut Problems<'_>) -> Option<[u8; 32]> {
+    let text = text?;
+    let parsed = text.strip_prefix("sha256:").and_then(|hex| {
+        let mut bytes = [0_u8; 32];
+        if hex.len() != 64 || !hex.is_ascii() {
+            return None;
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
+        }
+        Some(bytes)
+    });
+    if parsed.is_none() {
+        problems.add_with_help(
+            path,
+            format!("`{path}` cannot be `{text}`"),
+            "write `sha256:` and the 64 hex digits that `sha256sum` prints",
+        );
+    }
+    parsed
 }

@@ -7,6 +7,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::RateLimit;
+use super::build::{Surroundings, cidrs, ip_address, ms};
+use super::file::{HandshakeFile, TlsFile, TunnelFile};
+use super::problem::Problems;
+use super::tree::Path;
 
 /// `tunnel`: the WebSocket endpoint `/tunnel`, with `/healthz` and `/readyz` beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,4 +77,80 @@ pub struct HandshakeConfig {
     pub retry_after: Duration,
     /// The most bytes of the upgrade request's line and header fields.
     pub max_header_bytes: u32,
+}
+
+/// What a frame adds to its payload, rounded up; a message must hold one whole frame.
+const FRAME_OVERHEAD_BYTES: u32 = 64;
+
+impl TunnelConfig {
+    pub(super) fn build(
+        file: &TunnelFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
+        let host = ip_address(&file.host, &path.key("host"), problems);
+        if file.max_ws_message < file.max_ws_payload.saturating_add(FRAME_OVERHEAD_BYTES) {
+            problems.add_with_help(
+                &path.key("max_ws_message"),
+                format!(
+                    "`tunnel.max_ws_message` is `{}`, too little for one frame with \
+                     `max_ws_payload` of `{}`",
+                    file.max_ws_message, file.max_ws_payload
+                ),
+                format!(
+                    "write at least `{}`",
+                    file.max_ws_payload.saturating_add(FRAME_OVERHEAD_BYTES)
+                ),
+            );
+        }
+        let trusted_ingress = cidrs(
+            &file.trusted_ingress,
+            &path.key("trusted_ingress"),
+            problems,
+        );
+        Some(Self {
+            host: host?,
+            port: file.port,
+            tls: file.tls.as_ref().map(|tls| TlsFiles::build(tls, around)),
+            max_ws_payload: file.max_ws_payload,
+            max_ws_message: file.max_ws_message,
+            ping_interval: Duration::from_secs(file.ping_interval_sec),
+            ping_timeout: Duration::from_secs(file.ping_timeout_sec),
+            handshake: HandshakeConfig::build(&file.handshake),
+            hello_timeout: ms(file.hello_timeout_ms),
+            resume_grace: ms(file.resume_grace_ms),
+            drain_timeout: ms(file.drain_timeout_ms),
+            trusted_ingress,
+            workers: file.workers,
+        })
+    }
+}
+
+impl TlsFiles {
+    fn build(file: &TlsFile, around: &Surroundings<'_>) -> Self {
+        Self {
+            cert_file: around.path(&file.cert_file),
+            key_file: around.path(&file.key_file),
+        }
+    }
+}
+
+impl HandshakeConfig {
+    fn build(file: &HandshakeFile) -> Self {
+        Self {
+            max_concurrent: file.max_concurrent,
+            timeout: ms(file.timeout_ms),
+            max_per_source: file.max_per_source,
+            rate_per_source: RateLimit {
+                per_second: file.rate_per_source.per_second,
+                burst: file
+                    .rate_per_source
+                    .burst
+                    .unwrap_or(file.rate_per_source.per_second),
+            },
+            retry_after: Duration::from_secs(file.retry_after_sec),
+            max_header_bytes: file.max_header_bytes,
+        }
+    }
 }

@@ -8,7 +8,6 @@
 )]
 
 mod architecture;
-mod documents;
 mod gateway;
 mod parts;
 mod real_parts;

@@ -1,0 +1,149 @@
+//! What a running hub can take over.
+
+use super::CloudConfig;
+
+/// The difference of two configurations, for a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Sections (dotted keys such as `listeners`, `tunnel.tls`) that a running hub takes over.
+    pub live: Vec<&'static str>,
+    /// Keys whose new value needs a restart; the hub goes on with the old value of these.
+    pub restart: Vec<&'static str>,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.restart.is_empty()
+    }
+
+    /// Whether a section changed that can be taken over.
+    #[must_use]
+    pub fn touches(&self, section: &str) -> bool {
+        self.live.contains(&section)
+    }
+
+    fn live(&mut self, section: &'static str, changed: bool) {
+        if changed {
+            self.live.push(section);
+        }
+    }
+
+    fn restart(&mut self, key: &'static str, changed: bool) {
+        if changed {
+            self.restart.push(key);
+        }
+    }
+}
+
+impl CloudConfig {
+    /// What changed from `old`, by section, and whether a running hub can take it over. A
+    /// section is in `live` only for what differs beside its keys in `restart`.
+    #[must_use]
+    pub fn changes_from(&self, old: &Self) -> Changes {
+        let mut changes = Changes::default();
+        let next = self.keeping_fixed(old);
+        changes.live("listeners", next.listeners != old.listeners);
+        changes.live("connectors", next.connectors != old.connectors);
+        changes.live("tunnel.tls", next.tunnel.tls != old.tunnel.tls);
+        let mut tunnel = next.tunnel.clone();
+        tunnel.tls.clone_from(&old.tunnel.tls);
+        changes.live("tunnel", tunnel != old.tunnel);
+        changes.live("limits", next.limits != old.limits);
+        changes.live("security", next.security != old.security);
+        changes.live("policy", next.policy != old.policy);
+        changes.live("plugins", next.plugins != old.plugins);
+        changes.live(
+            "observability.log_level",
+            next.observability.log_level != old.observability.log_level,
+        );
+        let mut observability = next.observability.clone();
+        observability
+            .log_level
+            .clone_from(&old.observability.log_level);
+        changes.live("observability", observability != old.observability);
+        changes.live("admin", next.admin != old.admin);
+        changes.live("pdp", next.pdp != old.pdp);
+        changes.live("ha", next.ha != old.ha);
+        self.fixed_changes(old, &mut changes);
+        changes
+    }
+
+    /// This configuration with the old values of every key that needs a restart: what a running
+    /// hub works with after a reload.
+    #[must_use]
+    pub fn keeping_fixed(&self, old: &Self) -> Self {
+        let mut next = self.clone();
+        next.replica_id = old.replica_id.clone();
+        next.tunnel.host = old.tunnel.host;
+        next.tunnel.port = old.tunnel.port;
+        next.tunnel.workers = old.tunnel.workers;
+        let (kept, new) = (&old.observability, &mut next.observability);
+        new.metrics_host = kept.metrics_host;
+        new.metrics_port = kept.metrics_port;
+        new.log_format = kept.log_format;
+        new.log_queue = kept.log_queue;
+        new.otlp_endpoint.clone_from(&kept.otlp_endpoint);
+        new.otlp_headers.clone_from(&kept.otlp_headers);
+        new.otlp_timeout = kept.otlp_timeout;
+        new.otlp_sample_ratio = kept.otlp_sample_ratio;
+        new.service_name.clone_from(&kept.service_name);
+        next.admin.socket.clone_from(&old.admin.socket);
+        next.admin.listen = old.admin.listen;
+        next.plugins.cache_dir.clone_from(&old.plugins.cache_dir);
+        next.policy.decisions_kept = old.policy.decisions_kept;
+        next
+    }
+
+    fn fixed_changes(&self, old: &Self, changes: &mut Changes) {
+        changes.restart("ha.replica_id", self.replica_id != old.replica_id);
+        changes.restart("tunnel.host", self.tunnel.host != old.tunnel.host);
+        changes.restart("tunnel.port", self.tunnel.port != old.tunnel.port);
+        changes.restart("tunnel.workers", self.tunnel.workers != old.tunnel.workers);
+        let (new, kept) = (&self.observability, &old.observability);
+        changes.restart(
+            "observability.metrics_host",
+            new.metrics_host != kept.metrics_host,
+        );
+        changes.restart(
+            "observability.metrics_port",
+            new.metrics_port != kept.metrics_port,
+        );
+        changes.restart(
+            "observability.log_format",
+            new.log_format != kept.log_format,
+        );
+        changes.restart("observability.log_queue", new.log_queue != kept.log_queue);
+        changes.restart(
+            "observability.otlp_endpoint",
+            new.otlp_endpoint != kept.otlp_endpoint,
+        );
+        changes.restart(
+            "observability.otlp_headers",
+            new.otlp_headers != kept.otlp_headers,
+        );
+        changes.restart(
+            "observability.otlp_timeout_ms",
+            new.otlp_timeout != kept.otlp_timeout,
+        );
+        changes.restart(
+            "observability.otlp_sample_ratio",
+            new.otlp_sample_ratio.to_bits() != kept.otlp_sample_ratio.to_bits(),
+        );
+        changes.restart(
+            "observability.service_name",
+            new.service_name != kept.service_name,
+        );
+        changes.restart("admin.socket", self.admin.socket != old.admin.socket);
+        changes.restart("admin.listen", self.admin.listen != old.admin.listen);
+        changes.restart(
+            "plugins.cache_dir",
+            self.plugins.cache_dir != old.plugins.cache_dir,
+        );
+        changes.restart(
+            "policy.decisions_kept",
+            self.policy.decisions_kept != old.policy.decisions_kept,
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! The worst case of a hub's memory, as a formula over its configuration.
+
+use std::fmt;
+
+use super::{CloudConfig, PluginMode};
+
+/// What one flow costs beside its windows: both state machines, timers, socket bookkeeping and
+/// the copy of its question. Bytes; measured with idle flows and rounded up.
+const FLOW_OVERHEAD_BYTES: u64 = 8 << 10;
+
+/// What one handshake may hold beside its request: TLS buffers of both directions. Bytes.
+const TLS_HANDSHAKE_BYTES: u64 = 40 << 10;
+
+/// The most that one decision record keeps. Bytes.
+const DECISION_BYTES: u64 = 2 << 10;
+
+/// The most that one waiting log record holds. Bytes.
+const LOG_RECORD_BYTES: u64 = 4 << 10;
+
+/// One line of the formula.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPart {
+    /// What takes the memory.
+    pub what: &'static str,
+    /// The keys and numbers that are multiplied.
+    pub formula: String,
+    /// How much that is, in bytes.
+    pub bytes: u64,
+}
+
+/// The most memory that a hub takes for what its peers send, in bytes. Code, policies and
+/// compiled plugins come on top; they do not grow with traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryBound {
+    /// The lines of the formula.
+    pub parts: Vec<MemoryPart>,
+}
+
+impl MemoryBound {
+    /// The sum, in bytes.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.parts
+            .iter()
+            .fold(0, |sum, part| sum.saturating_add(part.bytes))
+    }
+
+    fn add(&mut self, what: &'static str, formula: String, factors: &[u64]) {
+        self.parts.push(MemoryPart {
+            what,
+            formula,
+            bytes: factors
+                .iter()
+                .fold(1, |product, factor| product.saturating_mul(*factor)),
+        });
+    }
+}
+
+impl CloudConfig {
+    /// Evaluates the formula.
+    #[must_use]
+    pub fn memory_bound(&self) -> MemoryBound {
+        let limits = &self.limits;
+        let handshake = &self.tunnel.handshake;
+        let flows = u64::from(limits.max_conn_total);
+        let agents = u64::from(limits.max_agents);
+        let message = u64::from(self.tunnel.max_ws_message);
+        let mut bound = MemoryBound { parts: Vec::new() };
+        bound.add(
+            "flow windows, each flow's sure part",
+            format!(
+                "max_conn_total {flows} × 2 × flow_window_min {}",
+                limits.flow_window_min
+            ),
+            &[flows, 2, u64::from(limits.flow_window_min)],
+        );
+        bound.add(
+            "flow windows, what all share",
+            "window_pool_bytes".to_owned(),
+            &[limits.window_pool_bytes],
+        );
+        bound.add(
+            "flow state",
+            format!("max_conn_total {flows} × {FLOW_OVERHEAD_BYTES}"),
+            &[flows, FLOW_OVERHEAD_BYTES],
+        );
+        bound.add(
+            "tunnels, one message each way",
+            format!("max_agents {agents} × 2 × max_ws_message {message}"),
+            &[agents, 2, message],
+        );
+        bound.add(
+            "handshakes",
+            format!(
+                "max_concurrent {} × (max_header_bytes {} + {TLS_HANDSHAKE_BYTES})",
+                handshake.max_concurrent, handshake.max_header_bytes
+            ),
+            &[
+                u64::from(handshake.max_concurrent),
+                u64::from(handshake.max_header_bytes) + TLS_HANDSHAKE_BYTES,
+            ],
+        );
+        self.add_plugins(&mut bound);
+        bound.add(
+            "decision records",
+            format!(
+                "decisions_kept {} × {DECISION_BYTES}",
+                self.policy.decisions_kept
+            ),
+            &[u64::from(self.policy.decisions_kept), DECISION_BYTES],
+        );
+        bound.add(
+            "waiting log records",
+            format!(
+                "log_queue {} × {LOG_RECORD_BYTES}",
+                self.observability.log_queue
+            ),
+            &[u64::from(self.observability.log_queue), LOG_RECORD_BYTES],
+        );
+        bound
+    }
+
+    fn add_plugins(&self, bound: &mut MemoryBound) {
+        let running = self
+            .plugins
+            .list
+            .iter()
+            .filter(|plugin| plugin.mode != PluginMode::Off);
+        let bytes = running.fold(0_u64, |sum, plugin| {
+            let limits = &plugin.limits;
+            sum.saturating_add(
+                u64::from(limits.concurrency)
+                    .saturating_mul(limits.memory_bytes.saturating_add(limits.output_bytes)),
+            )
+        });
+        if bytes > 0 {
+            bound.add(
+                "plugins",
+                "sum of concurrency × (memory_bytes + output_bytes)".to_owned(),
+                &[bytes],
+            );
+        }
+    }
+}
+
+impl fmt::Display for MemoryBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.parts {
+            writeln!(
+                f,
+                "{:>11}  {:<36} {}",
+                mebibytes(part.bytes),
+                part.what,
+                part.formula
+            )?;
+        }
+        write!(
+            f,
+            "{:>11}  in the worst case",
+            mebibytes(self.total_bytes())
+        )
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    const MEBIBYTE: u64 = 1 << 20;
+    format!(
+        "{}.{} MiB",
+        bytes / MEBIBYTE,
+        bytes % MEBIBYTE * 10 / MEBIBYTE
+    )
+}

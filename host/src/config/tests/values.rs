@@ -1,0 +1,215 @@
+//! What is written is what is used.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::{
+    Balance, CloudConfig, KeySource, Loaded, ProxyProtocolAccept, ProxyProtocolVersion, TenantRule,
+    TokenAlgorithm, parse, read,
+};
+use super::{env, valid};
+
+#[test]
+fn the_defaults_are_valid() {
+    let config = CloudConfig::default();
+    assert_eq!(config, valid(""));
+    assert_eq!(config, valid("# only a comment\n---\n"));
+    assert_eq!(config, valid("limits:\ntunnel:\nlisteners:\n"));
+    assert_eq!(config.tunnel.listen().to_string(), "0.0.0.0:8765");
+    assert_eq!(
+        config.observability.metrics_listen().unwrap().to_string(),
+        "0.0.0.0:8000"
+    );
+    assert!(config.security.issuers.is_empty());
+    assert_eq!(config.warnings().len(), 2, "{:?}", config.warnings());
+}
+
+#[test]
+fn listeners_and_connectors_are_read() {
+    let config = valid(
+        "listeners:\n\
+         - name: ldaps-dc1\n  bind: 0.0.0.0:6361\n  connector: ldaps_dc1\n\
+         - name: db\n  bind: '[::1]:5432'\n  connector: postgres\n  tenant: acme\n  \
+           allow_cidrs: [10.0.0.0/8, 192.0.2.7]\n  max_connections: 5\n  \
+           rate: {per_second: 10}\n  rate_per_source: {per_second: 1, burst: 3}\n  \
+           proxy_protocol: {accept: v2, trusted: [10.1.0.0/16]}\n  balance: sticky_client\n  \
+           idle_timeout_ms: 3600000\n\
+         connectors:\n\
+         \x20 ldaps_dc1: {idle_timeout_ms: 120000, linger_ms: 5, labels: {site: berlin}}\n\
+         \x20 acme/postgres: {idle_timeout_ms: 7, stall_timeout_ms: 8, proxy_protocol_out: v1}\n\
+         \x20 ssh: {tenant: acme, protocol: ssh}\n",
+    );
+    let [ldaps, database] = config.listeners.as_slice() else {
+        panic!("two listeners were written");
+    };
+    assert!(ldaps.tenant.is_default());
+    assert_eq!(
+        config.flow_times(ldaps).idle_timeout,
+        Duration::from_secs(120)
+    );
+    assert_eq!(config.flow_times(ldaps).linger, Duration::from_millis(5));
+    assert_eq!(
+        config.flow_times(ldaps).stall_timeout,
+        Duration::from_secs(300)
+    );
+    assert_eq!(
+        config.flow_times(database).idle_timeout,
+        Duration::from_secs(3600),
+        "the listener's value wins"
+    );
+    assert_eq!(
+        config.flow_times(database).stall_timeout,
+        Duration::from_millis(8)
+    );
+    assert_eq!(database.balance, Balance::StickyClient);
+    assert_eq!(database.proxy_protocol.accept, ProxyProtocolAccept::V2);
+    assert_eq!(database.allow_cidrs[1].to_string(), "192.0.2.7/32");
+    assert_eq!(database.rate.unwrap().burst, 10);
+    assert_eq!(database.rate_per_source.unwrap().burst, 3);
+    let postgres = config.connector(&database.tenant, &database.connector);
+    assert_eq!(postgres.proxy_protocol_out, Some(ProxyProtocolVersion::V1));
+    let keys: Vec<String> = config.connectors.keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["acme/postgres", "acme/ssh", "ldaps_dc1"]);
+}
+
+#[test]
+fn connectors_of_other_tenants_are_not_mixed_up() {
+    let config = valid(
+        "listeners: [{name: a, bind: '0.0.0.0:1', connector: x, tenant: b}]\n\
+         connectors: {x: {idle_timeout_ms: 1}}\n",
+    );
+    assert_eq!(
+        config.flow_times(&config.listeners[0]).idle_timeout,
+        Duration::from_secs(60)
+    );
+}
+
+#[test]
+fn issuers_in_short_and_long_form_are_read() {
+    let config = valid(
+        "security:\n  issuer: https://idp.example/realms/a/\n  audience: mine\n  issuers:\n  \
+         - {issuer: 'https://b', jwks_url: 'https://keys.b/jwks', algorithms: [EdDSA, RS256], \
+            tenant: b, audience: other, connectors_claim: c}\n  \
+         - {issuer: c, jwks_file: keys.json, tenant_claim: org, tenants: [d, e]}\n",
+    );
+    let [a, b, c] = config.security.issuers.as_slice() else {
+        panic!("three issuers were written");
+    };
+    assert_eq!(
+        a.keys,
+        KeySource::Discovery(
+            "https://idp.example/realms/a/.well-known/openid-configuration".to_owned()
+        )
+    );
+    assert_eq!(a.audience, "mine");
+    assert_eq!(a.connectors_claims, ["connectors", "scp"]);
+    assert_eq!(a.algorithms.len(), 4);
+    assert_eq!(b.keys, KeySource::Url("https://keys.b/jwks".to_owned()));
+    assert_eq!(b.audience, "other");
+    assert_eq!(b.algorithms, [TokenAlgorithm::Rs256, TokenAlgorithm::EdDsa]);
+    assert_eq!(b.connectors_claims, ["c"]);
+    assert_eq!(c.audience, "mine");
+    assert_eq!(c.keys, KeySource::File("keys.json".into()));
+    assert!(matches!(&c.tenant, TenantRule::Claim { claim, allowed }
+        if claim == "org" && allowed.len() == 2));
+}
+
+#[test]
+fn paths_start_at_the_folder_of_the_file() {
+    let text = "policy: {dir: policies}\n\
+                plugins: {dir: plugins, list: [{name: a}, {name: b, file: /opt/b.wasm}]}\n\
+                tunnel: {tls: {cert_file: tls/c.pem, key_file: /k.pem}}\n";
+    let config = parse(text, Some(Path::new("/etc/nc/cloud.yaml")), &env(&[])).unwrap();
+    assert_eq!(
+        config.policy.dir.as_deref(),
+        Some(Path::new("/etc/nc/policies"))
+    );
+    assert_eq!(
+        config.plugins.list[0].file,
+        Path::new("/etc/nc/plugins/a.wasm")
+    );
+    assert_eq!(config.plugins.list[1].file, Path::new("/opt/b.wasm"));
+    let tls = config.tunnel.tls.unwrap();
+    assert_eq!(tls.cert_file, Path::new("/etc/nc/tls/c.pem"));
+    assert_eq!(tls.key_file, Path::new("/k.pem"));
+}
+
+#[test]
+fn plugins_are_sorted_by_order() {
+    let config = valid(
+        "plugins:\n  list:\n  - {name: late, order: 5}\n  - {name: a}\n  - {name: b}\n  \
+         - {name: first, order: -1, config: {deep: [1, {x: null}]}, grants: [log], \
+            digest: 'sha256:00ff000000000000000000000000000000000000000000000000000000000000'}\n",
+    );
+    let names: Vec<&str> = config
+        .plugins
+        .list
+        .iter()
+        .map(|plugin| plugin.name.as_str())
+        .collect();
+    assert_eq!(names, ["first", "a", "b", "late"]);
+    assert_eq!(config.plugins.list[0].digest.unwrap()[1], 0xff);
+    assert_eq!(
+        config.plugins.list[0].config,
+        serde_json::json!({"deep": [1, {"x": null}]})
+    );
+}
+
+#[test]
+fn port_zero_may_be_used_many_times() {
+    let config = valid(
+        "listeners:\n- {name: a, bind: '127.0.0.1:0', connector: x}\n\
+         - {name: b, bind: '127.0.0.1:0', connector: x}\n\
+         tunnel: {port: 0}\nobservability: {metrics_port: 0}\n",
+    );
+    assert_eq!(config.listeners.len(), 2);
+    let config = valid("observability: {metrics_port: null}");
+    assert_eq!(config.observability.metrics_listen(), None);
+}
+
+#[test]
+fn the_shown_configuration_hides_secrets_and_is_valid_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cloud.yaml");
+    std::fs::write(
+        &file,
+        "ha: {redis_url: 'redis://u:hunter2@host'}\n\
+         observability: {otlp_headers: {x-api-key: hunter2}, \
+           otlp_endpoint: 'https://u:hunter2@collector'}\n\
+         plugins: {list: [{name: a, config: {key: hunter2}}]}\n\
+         security: {query_token: false}\n",
+    )
+    .unwrap();
+    let loaded: Loaded = read(Some(&file), &env(&[])).unwrap();
+    let shown = loaded.shown();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("query_token: false"), "{shown}");
+    assert!(!format!("{:?}", loaded.config.ha).contains("hunter2"));
+    assert!(!format!("{:?}", loaded.config.observability.otlp_headers).contains("hunter2"));
+    let default = read(None, &env(&[])).unwrap();
+    assert_eq!(valid(&default.shown()), CloudConfig::default());
+}
+
+#[test]
+fn the_memory_bound_grows_with_what_it_depends_on() {
+    let small = valid("").memory_bound();
+    let parts: u64 = small.parts.iter().map(|part| part.bytes).sum();
+    assert_eq!(small.total_bytes(), parts);
+    assert!(small.total_bytes() < 2 << 30, "{small}");
+    let large =
+        valid("limits: {max_conn_total: 4000, window_pool_bytes: 536870912}").memory_bound();
+    assert_eq!(
+        large.total_bytes() - small.total_bytes(),
+        2000 * (2 * 32_768 + 8192) + (256 << 20)
+    );
+    assert!(
+        large
+            .to_string()
+            .contains("max_conn_total 4000 × 2 × flow_window_min 32768")
+    );
+    let huge = valid(
+        "limits: {window_pool_bytes: 1099511627776, max_conn_total: 1000000}\n\
+         plugins: {list: [{name: a}]}",
+    );
+    assert!(huge.memory_bound().to_string().contains("plugins"));
+}
