@@ -1,2 +1,7 @@
-//! The hub's binary.
-fn main() {}
+//! The agent's command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nowconnect_agent::cli::main()
+}

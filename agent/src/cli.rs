@@ -1,0 +1,199 @@
+//! `nowconnect-agent`: run, config check, diagnose.
+
+mod run;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, AgentConfig, ConfigError, Env, ProcessEnv};
+use crate::connectors::ConnectorMap;
+use crate::diagnose;
+
+/// A bad command line or config, as `sysexits.h` numbers it.
+pub const EXIT_CONFIG: u8 = 64;
+
+const AFTER_HELP: &str = "\
+The config comes from a YAML file and from the environment; the environment wins. Without \
+--config and NC_CONFIG, config/premise.yaml is read if it is there, else the environment alone is \
+used:
+
+  NC_AGENT_URL=wss://hub.example.com/tunnel NC_AGENT_ID=premise-1 \\
+  NC_TOKEN_FILE=/etc/nowconnect/token \\
+  NC_TARGET_ssh_HOST=127.0.0.1 NC_TARGET_ssh_PORT=22 nowconnect-agent run
+
+Variables:
+  NC_CONFIG                         path of the config file
+  NC_AGENT_URL                      tunnel.url
+  NC_AGENT_ID                       tunnel.agent_id
+  NC_TOKEN_FILE                     tunnel.auth.token_file
+  NC_CONNECTORS                     tunnel.exported_connectors, comma list; empty: all targets
+  NC_TARGET_<name>_HOST, _PORT      targets.<name>.host, .port; - and . of the name as _
+  NC_ALLOW_PLAINTEXT                tunnel.allow_plaintext: true or false
+  NC_CA_BUNDLE                      proxy.ca_bundle: CA certificates (PEM) in place of the system's
+  NC_TRUST_ENV                      true: use HTTPS_PROXY, ALL_PROXY and NO_PROXY
+  NC_HEALTH_HOST, NC_HEALTH_PORT    health server, 0.0.0.0:8090; port 0 for none
+  NC_LOG_LEVEL, NC_LOG_FORMAT       error, warn, info, debug, trace; plain, json
+  OTEL_EXPORTER_OTLP_ENDPOINT       send traces there (OTLP over HTTP)
+
+Something does not work? Run `nowconnect-agent diagnose`: it walks the whole way and says which \
+hop fails and why.
+
+Exit codes: 0 done, 1 failed, 64 bad command line or config.";
+
+/// Dials out to a NowConnect hub and gives its clients a way to private services.
+#[derive(Debug, Parser)]
+#[command(name = "nowconnect-agent", version, about, after_help = AFTER_HELP)]
+struct Arguments {
+    /// Path of the config file
+    #[arg(long, short, global = true, env = "NC_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent until SIGTERM or SIGINT
+    ///
+    /// SIGTERM lets running flows finish within limits.shutdown_timeout_sec; a second one ends at
+    /// once. SIGHUP, or a change of the config file, reloads it: targets and connectors change at
+    /// once and running flows go on.
+    Run,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Walk config, DNS, proxy, TLS, token, upgrade, HELLO and each target, and say which hop fails
+    ///
+    /// HELLO is said as a standby, so that a running agent of the same identity keeps its tunnel;
+    /// --no-hello leaves it out.
+    Diagnose {
+        /// One JSON object in place of text
+        #[arg(long)]
+        json: bool,
+        /// Stop after the upgrade; do not say HELLO
+        #[arg(long)]
+        no_hello: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check file and environment without dialling; exit code 64 where something is wrong
+    Check,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed pipe is the reader's choice.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_CONFIG)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let env = ProcessEnv;
+    let path = config_path(arguments.config);
+    match arguments.command {
+        Command::Run => run::run(path.as_deref(), &env),
+        Command::Config(ConfigCommand::Check) => check(path.as_deref(), &env),
+        Command::Diagnose { json, no_hello } => {
+            diagnose::command(path.as_deref(), &env, json, !no_hello)
+        }
+    }
+}
+
+/// The file that was named, or the default one where it exists.
+fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| {
+        let default = PathBuf::from(config::DEFAULT_PATH);
+        default.exists().then_some(default)
+    })
+}
+
+/// Loads the config and everything it names that must be readable before dialling.
+fn load(path: Option<&Path>, env: &dyn Env) -> Result<AgentConfig, ConfigError> {
+    let config = config::load(path, env)?;
+    let label = path.map_or_else(
+        || "environment".to_owned(),
+        |path| path.display().to_string(),
+    );
+    let problem = |message: String| {
+        ConfigError::one(config::ConfigProblem {
+            source: label.clone(),
+            position: None,
+            message,
+        })
+    };
+    ConnectorMap::build(&config).map_err(|error| problem(error.to_string()))?;
+    let needs_trust = config.hub.tls || matches!(config.auth, config::Auth::Oidc(_));
+    if needs_trust {
+        crate::tls::roots(config.outbound.ca_bundle.as_deref())
+            .map_err(|error| problem(error.to_string()))?;
+    }
+    Ok(config)
+}
+
+fn check(path: Option<&Path>, env: &dyn Env) -> ExitCode {
+    match load(path, env) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                say_error(&format!("warning: {warning}"));
+            }
+            let source = path.map_or("environment", |path| path.to_str().unwrap_or("file"));
+            say(&format!(
+                "{source}: ok; agent `{}` offers {} connectors to {}",
+                config.agent_id,
+                config.offered_connectors().len(),
+                config.hub
+            ));
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    for problem in error.problems() {
+        say_error(&problem.to_string());
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// One line to standard output. A reader that went away ends nothing.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// One line to standard error.
+pub(crate) fn say_error(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::NAMES;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_variable() {
+        for (name, _) in NAMES {
+            assert!(AFTER_HELP.contains(name), "{name}");
+        }
+    }
+}

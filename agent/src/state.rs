@@ -1,0 +1,50 @@
+//! What an embedding program, the health server and the service manager may know of an agent.
+
+use std::time::SystemTime;
+
+use nowconnect_protocol::{ConnectorName, Refusal, ReplicaId};
+
+/// Where an agent is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Dialling, or waiting to dial again.
+    #[default]
+    Connecting,
+    /// The hub accepted HELLO; flows may come.
+    Ready,
+    /// A stop was asked for; running flows finish.
+    Stopping,
+    /// Nothing runs any more.
+    Stopped,
+}
+
+/// A snapshot of an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentState {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The hub that holds the tunnel, while there is one.
+    pub replica: Option<ReplicaId>,
+    /// The session's name at that hub.
+    pub session: Option<u64>,
+    /// Connectors that clients may reach through this agent.
+    pub accepted: Vec<ConnectorName>,
+    /// Connectors that the hub refused, with reasons.
+    pub refused: Vec<Refusal>,
+    /// Tunnels that were welcomed since the start.
+    pub tunnels: u64,
+    /// Tunnels that were welcomed with the flows of an earlier one.
+    pub resumed: u64,
+    /// The last thing that went wrong, without secrets; cleared by a welcome.
+    pub problem: Option<String>,
+    /// When the token in force runs out, where it says so.
+    pub token_expires_at: Option<SystemTime>,
+}
+
+impl AgentState {
+    /// Whether the hub has accepted this agent.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+}
