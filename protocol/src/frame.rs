@@ -15,9 +15,12 @@ mod tlv;
 
 use bytes::Bytes;
 
+pub(crate) use codec::write_data_header;
 pub use codec::{DecodeError, decode, encode};
 pub use codes::{CloseCode, ResetClass, ResetCode};
-pub use hello::{Features, Hello, HelloAck, InstanceId, Refusal, Renew, RenewAck, ResumeToken, Role};
+pub use hello::{
+    Features, Hello, HelloAck, InstanceId, Refusal, Renew, RenewAck, ResumeToken, Role,
+};
 pub use open::{Open, OpenAck};
 
 use crate::flow_ref::FlowRef;

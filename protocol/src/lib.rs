@@ -28,16 +28,16 @@
 //! What is absent: sockets, TLS, WebSockets and their limits (`nowconnect-tunnel`), any
 //! decision about who may do what (the hub), HTTP (a user of flows).
 
-pub mod error;
-pub mod flow;
-pub mod frame;
-pub mod limits;
-pub mod name;
 mod agent_end;
 mod epoch;
+pub mod error;
+pub mod flow;
 mod flow_ref;
+pub mod frame;
 mod hub_end;
+pub mod limits;
 mod liveness;
+pub mod name;
 mod scheduler;
 mod tunnel;
 mod window_pool;
@@ -48,12 +48,13 @@ pub use error::{ProtocolViolation, TunnelClosed};
 pub use flow::{FlowCause, FlowKind, FlowPhase, FlowSummary, FlowTerms};
 pub use flow_ref::FlowRef;
 pub use frame::{
-    CloseCode, DecodeError, Direction, Features, Frame, Hello, HelloAck, InstanceId, Open, OpenAck,
-    Refusal, Renew, RenewAck, ResetClass, ResetCode, ResumeToken, Role,
+    CloseCode, DecodeError, Direction, Features, Frame, FrameType, Hello, HelloAck, InstanceId,
+    Open, OpenAck, Refusal, Renew, RenewAck, ResetClass, ResetCode, ResumeToken, Role,
 };
 pub use hub_end::{HubEnd, HubEvent, OpenRequest, Welcome};
 pub use name::{AgentId, ConnectorName, NameError, ReplicaId, TenantName};
 pub use tunnel::{
-    DetachedFlow, DetachedFlows, FlowEvent, FlowSource, SourceRead, TunnelConfig, TunnelCounters,
+    DetachedFlow, DetachedFlows, FlowEvent, FlowSource, SourceRead, Tunnel, TunnelConfig,
+    TunnelCounters,
 };
 pub use window_pool::WindowPool;

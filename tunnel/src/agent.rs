@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use nowconnect_protocol::{CloseCode, ConnectorName, FlowRef, FlowSummary, Hello, HelloAck, RenewAck, ResetCode};
+use nowconnect_protocol::{
+    CloseCode, ConnectorName, FlowRef, FlowSummary, Hello, HelloAck, RenewAck, ResetCode,
+};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
@@ -101,10 +105,18 @@ pub(crate) enum AgentCommand {
     Detach(oneshot::Sender<Option<DetachedSession>>),
 }
 
+/// Flows left by a tunnel that ended while its successor was being set up.
+#[derive(Default)]
+struct Left {
+    successor: bool,
+    session: Option<DetachedSession>,
+}
+
 /// The agent's grip on one of its tunnels.
 #[derive(Clone)]
 pub struct AgentTunnelHandle {
-    pub(crate) commands: mpsc::Sender<AgentCommand>,
+    commands: mpsc::Sender<AgentCommand>,
+    left: Arc<Mutex<Left>>,
 }
 
 impl fmt::Debug for AgentTunnelHandle {
@@ -114,7 +126,23 @@ impl fmt::Debug for AgentTunnelHandle {
 }
 
 /// The driver's side of an [`AgentTunnelHandle`].
-pub struct AgentCommands(pub(crate) mpsc::Receiver<AgentCommand>);
+pub struct AgentCommands {
+    pub(crate) receiver: mpsc::Receiver<AgentCommand>,
+    left: Arc<Mutex<Left>>,
+}
+
+impl AgentCommands {
+    /// Leaves the flows to the successor, where there is one; else gives them back.
+    pub(crate) fn leave(&self, session: DetachedSession) -> Option<DetachedSession> {
+        let mut left = self.left.lock();
+        if left.successor {
+            left.session = Some(session);
+            None
+        } else {
+            Some(session)
+        }
+    }
+}
 
 impl fmt::Debug for AgentCommands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,25 +154,52 @@ impl fmt::Debug for AgentCommands {
 #[must_use]
 pub fn agent_channel() -> (AgentTunnelHandle, AgentCommands) {
     let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
-    (AgentTunnelHandle { commands }, AgentCommands(receiver))
+    let left = Arc::new(Mutex::new(Left::default()));
+    let handle = AgentTunnelHandle {
+        commands,
+        left: Arc::clone(&left),
+    };
+    (handle, AgentCommands { receiver, left })
 }
 
 impl AgentTunnelHandle {
+    /// A successor is being set up: flows that this tunnel leaves are for it.
+    pub(crate) fn expect_successor(&self) {
+        self.left.lock().successor = true;
+    }
+
+    /// The successor did not come about.
+    pub(crate) fn forget_successor(&self) {
+        self.left.lock().successor = false;
+    }
+
+    /// The flows that the tunnel left when it ended.
+    pub(crate) fn take_left(&self) -> Option<DetachedSession> {
+        self.left.lock().session.take()
+    }
+
     /// Shows a new token, a new list of connectors, or both. Secret: the token is never logged.
     /// Returns whether the driver was told; the answer comes as [`AgentEvent::Renewed`].
     pub fn renew(&self, token: Option<String>, connectors: Option<Vec<ConnectorName>>) -> bool {
-        self.commands.try_send(AgentCommand::Renew(token, connectors)).is_ok()
+        self.commands
+            .try_send(AgentCommand::Renew(token, connectors))
+            .is_ok()
     }
 
     /// Ends the tunnel with a GOODBYE; its flows end too.
     pub fn close(&self, code: CloseCode, message: String) -> bool {
-        self.commands.try_send(AgentCommand::Close(code, message)).is_ok()
+        self.commands
+            .try_send(AgentCommand::Close(code, message))
+            .is_ok()
     }
 
     /// Ends the tunnel and takes its flows. None where it has already ended.
     pub async fn detach(&self) -> Option<DetachedSession> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(AgentCommand::Detach(answer)).await.ok()?;
+        self.commands
+            .send(AgentCommand::Detach(answer))
+            .await
+            .ok()?;
         answered.await.ok().flatten()
     }
 

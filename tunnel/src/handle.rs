@@ -112,7 +112,9 @@ pub struct TunnelHandle {
 
 impl fmt::Debug for TunnelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TunnelHandle").field("stats", &self.stats()).finish()
+        f.debug_struct("TunnelHandle")
+            .field("stats", &self.stats())
+            .finish()
     }
 }
 
@@ -131,7 +133,10 @@ impl TunnelHandle {
     pub fn open(&self, flow: OpenFlow) -> Result<(), RejectedOpen> {
         let flow = Box::new(flow);
         if self.stats.draining.load(Ordering::Relaxed) {
-            return Err(RejectedOpen { reason: Rejected::Draining, flow });
+            return Err(RejectedOpen {
+                reason: Rejected::Draining,
+                flow,
+            });
         }
         // Counted here, so that two flows that choose an agent at once see each other.
         self.stats.flows.fetch_add(1, Ordering::Relaxed);
@@ -154,12 +159,16 @@ impl TunnelHandle {
 
     /// Ends one flow. Returns whether the driver was told.
     pub fn close_flow(&self, flow_ref: FlowRef, code: ResetCode) -> bool {
-        self.commands.try_send(Command::CloseFlow(flow_ref, code)).is_ok()
+        self.commands
+            .try_send(Command::CloseFlow(flow_ref, code))
+            .is_ok()
     }
 
     /// Ends the flows of connectors that the agent may no longer serve, with `scope_lost`.
     pub fn withdraw(&self, connectors: Vec<ConnectorName>) -> bool {
-        self.commands.try_send(Command::Withdraw(connectors)).is_ok()
+        self.commands
+            .try_send(Command::Withdraw(connectors))
+            .is_ok()
     }
 
     /// Asks the agent to open a replacement and finish here within `deadline`.
@@ -171,7 +180,9 @@ impl TunnelHandle {
     /// Ends the tunnel with a GOODBYE; its flows end too.
     pub fn close(&self, code: CloseCode, message: String) -> bool {
         self.stats.draining.store(true, Ordering::Relaxed);
-        self.commands.try_send(Command::Close(code, message)).is_ok()
+        self.commands
+            .try_send(Command::Close(code, message))
+            .is_ok()
     }
 
     /// Whether the agent answers a ping within `timeout`.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use nowconnect_protocol::{CloseCode, ConnectorName, Epoch, Hello, Refusal, ReplicaId, Renew, ResumeToken};
+use nowconnect_protocol::{
+    CloseCode, ConnectorName, Epoch, Hello, Refusal, Renew, ReplicaId, ResumeToken,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 
@@ -87,7 +89,11 @@ pub enum RenewVerdict {
 
 /// Serves one agent over `ws` until the tunnel ends. Runs on the thread that polls it first;
 /// the future is not `Send`.
-pub async fn serve_hub<S>(ws: WebSocketStream<S>, shell: Box<dyn HubShell>, settings: TunnelSettings) -> TunnelEnd
+pub async fn serve_hub<S>(
+    ws: WebSocketStream<S>,
+    shell: Box<dyn HubShell>,
+    settings: TunnelSettings,
+) -> TunnelEnd
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -23,7 +23,10 @@ mod settings;
 mod sockets;
 mod workers;
 
-pub use agent::{AgentCommands, AgentEvent, AgentShell, AgentTunnelHandle, Dial, DialError, Dialed, ResumeFrom, agent_channel, serve_agent};
+pub use agent::{
+    AgentCommands, AgentEvent, AgentShell, AgentTunnelHandle, Dial, DialError, Dialed, ResumeFrom,
+    agent_channel, serve_agent,
+};
 pub use detached::DetachedSession;
 pub use flow_io::{FlowIo, FlowStream};
 pub use handle::{OpenFlow, Rejected, RejectedOpen, TunnelHandle, TunnelStats};

@@ -33,7 +33,9 @@ pub struct Workers {
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("threads", &self.workers.len()).finish()
+        f.debug_struct("Workers")
+            .field("threads", &self.workers.len())
+            .finish()
     }
 }
 
@@ -86,20 +88,24 @@ impl Workers {
 impl Worker {
     fn start(number: usize, mut stopped: watch::Receiver<bool>) -> io::Result<Self> {
         let (start, mut started) = mpsc::channel::<Make>(START_QUEUE);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = thread::Builder::new().name(format!("tunnel-{number}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, async move {
-                loop {
-                    tokio::select! {
-                        _ = stopped.changed() => break,
-                        make = started.recv() => match make {
-                            Some(make) => drop(tokio::task::spawn_local(make())),
-                            None => break,
-                        },
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = thread::Builder::new()
+            .name(format!("tunnel-{number}"))
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, async move {
+                    loop {
+                        tokio::select! {
+                            _ = stopped.changed() => break,
+                            make = started.recv() => match make {
+                                Some(make) => drop(tokio::task::spawn_local(make())),
+                                None => break,
+                            },
+                        }
                     }
-                }
-            });
-        })?;
+                });
+            })?;
         Ok(Self {
             start,
             load: Arc::new(AtomicUsize::new(0)),

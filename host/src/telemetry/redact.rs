@@ -18,6 +18,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 
 /// What stands where something was taken out.
 pub const ERASED: &str = "***";
@@ -153,4 +154,84 @@ pub const fn is_dangerous(character: char) -> bool {
 /// `text` cut to at most `max_bytes`, at a character's border.
 pub fn truncated(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
+}
+
+/// What the floor covers beyond secrets, where the operator wants it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Covers {
+    /// E-mail addresses keep their domain.
+    pub emails: bool,
+    /// Addresses of clients lose their last octet, or their last 80 bits.
+    pub client_ips: bool,
+    /// Addresses of agents, likewise.
+    pub agent_ips: bool,
+}
+
+/// Names of fields that hold a client's address.
+const CLIENT_FIELDS: &[&str] = &["client", "client_address", "client_ip", "peer", "source"];
+
+/// Names of fields that hold an agent's address.
+const AGENT_FIELDS: &[&str] = &["agent_address", "agent_ip", "address"];
+
+impl Covers {
+    /// Covers the value of a field of this name.
+    pub fn cover(self, name: &str, text: &mut String) {
+        let is_address = (self.client_ips && CLIENT_FIELDS.contains(&name))
+            || (self.agent_ips && AGENT_FIELDS.contains(&name));
+        if is_address && let Some(covered) = covered_address(text) {
+            *text = covered;
+        }
+        if self.emails && text.contains('@') {
+            cover_emails(text);
+        }
+    }
+}
+
+/// An address, with or without a port, whose last part is zero.
+fn covered_address(text: &str) -> Option<String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        let covered = SocketAddr::new(covered_ip(address.ip()), address.port());
+        return Some(covered.to_string());
+    }
+    Some(covered_ip(text.parse().ok()?).to_string())
+}
+
+fn covered_ip(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            IpAddr::from([a, b, c, 0])
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            IpAddr::from([a, b, c, 0, 0, 0, 0, 0])
+        }
+    }
+}
+
+/// Covers what stands before the `@` of what looks like an e-mail address.
+fn cover_emails(text: &mut String) {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('@') {
+        let (before, after) = rest.split_at(at);
+        let local = before
+            .rfind(|c: char| !(c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~.-".contains(c)))
+            .map_or(0, |space| {
+                space + before[space..].chars().next().map_or(1, char::len_utf8)
+            });
+        let host = after[1..]
+            .find(|c: char| !(c.is_alphanumeric() || c == '-' || c == '.'))
+            .unwrap_or(after.len() - 1);
+        if local < before.len() && after[1..=host].contains('.') {
+            clean.push_str(&before[..local]);
+            clean.push_str(ERASED);
+        } else {
+            clean.push_str(before);
+        }
+        clean.push('@');
+        rest = &after[1..];
+    }
+    clean.push_str(rest);
+    *text = clean;
 }

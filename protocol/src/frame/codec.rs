@@ -5,7 +5,10 @@ use thiserror::Error;
 
 use super::open::{put_flow_ref, take_flow_ref};
 use super::tlv::{take, take_u8, take_u16, take_u32, take_u64, text};
-use super::{CloseCode, Direction, Frame, FrameType, Hello, HelloAck, Open, OpenAck, Renew, RenewAck, ResetCode};
+use super::{
+    CloseCode, Direction, Frame, FrameType, Hello, HelloAck, Open, OpenAck, Renew, RenewAck,
+    ResetCode,
+};
 use crate::limits::{
     DATA_HEADER_BYTES, FRAME_HEADER_BYTES, MAX_CONTROL_BODY_BYTES, MAX_DATA_PAYLOAD_BYTES,
     MAX_OPEN_BODY_BYTES, MAX_TEXT_BYTES,
@@ -107,7 +110,10 @@ pub(crate) fn write_length(at: &mut [u8], length: usize) {
 /// Writes the header of a DATA frame into the [`DATA_HEADER_BYTES`] at `at`.
 pub(crate) fn write_data_header(at: &mut [u8], cid: u32, seq: u64, payload: usize) {
     at[0] = FrameType::Data as u8;
-    write_length(&mut at[1..4], payload + DATA_HEADER_BYTES - FRAME_HEADER_BYTES);
+    write_length(
+        &mut at[1..4],
+        payload + DATA_HEADER_BYTES - FRAME_HEADER_BYTES,
+    );
     at[4..8].copy_from_slice(&cid.to_be_bytes());
     at[8..16].copy_from_slice(&seq.to_be_bytes());
 }
@@ -205,9 +211,8 @@ pub fn decode(message: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
             return Err(DecodeError::Truncated);
         }
         let tag = message[0];
-        let length = usize::from(message[1]) << 16
-            | usize::from(message[2]) << 8
-            | usize::from(message[3]);
+        let length =
+            usize::from(message[1]) << 16 | usize::from(message[2]) << 8 | usize::from(message[3]);
         let mut body = {
             let _header = message.split_to(FRAME_HEADER_BYTES);
             take(message, length)?

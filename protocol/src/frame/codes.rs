@@ -187,7 +187,11 @@ mod tests {
     fn only_what_never_reached_a_target_may_be_retried() {
         for code in ResetCode::ALL {
             let not_started = code.to_wire() < 32;
-            assert_eq!(code.class() == ResetClass::NotStarted, not_started, "{code}");
+            assert_eq!(
+                code.class() == ResetClass::NotStarted,
+                not_started,
+                "{code}"
+            );
         }
     }
 }

@@ -4,8 +4,10 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use super::tlv::{Field, FieldWriter, next_field, put_short_text, take, take_short_text, take_u8, take_u64, text};
 use super::DecodeError;
+use super::tlv::{
+    Field, FieldWriter, next_field, put_short_text, take, take_short_text, take_u8, take_u64, text,
+};
 use crate::epoch::Epoch;
 use crate::limits::{MAX_CONNECTORS, MAX_PAIRS, MAX_TEXT_BYTES, MAX_TOKEN_BYTES};
 use crate::name::{AgentId, ConnectorName, ReplicaId, TenantName};
@@ -347,7 +349,11 @@ impl Hello {
                 key::TENANT => tenant = Some(TenantName::parse(&field.text()?)?),
                 key::INSTANCE => instance = Some(InstanceId(field.u64()?)),
                 key::ROLE => {
-                    role = if flag(&field)? { Role::Standby } else { Role::Primary };
+                    role = if flag(&field)? {
+                        Role::Standby
+                    } else {
+                        Role::Primary
+                    };
                 }
                 key::CONNECTOR => push_connector(&mut connectors, &field)?,
                 key::LABEL => push_pair(&mut labels, &field)?,

@@ -102,8 +102,9 @@ fn key_rotation_and_renewal_drop_nothing() {
     let mut setup = Setup::new();
     let provider = Oidc::start(setup.folder(), CLIENT_SECRET, &["echo"], 8);
     setup.config["security"] = json!({
-        "issuers": [{"issuer": provider.issuer, "discovery": true, "audience": "nowconnect"}],
-        "jwks": {"refresh_min_ms": 100},
+        "issuers": [{"issuer": provider.issuer, "discovery": provider.discovery()}],
+        "jwks_refresh_min_ms": 100,
+        "clock_skew_ms": 0,
         "on_expiry": "close",
     });
     let port = setup.listen("echo");
@@ -150,7 +151,7 @@ fn stale_keys_outlive_an_outage_of_the_issuer() {
     let mut setup = Setup::new();
     let provider = Oidc::start(setup.folder(), CLIENT_SECRET, &["echo"], 600);
     setup.config["security"] = json!({
-        "issuers": [{"issuer": provider.issuer, "discovery": true, "audience": "nowconnect"}],
+        "issuers": [{"issuer": provider.issuer, "discovery": provider.discovery()}],
     });
     let port = setup.listen("echo");
     let _hub = setup.hub();

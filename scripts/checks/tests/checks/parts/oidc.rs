@@ -46,6 +46,11 @@ impl Oidc {
         }
     }
 
+    /// Where the OpenID configuration is.
+    pub(crate) fn discovery(&self) -> String {
+        format!("{}/.well-known/openid-configuration", self.issuer)
+    }
+
     /// A new signing key; `keep` still publishes the old one.
     pub(crate) fn rotate(&self, keep: bool) -> Value {
         self.control("POST", &format!("rotate?keep={}", u8::from(keep)))

@@ -1,0 +1,254 @@
+//! Traces: one per flow, from accept through decision and plugins to OPEN on the agent.
+//!
+//! Spans are `tracing` spans of the target [`events::TRACE`](super::events::TRACE), made only by
+//! the helpers here, so that with no endpoint configured a helper costs one atomic load. With one,
+//! spans go by OTLP over HTTP from a thread of their own, their attributes through the redaction
+//! floor on the way. A collector that does not answer costs spans, counted, and a warning at most
+//! every half minute; never the flow.
+
+mod export;
+mod parent;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider,
+};
+use tracing::Span;
+
+use super::events;
+use super::metrics::LogMetrics;
+use crate::config::Secret;
+
+pub use parent::{InvalidTraceParent, TraceParent, continue_trace, trace_parent};
+
+use export::RedactingExporter;
+
+/// Spans that may wait for export; more are dropped. A span has about 1 KiB.
+pub const MAX_WAITING_SPANS: usize = 4096;
+
+/// Spans in one export.
+pub const MAX_EXPORT_SPANS: usize = 512;
+
+/// Longest time that a span waits for others to go with it.
+const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Attributes of one span at most; ours have under twenty.
+const MAX_ATTRIBUTES: u32 = 64;
+
+/// Where traces go.
+#[derive(Debug, Clone)]
+pub struct TraceSettings {
+    /// The collector's base URL, such as `http://127.0.0.1:4318`; `/v1/traces` is added where it
+    /// is not there.
+    pub endpoint: String,
+    /// Header fields for the collector.
+    pub headers: Vec<(String, Secret)>,
+    /// The bound of one export.
+    pub timeout: Duration,
+    /// The share of traces kept where nobody above decided, 0 to 1.
+    pub sample_ratio: f64,
+    /// `service.name`.
+    pub service_name: String,
+    /// `service.instance.id`: the replica.
+    pub replica: String,
+}
+
+/// Traces cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The endpoint is no URL of a collector.
+    #[error("`observability.otlp_endpoint`: {problem}")]
+    Endpoint {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The export thread does not start.
+    #[error("the thread for trace export did not start")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The running trace pipeline.
+pub(super) struct Traces {
+    provider: SdkTracerProvider,
+    /// Holds the exporter's client; only its own thread runs on it.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Traces {
+    pub(super) fn start(
+        settings: &TraceSettings,
+        metrics: LogMetrics,
+    ) -> Result<(Self, SdkTracer), TraceError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(2)
+            .thread_name("trace-export")
+            .enable_all()
+            .build()
+            .map_err(TraceError::Thread)?;
+        let exporter = exporter(settings)?;
+        let exporter = RedactingExporter::new(exporter, runtime.handle().clone(), metrics);
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(MAX_WAITING_SPANS)
+            .with_max_export_batch_size(MAX_EXPORT_SPANS)
+            .with_scheduled_delay(EXPORT_INTERVAL)
+            .build();
+        let processor = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(batches)
+            .build();
+        let ratio = settings.sample_ratio.clamp(0.0, 1.0);
+        let resource = Resource::builder_empty()
+            .with_attributes([
+                KeyValue::new("service.name", settings.service_name.clone()),
+                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+                KeyValue::new("service.instance.id", settings.replica.clone()),
+            ])
+            .build();
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(processor)
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
+                ratio,
+            ))))
+            .with_max_attributes_per_span(MAX_ATTRIBUTES)
+            .with_resource(resource)
+            .build();
+        let tracer = provider.tracer("nowconnect");
+        let traces = Self {
+            provider,
+            runtime: Some(runtime),
+        };
+        Ok((traces, tracer))
+    }
+
+    /// Exports what waits, at most until `deadline` from now.
+    pub(super) fn shutdown(&mut self, deadline: Duration) {
+        // What fails here was counted and logged by the exporter.
+        let _ = self.provider.shutdown_with_timeout(deadline);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Exports what waits.
+    #[cfg(test)]
+    pub(super) fn flush(&self) {
+        let _ = self.provider.force_flush();
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn exporter(settings: &TraceSettings) -> Result<opentelemetry_otlp::SpanExporter, TraceError> {
+    let problem = |error: &dyn std::fmt::Display| TraceError::Endpoint {
+        problem: super::redact::floor(&error.to_string()).into_owned(),
+    };
+    let client = reqwest::Client::builder()
+        .timeout(settings.timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| problem(&error))?;
+    let headers = settings
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+        .collect();
+    opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_endpoint(traces_url(&settings.endpoint))
+        .with_timeout(settings.timeout)
+        .with_headers(headers)
+        .build()
+        .map_err(|error| problem(&error))
+}
+
+fn traces_url(endpoint: &str) -> String {
+    const PATH: &str = "/v1/traces";
+    let base = endpoint.trim_end_matches('/');
+    if base.ends_with(PATH) {
+        base.to_owned()
+    } else {
+        format!("{base}{PATH}")
+    }
+}
+
+/// The span of one flow, from accept to the answer of its agent; a trace's root.
+///
+/// Later facts are set with `span.record(…)`: `agent_id`, `flow`, `decision`, `result`. When it
+/// is `is_disabled()`, nothing is traced.
+pub fn flow_span(listener: &str, connector: &str, client: SocketAddr) -> Span {
+    tracing::info_span!(
+        target: events::TRACE,
+        "flow",
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        listener,
+        connector,
+        client = %client,
+        agent_id = tracing::field::Empty,
+        flow = tracing::field::Empty,
+        decision = tracing::field::Empty,
+        result = tracing::field::Empty,
+    )
+}
+
+/// The span of an agent's handshake.
+pub fn hello_span(client: SocketAddr) -> Span {
+    tracing::info_span!(
+        target: events::TRACE,
+        "hello",
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        client = %client,
+        agent_id = tracing::field::Empty,
+        decision = tracing::field::Empty,
+        result = tracing::field::Empty,
+    )
+}
+
+/// A step inside a flow or handshake, such as `authorize`, `plugin` or `open`; `subject` is what
+/// it concerns, such as the plugin's name. None where `parent` is disabled.
+pub fn step_span(parent: &Span, step: &'static str, subject: &str) -> Span {
+    if parent.is_disabled() {
+        return Span::none();
+    }
+    tracing::info_span!(
+        target: events::TRACE,
+        parent: parent,
+        "step",
+        otel.name = step,
+        otel.status_code = tracing::field::Empty,
+        subject,
+        result = tracing::field::Empty,
+    )
+}
+
+/// The span of OPEN on an agent's tunnel; its context is what the agent continues.
+pub fn open_span(parent: &Span, agent_id: &str) -> Span {
+    if parent.is_disabled() {
+        return Span::none();
+    }
+    tracing::info_span!(
+        target: events::TRACE,
+        parent: parent,
+        "open",
+        otel.kind = "client",
+        otel.status_code = tracing::field::Empty,
+        agent_id,
+        result = tracing::field::Empty,
+    )
+}

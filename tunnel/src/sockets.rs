@@ -1,0 +1,189 @@
+//! The local sockets of a tunnel's flows.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use nowconnect_protocol::{ConnectorName, FlowSource, SourceRead};
+use rustc_hash::FxHashMap;
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
+
+use crate::flow_io::FlowIo;
+use crate::observer::FlowObserver;
+use crate::ready::{FlowWaker, ReadyList};
+
+/// Bytes that a waiting piece may keep alive beyond its own before it is copied out: pieces
+/// share the memory of the message they came in.
+const COPY_OUT_BELOW_BYTES: usize = 16 * 1024;
+
+/// One local socket and what waits to be written to it.
+pub(crate) struct FlowSocket {
+    /// None while an agent dials.
+    pub(crate) io: Option<FlowIo>,
+    pub(crate) connector: ConnectorName,
+    pub(crate) pending: VecDeque<Bytes>,
+    /// The far side has ended: shut down once nothing is pending.
+    pub(crate) finish: bool,
+    pub(crate) finished: bool,
+    needs_flush: bool,
+    pub(crate) observer: Option<Box<dyn FlowObserver>>,
+    flow_waker: Arc<FlowWaker>,
+    waker: Waker,
+}
+
+/// What writing came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Written {
+    pub(crate) bytes: usize,
+    /// The writing side was shut down just now.
+    pub(crate) finished: bool,
+    /// The socket broke.
+    pub(crate) failed: bool,
+}
+
+impl FlowSocket {
+    pub(crate) fn new(
+        cid: u32,
+        connector: ConnectorName,
+        io: Option<FlowIo>,
+        observer: Option<Box<dyn FlowObserver>>,
+        list: &Arc<ReadyList>,
+    ) -> Self {
+        let flow_waker = FlowWaker::new(cid, Arc::clone(list));
+        let waker = Waker::from(Arc::clone(&flow_waker));
+        Self {
+            io,
+            connector,
+            pending: VecDeque::new(),
+            finish: false,
+            finished: false,
+            needs_flush: false,
+            observer,
+            flow_waker,
+            waker,
+        }
+    }
+
+    pub(crate) fn unlist(&self) {
+        self.flow_waker.unlist();
+    }
+
+    /// Writes `payload` after what waits already.
+    pub(crate) fn push(&mut self, mut payload: Bytes) -> Written {
+        let mut written = Written::default();
+        if self.pending.is_empty() {
+            written = self.write_one(&mut payload);
+            if written.failed {
+                return written;
+            }
+        }
+        if !payload.is_empty() {
+            if payload.len() < COPY_OUT_BELOW_BYTES {
+                payload = Bytes::copy_from_slice(&payload);
+            }
+            self.pending.push_back(payload);
+        }
+        written
+    }
+
+    fn write_one(&mut self, payload: &mut Bytes) -> Written {
+        let mut written = Written::default();
+        let Some(io) = &mut self.io else {
+            return written;
+        };
+        let mut cx = Context::from_waker(&self.waker);
+        while !payload.is_empty() {
+            match Pin::new(&mut *io).poll_write(&mut cx, payload) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => {
+                    written.failed = true;
+                    return written;
+                }
+                Poll::Ready(Ok(bytes)) => {
+                    payload.advance(bytes);
+                    written.bytes += bytes;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if written.bytes > 0
+            && let FlowIo::Boxed(_) = io
+        {
+            self.needs_flush = Pin::new(io).poll_flush(&mut cx).is_pending();
+        }
+        written
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub(crate) fn write_pending(&mut self) -> Written {
+        let mut total = Written::default();
+        if self.io.is_none() {
+            return total;
+        }
+        while let Some(mut front) = self.pending.pop_front() {
+            let written = self.write_one(&mut front);
+            total.bytes += written.bytes;
+            if written.failed {
+                total.failed = true;
+                return total;
+            }
+            if !front.is_empty() {
+                self.pending.push_front(front);
+                return total;
+            }
+        }
+        if self.pending.capacity() > 8 {
+            self.pending = VecDeque::new();
+        }
+        let Some(io) = &mut self.io else {
+            return total;
+        };
+        let mut cx = Context::from_waker(&self.waker);
+        if self.needs_flush {
+            self.needs_flush = Pin::new(&mut *io).poll_flush(&mut cx).is_pending();
+        }
+        if self.finish && !self.finished && !self.needs_flush {
+            match Pin::new(io).poll_shutdown(&mut cx) {
+                // A socket that the far side has left already needs no end from us.
+                Poll::Ready(Ok(()) | Err(_)) => {
+                    self.finished = true;
+                    total.finished = true;
+                }
+                Poll::Pending => {}
+            }
+        }
+        total
+    }
+}
+
+/// The local sockets of a tunnel, by the number of their flow.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    pub(crate) by_cid: FxHashMap<u32, FlowSocket>,
+}
+
+impl FlowSource for Sockets {
+    fn read(&mut self, cid: u32, out: &mut BytesMut, max: usize) -> SourceRead {
+        let Some(socket) = self.by_cid.get_mut(&cid) else {
+            return SourceRead::Blocked;
+        };
+        let Some(io) = &mut socket.io else {
+            return SourceRead::Blocked;
+        };
+        out.reserve(max);
+        let mut cx = Context::from_waker(&socket.waker);
+        match poll_read_buf(Pin::new(io), &mut cx, &mut out.limit(max)) {
+            Poll::Pending => SourceRead::Blocked,
+            Poll::Ready(Ok(0)) => SourceRead::End,
+            Poll::Ready(Ok(bytes)) => SourceRead::Bytes(bytes),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                socket.waker.wake_by_ref();
+                SourceRead::Blocked
+            }
+            Poll::Ready(Err(_)) => SourceRead::Failed,
+        }
+    }
+}
