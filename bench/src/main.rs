@@ -17,9 +17,16 @@ mod backend;
 mod clock;
 mod delay;
 mod failure;
+mod figures;
 mod ldap;
 mod load;
+mod machine;
+mod peers;
 mod process;
+mod product;
+mod report;
+mod run;
+mod suite;
 
 use delay::{DelayProxy, DelaySettings};
 use failure::{Context, Failure};
@@ -35,6 +42,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Measure the product beside its rivals and write the results.
+    Run(run::RunOptions),
     /// Serve echo, sink, source, stall and count on one port.
     Backend {
         /// Port on loopback; 0 for any.
@@ -134,7 +143,7 @@ enum LoadKind {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match perform(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "nowconnect-bench: {failure}");
@@ -148,7 +157,7 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn run(command: Bench) -> Result<(), Failure> {
+fn perform(command: Bench) -> Result<(), Failure> {
     match command {
         Bench::Backend { port } => {
             let backend =
@@ -156,6 +165,7 @@ fn run(command: Bench) -> Result<(), Failure> {
             say(&format!("listening {}", backend.address()));
             Ok(backend.serve()?)
         }
+        Bench::Run(options) => run::main(&options),
         Bench::Delay(options) => run_delay(&options),
         Bench::Load(options) => run_load(&options),
         Bench::Ldap(options) => ldap::main(&options),

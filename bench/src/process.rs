@@ -68,11 +68,6 @@ impl Tied {
             Some(status) => Err(Failure::new(format!("{} ended early: {status}", self.name))),
         }
     }
-
-    /// Asks the process to reload, by SIGHUP.
-    pub(crate) fn hang_up(&self) -> Result<(), Failure> {
-        signal(&self.child, Signal::HUP)
-    }
 }
 
 impl Drop for Tied {

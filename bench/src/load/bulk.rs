@@ -128,7 +128,8 @@ impl BulkFlows {
         })
     }
 
-    fn bytes(&self) -> Result<u64, Failure> {
+    /// Bytes received so far at both ends.
+    pub(crate) fn bytes(&self) -> Result<u64, Failure> {
         let mut counter = &self.counter;
         counter.write_all(b"?")?;
         let mut sunk = [0u8; 8];

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::backend::Service;
 use crate::failure::{Context, Failure};
 use crate::load::connect;
+use crate::machine::tcp_buffer_pages;
 use crate::process::Meter;
 
 /// Threads that open idle flows at the same time.
@@ -15,6 +16,12 @@ const OPENERS: usize = 16;
 
 /// How long a peer's memory is left to settle before it is read.
 const SETTLE: Duration = Duration::from_millis(800);
+
+/// How long stalled flows may take to fill every buffer.
+const FILL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Changes below this are other traffic: 1 MiB.
+const STILL_PAGES: u64 = 256;
 
 /// What an idle test saw.
 #[derive(Clone, Copy, Debug)]
@@ -90,12 +97,26 @@ impl StalledFlows {
                 .context(|| format!("open stalled flow {number}"))?;
             flows.push(flow);
         }
-        thread::sleep(SETTLE);
+        wait_until_full();
         Ok(Self(flows))
     }
 
     pub(crate) fn count(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// Waits until no kernel buffer of this machine grows any more: 64 sources fill some hundred
+/// megabytes on their way.
+fn wait_until_full() {
+    let deadline = Instant::now() + FILL_DEADLINE;
+    let (mut pages, mut since) = (tcp_buffer_pages(), Instant::now());
+    while since.elapsed() < SETTLE && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+        let now = tcp_buffer_pages();
+        if now.abs_diff(pages) > STILL_PAGES {
+            (pages, since) = (now, Instant::now());
+        }
     }
 }
 

@@ -1,0 +1,273 @@
+//! This product as a peer: hub and agent with TLS, a real token, policies and plugins.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::credentials::{ServerFiles, TokenIssuer};
+use super::{RunningPeer, Yard, free_port};
+use crate::failure::{Context, Failure};
+
+/// Connections a hub may hold here: the 9,000 idle ones and room. The default is 2,000.
+const MAX_CONNECTIONS: u32 = 12_000;
+
+const AGENT_ID: &str = "bench-agent";
+
+/// The connector that leads to the backend.
+pub(crate) const CONNECTOR: &str = "bench";
+
+/// What a hub has in the path of a decision.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HubShape {
+    /// Policies beside the shipped ones.
+    pub(crate) more_policies: usize,
+    pub(crate) plugins: Plugins,
+    /// A second listener to a second connector to the same target.
+    pub(crate) second: bool,
+}
+
+/// The plugins of a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plugins {
+    /// All built-in plugins, each bound to its own hooks.
+    Shipped,
+    /// So many built-in plugins bound to OPEN.
+    AtOpen(usize),
+}
+
+impl HubShape {
+    /// As installed: the shipped policies and the built-in plugins.
+    pub(crate) const fn shipped() -> Self {
+        Self {
+            more_policies: 0,
+            plugins: Plugins::Shipped,
+            second: false,
+        }
+    }
+}
+
+/// Starts hub and agent; their files are in the yard.
+pub(super) fn start(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningPeer, Failure> {
+    start_shaped(yard, shape).map(|running| running.peer)
+}
+
+/// A running hub and agent, with what a test may want to change.
+#[derive(Debug)]
+pub(crate) struct RunningHub {
+    pub(crate) peer: RunningPeer,
+    pub(crate) policy_dir: PathBuf,
+    /// The listener of the second connector, or 0.
+    pub(crate) second_port: u16,
+}
+
+/// Starts hub and agent and waits for nothing.
+pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningHub, Failure> {
+    let (tunnel_port, public) = (free_port()?, free_port()?);
+    let second_port = if shape.second { free_port()? } else { 0 };
+    let link = yard.link(tunnel_port)?;
+    let files = ServerFiles::create(&yard.dir)?;
+    let issuer = TokenIssuer::start()?;
+    let policy_dir = write_policies(yard, shape.more_policies)?;
+
+    let mut listeners = listener(CONNECTOR, public);
+    let mut targets = target(CONNECTOR, yard.site.backend.port());
+    let mut connectors = vec![CONNECTOR];
+    if shape.second {
+        listeners += &listener("second", second_port);
+        targets += &target("second", yard.site.backend.port());
+        connectors.push("second");
+    }
+    let cloud = format!(
+        "listeners:\n{listeners}\
+         tunnel:\n  host: 127.0.0.1\n  port: {tunnel_port}\n  \
+         tls: {{cert_file: {certificate}, key_file: {key}}}\n\
+         limits:\n  max_conn_total: {MAX_CONNECTIONS}\n\
+         security:\n  issuer: {issuer}\n  jwks_url: {jwks}\n  \
+         jwks_allow_private: true\n  jwks_allow_plain_http: true\n\
+         policy:\n  dir: {policies}\n\
+         {plugins}\
+         observability:\n  metrics_port: {metrics}\n  log_level: warn\n\
+         admin:\n  socket: {socket}\n",
+        certificate = files.certificate.display(),
+        key = files.key.display(),
+        issuer = issuer.issuer(),
+        jwks = issuer.jwks_url(),
+        policies = policy_dir.display(),
+        plugins = plugins_section(&yard.site.root, shape.plugins)?,
+        metrics = free_port()?,
+        socket = yard.dir.join("admin.sock").display(),
+    );
+    let cloud = yard.write("cloud.yaml", &cloud)?.display().to_string();
+    let hub = yard.spawn("hub", "nowconnect", &["--config", &cloud, "run"], &[])?;
+
+    let token = yard.write("token", &issuer.token(AGENT_ID, &connectors)?)?;
+    let premise = format!(
+        "tunnel:\n  url: wss://localhost:{port}/tunnel\n  agent_id: {AGENT_ID}\n  \
+         exported_connectors: [{connectors}]\n  auth: {{token_file: {token}}}\n  \
+         reconnect: {{base_ms: 50, cap_ms: 500}}\n\
+         targets:\n{targets}\
+         limits:\n  max_inflight_cids: {MAX_CONNECTIONS}\n\
+         observability:\n  log_level: warn\n  health_host: 127.0.0.1\n  health_port: {health}\n\
+         proxy:\n  ca_bundle: {ca}\n",
+        port = link.port,
+        connectors = connectors.join(", "),
+        token = token.display(),
+        health = free_port()?,
+        ca = files.ca.display(),
+    );
+    let premise = yard.write("premise.yaml", &premise)?.display().to_string();
+    let agent = ["--config", &premise, "run"];
+    let agent = yard.spawn("agent", "nowconnect-agent", &agent, &[])?;
+    Ok(RunningHub {
+        peer: RunningPeer::new(public, vec![hub, agent], Some(link)),
+        policy_dir,
+        second_port,
+    })
+}
+
+fn listener(connector: &str, port: u16) -> String {
+    format!("  - {{name: {connector}, bind: \"127.0.0.1:{port}\", connector: {connector}}}\n")
+}
+
+fn target(connector: &str, port: u16) -> String {
+    format!("  {connector}: {{host: 127.0.0.1, port: {port}}}\n")
+}
+
+/// Copies the shipped policies and adds `more` beside them.
+fn write_policies(yard: &Yard<'_>, more: usize) -> Result<PathBuf, Failure> {
+    let from = yard.site.root.join("policies");
+    let to = yard.dir.join("policies");
+    fs::create_dir_all(&to)?;
+    let entries = fs::read_dir(&from).context(|| format!("read {}", from.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+            fs::copy(&path, to.join(name)).context(|| format!("copy {}", path.display()))?;
+        }
+    }
+    let numbers: Vec<usize> = (0..more).collect();
+    for (file, numbers) in numbers.chunks(100).enumerate() {
+        let text: String = numbers
+            .iter()
+            .map(|number| generated_policy(*number))
+            .collect();
+        let path = to.join(format!("generated-{file:02}.cedar"));
+        fs::write(&path, text).context(|| format!("write {}", path.display()))?;
+    }
+    Ok(to)
+}
+
+/// The `number`-th of a set as an operator of many services has it: four of five speak of one
+/// other connector, one of five of a group; one in a hundred is about the measured connector
+/// and one in a hundred about all, and those are evaluated at each OPEN without deciding it.
+fn generated_policy(number: usize) -> String {
+    let id = format!("@id(\"generated-{number}\")\n");
+    let action = "action == NowConnect::Action::\"open\"";
+    let octet = number % 250 + 1;
+    let outside = format!("when {{ context.net.srcIp.isInRange(ip(\"203.0.{octet}.0/24\")) }};\n");
+    match number % 100 {
+        0 => format!(
+            "{id}forbid (principal, {action}, resource == NowConnect::Connector::\"{CONNECTOR}\")\n\
+             {outside}"
+        ),
+        50 => format!("{id}forbid (principal, {action}, resource)\n{outside}"),
+        rest if rest % 5 == 1 => format!(
+            "{id}permit (principal, {action}, resource in NowConnect::Group::\"group-{number}\")\n\
+             when {{ context.openFlows < 512 && context.net.srcIp.isInRange(ip(\"10.{octet}.0.0/16\")) }};\n"
+        ),
+        _ => format!(
+            "{id}permit (principal, {action}, resource == NowConnect::Connector::\"service-{number}\")\n\
+             when {{ context.net.srcIp.isInRange(ip(\"10.{octet}.0.0/16\")) }};\n"
+        ),
+    }
+}
+
+/// A built-in plugin, its settings, and the hooks it is bound to as installed.
+struct BuiltIn {
+    name: &'static str,
+    hooks: &'static str,
+    more: &'static str,
+}
+
+/// Settings that let all of the load pass: what is measured is the call, not a refusal.
+const BUILT_IN: [BuiltIn; 4] = [
+    BuiltIn {
+        name: "scope-guard",
+        hooks: "[hello, open]",
+        more: "",
+    },
+    BuiltIn {
+        name: "rate-limit",
+        hooks: "[open]",
+        more: ", grants: [kv], config: {per_minute: 100000000, burst: 100000000}",
+    },
+    BuiltIn {
+        name: "header-inject",
+        hooks: "[http-request]",
+        more: "",
+    },
+    BuiltIn {
+        name: "log-mask",
+        hooks: "[mask]",
+        more: "",
+    },
+];
+
+fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
+    let mut lines = String::new();
+    let mut add = |name: &str, built_in: &BuiltIn, hooks: &str| {
+        let file = component(root, built_in.name);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            lines,
+            "    - {{name: {name}, file: {}, hooks: {hooks}{}}}",
+            file.display(),
+            built_in.more
+        );
+    };
+    match plugins {
+        Plugins::Shipped => {
+            for built_in in &BUILT_IN {
+                add(built_in.name, built_in, built_in.hooks);
+            }
+        }
+        Plugins::AtOpen(count) => {
+            for number in 0..count {
+                // The two that know OPEN, in turn.
+                let built_in = &BUILT_IN[number % 2];
+                add(&format!("{}-{number}", built_in.name), built_in, "[open]");
+            }
+        }
+    }
+    if lines.is_empty() {
+        return Ok(String::new());
+    }
+    let first = component(root, BUILT_IN[0].name);
+    if !first.is_file() {
+        return Err(Failure::new(format!(
+            "{} is not built; run scripts/build-guests.sh",
+            first.display()
+        )));
+    }
+    Ok(format!("plugins:\n  list:\n{lines}"))
+}
+
+/// Where the guests' build leaves a plugin.
+fn component(root: &Path, name: &str) -> PathBuf {
+    root.join("target/plugins").join(format!("{name}.wasm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_policies_are_mostly_of_other_services() {
+        let policies: Vec<String> = (0..1000).map(generated_policy).collect();
+        let about = |what: &str| policies.iter().filter(|text| text.contains(what)).count();
+        assert_eq!(about("Connector::\"bench\""), 10);
+        assert_eq!(about("resource)"), 10);
+        assert_eq!(about("Group::"), 200);
+        assert_eq!(about("Connector::\"service-"), 780);
+    }
+}

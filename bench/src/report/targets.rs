@@ -1,0 +1,297 @@
+//! The figures to reach, as data: a row per line of the table in the definition of done.
+
+use std::collections::BTreeMap;
+
+use super::{TargetOutcome, Value, number};
+use crate::figures::Figures;
+
+/// What a figure is compared by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound {
+    /// At least this many times two chained plain HAProxies.
+    TimesHaproxyAtLeast(f64),
+    /// At most this many times two chained plain HAProxies.
+    TimesHaproxyAtMost(f64),
+    /// At least this many times plain TCP over the same path.
+    TimesDirectAtLeast(f64),
+    AtMost(f64, &'static str),
+    /// At most this, of a figure that is the product's alone.
+    ProductAtMost(f64, &'static str),
+}
+
+/// One condition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) title: &'static str,
+    pub(super) figure: &'static str,
+    pub(super) bound: Bound,
+}
+
+use Bound::{AtMost, ProductAtMost, TimesDirectAtLeast, TimesHaproxyAtLeast, TimesHaproxyAtMost};
+
+const fn target(title: &'static str, figure: &'static str, bound: Bound) -> Target {
+    Target {
+        title,
+        figure,
+        bound,
+    }
+}
+
+/// "No change" beside stalled flows: what two runs on a quiet machine differ by.
+const NO_CHANGE: f64 = 1.15;
+
+pub(super) const TARGETS: [Target; 46] = [
+    target("bulk, 1 flow down", "down1.mb_s", TimesHaproxyAtLeast(1.0)),
+    target("bulk, 1 flow up", "up1.mb_s", TimesHaproxyAtLeast(1.0)),
+    target(
+        "bulk, 1 flow down, CPU",
+        "down1.cpu_s_gb",
+        AtMost(0.80, "s/GB"),
+    ),
+    target("bulk, 1 flow up, CPU", "up1.cpu_s_gb", AtMost(0.80, "s/GB")),
+    target(
+        "bulk, 16 flows down",
+        "down16.mb_s",
+        TimesHaproxyAtLeast(1.05),
+    ),
+    target("bulk, 16 flows up", "up16.mb_s", TimesHaproxyAtLeast(1.05)),
+    target(
+        "bulk, 16 flows both ways",
+        "both16.mb_s",
+        TimesHaproxyAtLeast(1.05),
+    ),
+    target(
+        "bulk, 64 flows down",
+        "down64.mb_s",
+        TimesHaproxyAtLeast(1.05),
+    ),
+    target("bulk, 64 flows up", "up64.mb_s", TimesHaproxyAtLeast(1.05)),
+    target(
+        "bulk, 64 flows both ways",
+        "both64.mb_s",
+        TimesHaproxyAtLeast(1.05),
+    ),
+    target(
+        "bulk, 16 flows down, CPU",
+        "down16.cpu_s_gb",
+        AtMost(0.90, "s/GB"),
+    ),
+    target(
+        "bulk, 16 flows up, CPU",
+        "up16.cpu_s_gb",
+        AtMost(0.90, "s/GB"),
+    ),
+    target(
+        "bulk, 16 flows both ways, CPU",
+        "both16.cpu_s_gb",
+        AtMost(0.90, "s/GB"),
+    ),
+    target(
+        "bulk, 64 flows down, CPU",
+        "down64.cpu_s_gb",
+        AtMost(0.90, "s/GB"),
+    ),
+    target(
+        "bulk, 64 flows up, CPU",
+        "up64.cpu_s_gb",
+        AtMost(0.90, "s/GB"),
+    ),
+    target(
+        "bulk, 64 flows both ways, CPU",
+        "both64.cpu_s_gb",
+        AtMost(0.95, "s/GB"),
+    ),
+    target(
+        "new flows per second, 16 at a time",
+        "conn16.per_s",
+        TimesHaproxyAtLeast(1.2),
+    ),
+    target("new flows, CPU each", "conn16.cpu_us", AtMost(120.0, "µs")),
+    target("new flows, errors", "conn16.errors", AtMost(0.0, "")),
+    target(
+        "open p50, one at a time",
+        "open.p50_us",
+        TimesHaproxyAtMost(1.0),
+    ),
+    target(
+        "round trip p50, 1 flow",
+        "ping1.p50_us",
+        TimesHaproxyAtMost(1.0),
+    ),
+    target(
+        "round trips per second, 256 flows",
+        "ping256.per_s",
+        TimesHaproxyAtLeast(1.3),
+    ),
+    target(
+        "round trips, 256 flows, CPU each",
+        "ping256.cpu_us",
+        AtMost(14.0, "µs"),
+    ),
+    target(
+        "small flow beside bulk down, p50",
+        "beside_down.p50_us",
+        TimesHaproxyAtMost(2.3),
+    ),
+    target(
+        "small flow beside bulk up, p50",
+        "beside_up.p50_us",
+        TimesHaproxyAtMost(2.3),
+    ),
+    target(
+        "small flow beside bulk down, p99",
+        "beside_down.p99_us",
+        AtMost(2000.0, "µs"),
+    ),
+    target(
+        "small flow beside bulk up, p99",
+        "beside_up.p99_us",
+        AtMost(2000.0, "µs"),
+    ),
+    target(
+        "new flow beside bulk down, p50",
+        "beside_down.fresh_p50_us",
+        AtMost(800.0, "µs"),
+    ),
+    target(
+        "new flow beside bulk up, p50",
+        "beside_up.fresh_p50_us",
+        AtMost(800.0, "µs"),
+    ),
+    target(
+        "beside 64 stalled flows, p50 changes by",
+        "beside_stalled.p50_change",
+        AtMost(NO_CHANGE, "×"),
+    ),
+    target(
+        "new flow beside 64 stalled, p50 changes by",
+        "beside_stalled.fresh_p50_change",
+        AtMost(NO_CHANGE, "×"),
+    ),
+    target(
+        "1 flow down over 50 ms",
+        "far50.down_mb_s",
+        TimesDirectAtLeast(0.9),
+    ),
+    target(
+        "1 flow up over 50 ms",
+        "far50.up_mb_s",
+        TimesDirectAtLeast(0.9),
+    ),
+    target(
+        "1 flow down over 100 ms",
+        "far100.down_mb_s",
+        TimesDirectAtLeast(0.9),
+    ),
+    target(
+        "1 flow up over 100 ms",
+        "far100.up_mb_s",
+        TimesDirectAtLeast(0.9),
+    ),
+    target(
+        "1 flow down over 200 ms",
+        "far200.down_mb_s",
+        TimesDirectAtLeast(0.9),
+    ),
+    target(
+        "1 flow up over 200 ms",
+        "far200.up_mb_s",
+        TimesDirectAtLeast(0.9),
+    ),
+    target(
+        "memory per idle flow, 1,000 open",
+        "idle1000.kb",
+        AtMost(6.0, "KB"),
+    ),
+    target(
+        "memory per idle flow, 9,000 open",
+        "idle9000.kb",
+        AtMost(6.0, "KB"),
+    ),
+    target(
+        "time to open 9,000 flows",
+        "idle9000.open_s",
+        AtMost(1.5, "s"),
+    ),
+    target(
+        "memory per stalled flow",
+        "stalled64.kb",
+        AtMost(320.0, "KB"),
+    ),
+    target(
+        "1,000 policies and 4 plugins at OPEN, p50 over none",
+        "open_cost.p1000_w4_added_us",
+        ProductAtMost(80.0, "µs"),
+    ),
+    target(
+        "errors while generations swap under load",
+        "swap.errors",
+        ProductAtMost(0.0, ""),
+    ),
+    target(
+        "LDAP workload, added p95",
+        "ldap.added_p95_ms",
+        ProductAtMost(1.0, "ms"),
+    ),
+    target(
+        "LDAP workload, errors",
+        "ldap.errors",
+        ProductAtMost(0.0, ""),
+    ),
+    target(
+        "LDAP workload, p99",
+        "ldap.tunnel_p99_ms",
+        ProductAtMost(200.0, "ms"),
+    ),
+];
+
+impl Target {
+    /// Compares what was seen with the bound.
+    pub(super) fn judge(
+        self,
+        own: Option<&BTreeMap<String, Value>>,
+        product: &Figures,
+    ) -> TargetOutcome {
+        let value = own.and_then(|own| own.get(self.figure));
+        let alone = product.get(self.figure).copied();
+        let (to_reach, seen, met) = match self.bound {
+            TimesHaproxyAtLeast(least) => (
+                format!("≥ {least} × two HAProxies"),
+                value.and_then(|value| value.to_haproxy2),
+                value
+                    .and_then(|value| value.to_haproxy2)
+                    .map(|seen| seen >= least),
+            ),
+            TimesHaproxyAtMost(most) => (
+                format!("≤ {most} × two HAProxies"),
+                value.and_then(|value| value.to_haproxy2),
+                value
+                    .and_then(|value| value.to_haproxy2)
+                    .map(|seen| seen <= most),
+            ),
+            TimesDirectAtLeast(least) => (
+                format!("≥ {least} × plain TCP"),
+                value.and_then(|value| value.to_direct),
+                value
+                    .and_then(|value| value.to_direct)
+                    .map(|seen| seen >= least),
+            ),
+            AtMost(most, unit) => (
+                format!("≤ {most} {unit}"),
+                value.map(|value| value.median),
+                value.map(|value| value.median <= most),
+            ),
+            ProductAtMost(most, unit) => (
+                format!("≤ {most} {unit}"),
+                alone,
+                alone.map(|seen| seen <= most),
+            ),
+        };
+        TargetOutcome {
+            figure: self.title.to_owned(),
+            to_reach: to_reach.trim_end().to_owned(),
+            seen: seen.map_or("-".to_owned(), number),
+            met,
+        }
+    }
+}
