@@ -190,7 +190,7 @@ fn answer(message: &[u8], code: u32, page: &mut u32) -> Vec<u8> {
         return wrap(&[id_bytes, result(0x61, 0)]);
     }
     *page += 1;
-    let cookie: &[u8] = if *page % 3 == 0 { b"" } else { b"next" };
+    let cookie: &[u8] = if page.is_multiple_of(3) { b"" } else { b"next" };
     let value = wrap(&[ber::integer(0), ber::octets(cookie)]);
     let control = wrap(&[ber::octets(b"1.2.840.113556.1.4.319"), ber::octets(&value)]);
     let entry = ber::constructed(0x64, &[ber::octets(b"cn=a"), wrap(&[])]);
