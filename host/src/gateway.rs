@@ -1,9 +1,470 @@
 //! The hub as one value: [`Gateway::bind`] wires the parts and returns a [`Running`] hub.
+//!
+//! Threads: the runtime that binds accepts agents, serves the pages and the admin API, and does
+//! reloads; the workers (`tunnel.workers`) drive tunnels and accept clients; one thread of the
+//! plugin engine ends calls that take too long; compiling runs on blocking threads.
 
-/// Where a hub is made.
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use nowconnect_plugins::{EngineError, EngineSettings, MemoryKv, MemoryKvSettings, PluginEngine};
+use nowconnect_policy::{Facts, ListenerFacts, Name};
+use nowconnect_protocol::WindowPool;
+use nowconnect_tunnel::Workers;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{info, warn};
+
+use crate::admin::view::ReloadReport;
+use crate::authorize::{Authorizer, AuthorizerParts, TUNNEL_LISTENER};
+use crate::config::CloudConfig;
+use crate::connector::{self, ConnectorTable};
+use crate::drain::{self, Phase};
+use crate::flow_table::FlowTable;
+use crate::generation::{Generation, GenerationError, Generations};
+use crate::health::HealthRoutes;
+use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
+use crate::identity::Authenticator;
+use crate::limit::{Gate, Rate, Slots};
+use crate::listener::{Port, Rules};
+use crate::plugin_bridge::{Bridge, GenerationMasker};
+use crate::recheck;
+use crate::registry::memory::MemoryRegistry;
+use crate::reload::{self, Loader, LogLevel, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
+use crate::router::Router;
+use crate::session::{self, ParkedSessions};
+use crate::telemetry::DecisionLog;
+use crate::telemetry::decisions::{DecisionRing, MAX_DECISION_BYTES};
+use crate::telemetry::events;
+use crate::telemetry::logs::Logs;
+use crate::telemetry::mask::LogMasker;
+use crate::telemetry::metrics::Metrics;
+use crate::tunnel_endpoint::{self, Admissions};
+use crate::watch::{WatchSet, Watcher};
+
+/// Makes hubs.
 #[derive(Debug)]
 pub struct Gateway;
 
+/// What a hub is given beside its configuration.
+#[derive(Clone, Default)]
+pub struct GatewayOptions {
+    /// Reads the configuration again for a reload; without it only what the configuration
+    /// refers to is read again.
+    pub loader: Option<Loader>,
+    /// Sets the log level for a reload.
+    pub log_level: Option<LogLevel>,
+    /// Whether files and SIGHUP are watched.
+    pub watch: bool,
+    /// Where things are counted; a new one if absent.
+    pub metrics: Option<Arc<Metrics>>,
+    /// Where decisions are logged.
+    pub logs: Option<Logs>,
+}
+
+impl fmt::Debug for GatewayOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayOptions")
+            .field("watch", &self.watch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a hub could not be started. Nothing was accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address is taken, not ours, or needs a right that we lack.
+    #[error("{what} cannot be bound to `{address}`: {source}")]
+    Address {
+        /// Which part.
+        what: String,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Policies or plugins were refused.
+    #[error("policies or plugins were refused:\n{0}")]
+    Generation(#[from] GenerationError),
+    /// The plugin engine could not be made.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Keys, certificates or lists could not be read.
+    #[error("{0}")]
+    Credentials(String),
+    /// The system refused a thread, a watch or randomness.
+    #[error("{what}: {source}")]
+    System {
+        /// For what.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
 /// A hub that serves; dropping it ends everything at once.
 #[derive(Debug)]
-pub struct Running;
+pub struct Running {
+    hub: Arc<Hub>,
+    tunnel_address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    tasks: JoinSet<()>,
+    end: mpsc::Receiver<Duration>,
+    /// Dropped last: it waits for its threads.
+    workers: Option<Arc<Workers>>,
+}
+
+impl Gateway {
+    /// Binds every port, builds the first generation, and starts to serve.
+    ///
+    /// # Errors
+    /// Something of it cannot be had; then nothing was accepted, and what was bound is closed.
+    pub async fn bind(config: CloudConfig, options: GatewayOptions) -> Result<Running, BindError> {
+        let config = Arc::new(config);
+        let metrics = options.metrics.clone().unwrap_or_else(Metrics::new);
+        let workers = start_workers(&config)?;
+        let (asks, waiting_asks) = mpsc::channel(MAX_WAITING_RELOADS);
+        let (end, ended) = mpsc::channel(1);
+        let hub = make_hub(
+            &config,
+            metrics,
+            options.logs.clone(),
+            Arc::downgrade(&workers),
+            asks,
+            end,
+        )
+        .await?;
+
+        let tunnel = bind_tcp("the tunnel port", config.tunnel.listen()).await?;
+        let tunnel_address = local_address(&tunnel, config.tunnel.listen())?;
+        hub.tunnel_address.store(Some(Arc::new(tunnel_address)));
+        let metrics_port = match config.observability.metrics_listen() {
+            Some(address) => Some(bind_tcp("the metrics port", address).await?),
+            None => None,
+        };
+        let metrics_address = match &metrics_port {
+            Some(port) => Some(local_address(port, config.tunnel.listen())?),
+            None => None,
+        };
+        bind_listeners(&hub, &config, tunnel_address)?;
+        let watcher = if options.watch {
+            let watcher = Watcher::start(WatchSet::of(&config))
+                .map_err(|error| BindError::Credentials(error.to_string()))?;
+            Some(watcher)
+        } else {
+            None
+        };
+
+        let mut tasks = JoinSet::new();
+        mount_pages(&hub, &config);
+        if let Some(port) = metrics_port {
+            let pages = health_routes(&hub)
+                .with_metrics(Arc::clone(&hub.metrics))
+                .into_router();
+            tasks.spawn(serve_pages(port, pages));
+        }
+        let fresh = hub.authenticator().keep_fresh();
+        tasks.spawn(async move {
+            let _fresh = fresh;
+            std::future::pending::<()>().await;
+        });
+        hub.enter(Phase::Serving);
+        tasks.spawn(tunnel_endpoint::accept_agents(Arc::clone(&hub), tunnel));
+        for port in hub.ports.lock().iter() {
+            port.serve(&hub);
+        }
+        tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
+        tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
+        let reloader = Reloader::new(Arc::clone(&hub), options.loader, options.log_level);
+        tasks.spawn(reloader.run(watcher, waiting_asks));
+        info!(
+            event = events::HUB_STARTED,
+            hub = %hub.replica,
+            tunnel = %tunnel_address,
+            listeners = config.listeners.len(),
+            generation = hub.generations.current().number(),
+            "the hub serves"
+        );
+        Ok(Running {
+            hub,
+            tunnel_address,
+            metrics_address,
+            tasks,
+            end: ended,
+            workers: Some(workers),
+        })
+    }
+}
+
+impl Running {
+    /// What the parts share.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Where agents dial.
+    pub fn tunnel_address(&self) -> SocketAddr {
+        self.tunnel_address
+    }
+
+    /// Where metrics are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Where a listener is bound, by its name in the configuration.
+    pub fn listener_address(&self, name: &str) -> Option<SocketAddr> {
+        self.hub
+            .ports
+            .lock()
+            .iter()
+            .find(|port| &*port.rules().text == name)
+            .map(|port| port.address)
+    }
+
+    /// Runs a task that ends with the hub.
+    pub fn attach(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn(task)
+    }
+
+    /// Reads everything again.
+    pub async fn reload(&self) -> ReloadReport {
+        ask_reload(&self.hub).await
+    }
+
+    /// Masks log records with the plugins in force.
+    pub fn masker(&self) -> Arc<dyn LogMasker> {
+        Arc::new(GenerationMasker(Arc::clone(&self.hub.generations)))
+    }
+
+    /// Waits until somebody asks for the end over the admin API; gives the deadline asked for.
+    pub async fn end_asked(&mut self) -> Duration {
+        match self.end.recv().await {
+            Some(within) => within,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Drains: nobody is let in, what runs may finish `within` this time, then it is cut.
+    pub async fn drain(&self, within: Duration) {
+        drain::drain(&self.hub, within).await;
+    }
+
+    /// Ends everything now, with a word to the agents.
+    pub async fn shutdown(mut self) {
+        drain::cut(&self.hub).await;
+        self.end_tasks();
+        info!(event = events::HUB_STOPPED, hub = %self.hub.replica, "the hub has ended");
+    }
+
+    fn end_tasks(&mut self) {
+        self.hub.enter(Phase::Cut);
+        self.tasks.abort_all();
+        drop(self.workers.take());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end_tasks();
+    }
+}
+
+/// Asks the reload task and waits for its report.
+pub(crate) async fn ask_reload(hub: &Hub) -> ReloadReport {
+    let refused = |message: &str| ReloadReport {
+        errors: vec![message.to_owned()],
+        generation: hub.generations.current().number(),
+        ..ReloadReport::default()
+    };
+    let (answer, answered) = oneshot::channel();
+    if hub.reload_asks.try_send(ReloadAsk { answer }).is_err() {
+        return refused("too many reloads are waiting; try again in a moment");
+    }
+    answered
+        .await
+        .unwrap_or_else(|_| refused("the hub is shutting down"))
+}
+
+fn start_workers(config: &CloudConfig) -> Result<Arc<Workers>, BindError> {
+    let threads = match config.tunnel.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => usize::from(workers),
+    };
+    Workers::start(threads)
+        .map(Arc::new)
+        .map_err(|source| BindError::System {
+            what: "the worker threads could not be started",
+            source,
+        })
+}
+
+async fn make_hub(
+    config: &Arc<CloudConfig>,
+    metrics: Arc<Metrics>,
+    logs: Option<Logs>,
+    workers: Weak<Workers>,
+    asks: mpsc::Sender<ReloadAsk>,
+    end: mpsc::Sender<Duration>,
+) -> Result<Arc<Hub>, BindError> {
+    let engine = PluginEngine::new(
+        EngineSettings {
+            cache_dir: config.plugins.cache_dir.clone(),
+            ..EngineSettings::default()
+        },
+        Arc::new(MemoryKv::new(MemoryKvSettings::default())),
+        Arc::new(Bridge {
+            metrics: Arc::clone(&metrics),
+        }),
+    )?;
+    let first = Generation::build(config, &engine, 1).await?;
+    metrics
+        .policy
+        .generation_activated(first.number(), SystemTime::now());
+    let generations = Arc::new(Generations::new(first));
+    let credentials = |error: String| BindError::Credentials(error);
+    let authenticator =
+        Authenticator::new(&config.security).map_err(|error| credentials(error.to_string()))?;
+    let revocations =
+        reload::read_revocations(config).map_err(|error| credentials(error.to_string()))?;
+    let tls = match &config.tunnel.tls {
+        Some(files) => {
+            let tls = reload::load_tls(files).map_err(|error| credentials(error.to_string()))?;
+            Some(Arc::new(tls))
+        }
+        None => None,
+    };
+    let boot = random()?;
+    let kept = usize::try_from(config.policy.decisions_kept).unwrap_or(usize::MAX);
+    let decisions = Arc::new(DecisionRing::new(kept, MAX_DECISION_BYTES));
+    let authorizer = Authorizer::new(AuthorizerParts {
+        hub: Arc::from(config.replica_id.as_str()),
+        facts: Arc::new(Facts::new()),
+        generations: Arc::clone(&generations),
+        revocations,
+        metrics: Arc::clone(&metrics),
+        log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&decisions), logs),
+        boot,
+    });
+    let window_pool = WindowPool::new(config.limits.window_pool_bytes);
+    let bound = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(Arc::new(Hub {
+        replica: config.replica_id.clone(),
+        boot,
+        started: Instant::now(),
+        config: ArcSwap::new(Arc::clone(config)),
+        settings: ArcSwap::from_pointee(tunnel_settings(config, &window_pool)),
+        window_pool,
+        authorizer,
+        generations,
+        engine,
+        router: Router::default(),
+        registry: Arc::new(MemoryRegistry::default()),
+        parked: ParkedSessions::default(),
+        flows: FlowTable::default(),
+        connectors: ConnectorTable::default(),
+        metrics,
+        decisions,
+        authenticator: ArcSwap::from_pointee(authenticator),
+        admissions: ArcSwap::new(Admissions::new(&config.tunnel)),
+        tunnel_tls: ArcSwapOption::new(tls),
+        connections: Gate::new(bound(config.limits.max_conn_total)),
+        rate: Rate::new(config.limits.rate),
+        closing_hooks: Slots::new(MAX_CLOSE_HOOKS),
+        ports: parking_lot::Mutex::default(),
+        tunnel_address: ArcSwapOption::empty(),
+        workers,
+        runtime: tokio::runtime::Handle::current(),
+        phases: watch::channel(Phase::Starting).0,
+        pages: ArcSwap::from_pointee(axum::Router::new()),
+        bundle_stale: false.into(),
+        last_errors: ArcSwap::from_pointee(Vec::new()),
+        last_session: AtomicU64::new(0),
+        reload_asks: asks,
+        end,
+    }))
+}
+
+fn bind_listeners(
+    hub: &Arc<Hub>,
+    config: &CloudConfig,
+    tunnel_address: SocketAddr,
+) -> Result<(), BindError> {
+    let facts = hub.authorizer.facts();
+    facts.put_listener(&ListenerFacts {
+        listener: Name::bare(TUNNEL_LISTENER),
+        port: tunnel_address.port(),
+        protocol: "tunnel".to_owned(),
+    });
+    for key in connector::configured(config) {
+        connector::put_facts(facts, config, &key);
+    }
+    let mut ports = Vec::with_capacity(config.listeners.len());
+    for listener in &config.listeners {
+        let port = Port::bind(Rules::new(hub, config, listener, None)).map_err(|source| {
+            BindError::Address {
+                what: format!("listener `{}`", listener.name),
+                address: listener.bind,
+                source,
+            }
+        })?;
+        facts.put_listener(&port.rules().facts(port.address.port()));
+        ports.push(port);
+    }
+    hub.connectors.apply(config);
+    *hub.ports.lock() = ports;
+    Ok(())
+}
+
+fn health_routes(hub: &Arc<Hub>) -> HealthRoutes {
+    HealthRoutes::new(Arc::new(HubReadiness(Arc::downgrade(hub))))
+}
+
+/// The pages of the tunnel port.
+fn mount_pages(hub: &Arc<Hub>, config: &CloudConfig) {
+    let mut pages = health_routes(hub);
+    if config.observability.metrics_on_tunnel_port {
+        pages = pages.with_metrics(Arc::clone(&hub.metrics));
+    }
+    hub.pages.store(Arc::new(pages.into_router()));
+}
+
+async fn serve_pages(port: TcpListener, pages: axum::Router) {
+    if let Err(error) = axum::serve(port, pages).await {
+        warn!(%error, "the metrics port ended");
+    }
+}
+
+async fn bind_tcp(what: &str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError::Address {
+            what: what.to_owned(),
+            address,
+            source,
+        })
+}
+
+fn local_address(listener: &TcpListener, wanted: SocketAddr) -> Result<SocketAddr, BindError> {
+    listener.local_addr().map_err(|source| BindError::Address {
+        what: "a port".to_owned(),
+        address: wanted,
+        source,
+    })
+}
+
+fn random() -> Result<u64, BindError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| BindError::System {
+        what: "the system has no randomness",
+        source: io::Error::other(error.to_string()),
+    })?;
+    Ok(u64::from_le_bytes(bytes))
+}

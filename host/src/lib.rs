@@ -13,7 +13,22 @@
 //! that wires them.
 
 // Deciding and carrying.
+pub mod authorize;
+mod connector;
+pub mod drain;
+pub mod flow_table;
 pub mod gateway;
+pub mod generation;
+pub mod hub;
+pub mod limit;
+mod listener;
+mod plugin_bridge;
+mod recheck;
+pub mod registry;
+pub mod reload;
+pub mod router;
+mod session;
+pub mod tunnel_endpoint;
 
 // Configuration and identity.
 pub mod config;

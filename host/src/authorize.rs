@@ -1,0 +1,313 @@
+//! The one decision pipeline, and the only maker of permits.
+//!
+//! ```text
+//! HELLO  expiry, revocation ─► Cedar `hello` ─► Cedar `announce` per connector ─► gates ─► HelloPermit
+//! OPEN   limits, addresses  ─► expiry, revocation ─► enrichers ─► Cedar `open` ─► gates ─► OpenPermit
+//! ```
+//! Allowed is what Cedar permits and nobody denies. Expiry and revocation come before the
+//! policies, so that no policy can leave them out; plugins come after, and can only narrow.
+//! Whatever fails on the way denies: a policy that cannot be evaluated, a plugin that does not
+//! answer, the pipeline's own deadline, too many decisions waiting.
+//!
+//! One request reads the generation once. Each decision leaves one record under an id that the
+//! peer's answer, the log line and the record share. A permit holds what was asked, so that the
+//! same question can be put again when policies change.
+//!
+//! Invariant: the fields of [`HelloPermit`] and [`OpenPermit`] are private to this module, so a
+//! value of either proves that the pipeline ran to its end.
+
+mod hello;
+mod open;
+mod record;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use nowconnect_plugins as plugins;
+use nowconnect_policy::{Facts, Meta, Name, Net};
+use nowconnect_protocol::{ConnectorName, TenantName};
+
+pub use hello::{HelloAsk, HelloPermit, HelloReason};
+pub use open::{OpenAsk, OpenPermit};
+
+use crate::generation::{Generation, Generations};
+use crate::identity::AgentIdentity;
+use crate::limit::Slots;
+use crate::revocation::RevocationList;
+use crate::telemetry::DecisionLog;
+use crate::telemetry::decisions::{DecisionId, DecisionIds, Why};
+use crate::telemetry::metrics::Metrics;
+
+/// Decisions that may wait for plugins at once. Each holds a few KiB; a longer queue would only
+/// answer clients that have given up.
+pub const MAX_PENDING_DECISIONS: usize = 1024;
+
+/// The listener that tunnels come in by, as policies see it.
+pub const TUNNEL_LISTENER: &str = "tunnel";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Authorizer {
+    hub: Arc<str>,
+    facts: Arc<Facts>,
+    generations: Arc<Generations>,
+    revocations: ArcSwap<RevocationList>,
+    metrics: Arc<Metrics>,
+    log: DecisionLog,
+    ids: DecisionIds,
+    pending: Arc<Slots>,
+}
+
+/// Why something may not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Stable and machine-readable.
+    pub code: Cow<'static, str>,
+    /// The kind of reason.
+    pub why: Why,
+    /// The policy or plugin that denied; `None` where the hub itself did.
+    pub by: Option<Arc<str>>,
+    /// May reach the peer.
+    pub message: Cow<'static, str>,
+    /// Names the record.
+    pub decision: DecisionId,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} (decision {})",
+            self.code, self.message, self.decision
+        )
+    }
+}
+
+/// A denial on its way to its record.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    code: Cow<'static, str>,
+    why: Why,
+    by: Option<Arc<str>>,
+    message: Cow<'static, str>,
+    /// For the record only.
+    private: Option<String>,
+}
+
+impl Refused {
+    pub(crate) fn by_hub(why: Why, code: &'static str, message: &'static str) -> Self {
+        Self {
+            code: Cow::Borrowed(code),
+            why,
+            by: None,
+            message: Cow::Borrowed(message),
+            private: None,
+        }
+    }
+
+    fn by_plugin(denial: plugins::Denial) -> Self {
+        Self {
+            code: Cow::Owned(denial.code),
+            why: Why::Plugin,
+            by: Some(denial.plugin),
+            message: Cow::Owned(denial.public),
+            private: Some(denial.private),
+        }
+    }
+
+    fn by_policy(decision: &nowconnect_policy::Decision) -> Self {
+        let code = decision.code().unwrap_or(nowconnect_policy::NOT_PERMITTED);
+        let message = decision
+            .advice()
+            .map_or(Cow::Borrowed("the policies do not allow it"), |advice| {
+                Cow::Owned(advice.to_owned())
+            });
+        Self {
+            code: Cow::Owned(code.to_owned()),
+            why: record::why(decision.kind),
+            by: decision
+                .policies
+                .first()
+                .map(|policy| Arc::from(policy.id.as_str())),
+            message,
+            private: None,
+        }
+    }
+
+    fn overloaded() -> Self {
+        Self::by_hub(
+            Why::Limit,
+            "overloaded",
+            "too many decisions are waiting, try again later",
+        )
+    }
+
+    fn too_slow() -> Self {
+        Self::by_hub(
+            Why::Plugin,
+            "decision_timeout",
+            "the decision took too long",
+        )
+    }
+
+    fn into_denial(self, decision: DecisionId) -> Denial {
+        Denial {
+            code: self.code,
+            why: self.why,
+            by: self.by,
+            message: self.message,
+            decision,
+        }
+    }
+}
+
+/// What an [`Authorizer`] is made of.
+#[derive(Debug)]
+pub struct AuthorizerParts {
+    /// This hub's name.
+    pub hub: Arc<str>,
+    /// Rows about agents, connectors and listeners.
+    pub facts: Arc<Facts>,
+    /// Policies and plugins in force.
+    pub generations: Arc<Generations>,
+    /// What counts no more.
+    pub revocations: RevocationList,
+    /// Counted there.
+    pub metrics: Arc<Metrics>,
+    /// Kept and logged there.
+    pub log: DecisionLog,
+    /// Tells this run of the hub from others.
+    pub boot: u64,
+}
+
+impl Authorizer {
+    /// Puts the parts together.
+    pub fn new(parts: AuthorizerParts) -> Self {
+        Self {
+            hub: parts.hub,
+            facts: parts.facts,
+            generations: parts.generations,
+            revocations: ArcSwap::from_pointee(parts.revocations),
+            metrics: parts.metrics,
+            log: parts.log,
+            ids: DecisionIds::new(parts.boot),
+            pending: Slots::new(MAX_PENDING_DECISIONS),
+        }
+    }
+
+    /// The rows that policies read.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What counts no more.
+    pub fn revocations(&self) -> RevocationList {
+        self.revocations.load().as_ref().clone()
+    }
+
+    /// Puts another list in force, for a configuration that names another file.
+    pub(crate) fn set_revocations(&self, list: RevocationList) {
+        self.revocations.store(Arc::new(list));
+    }
+
+    /// Whether this identity counts now, whatever the policies say.
+    fn check_identity(&self, identity: &AgentIdentity, now: SystemTime) -> Result<(), Refused> {
+        if identity.is_expired(now) {
+            return Err(Refused::by_hub(
+                Why::Identity,
+                "token_expired",
+                "the agent's token has expired",
+            ));
+        }
+        if self.revocations.load().is_revoked(identity) {
+            return Err(Refused::by_hub(
+                Why::Identity,
+                "revoked",
+                "the agent's credential was revoked",
+            ));
+        }
+        Ok(())
+    }
+
+    fn meta(&self, now: SystemTime, request_id: &Arc<str>) -> Meta {
+        Meta {
+            now_ms: unix_ms(now),
+            hub: Arc::clone(&self.hub),
+            request_id: Arc::clone(request_id),
+            trace_id: None,
+        }
+    }
+}
+
+/// One decision under way.
+struct Asking {
+    id: DecisionId,
+    /// The id as text, for policies and plugins.
+    request_id: Arc<str>,
+    generation: Arc<Generation>,
+    now: SystemTime,
+    started: Instant,
+    policy_time: Duration,
+    plugin_time: Duration,
+}
+
+impl Asking {
+    fn begin(authorizer: &Authorizer) -> Self {
+        let id = authorizer.ids.next_id();
+        Self {
+            id,
+            request_id: id.to_string().into(),
+            generation: authorizer.generations.current(),
+            now: SystemTime::now(),
+            started: Instant::now(),
+            policy_time: Duration::ZERO,
+            plugin_time: Duration::ZERO,
+        }
+    }
+}
+
+/// The name of something of `tenant` as policies know it.
+pub(crate) fn policy_name(tenant: &TenantName, name: &str) -> Name {
+    Name::new(tenant.as_str(), name)
+}
+
+fn net(peer: SocketAddr, listener: Name) -> Net {
+    Net {
+        source_ip: peer.ip().to_canonical(),
+        source_port: peer.port(),
+        listener,
+        tls: None,
+    }
+}
+
+fn plugin_peer(peer: SocketAddr) -> plugins::Peer {
+    plugins::Peer {
+        ip: peer.ip().to_canonical().to_string(),
+        port: peer.port(),
+        ..plugins::Peer::default()
+    }
+}
+
+fn plugin_tenant(tenant: &TenantName) -> Option<&str> {
+    (!tenant.is_default()).then(|| tenant.as_str())
+}
+
+fn connector_names(tenant: &TenantName, names: &[ConnectorName]) -> Vec<Name> {
+    names
+        .iter()
+        .map(|name| policy_name(tenant, name.as_str()))
+        .collect()
+}
+
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests;

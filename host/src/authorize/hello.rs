@@ -1,0 +1,437 @@
+//! HELLO and RENEW: may this agent join, and with which connectors.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nowconnect_plugins as plugins;
+use nowconnect_plugins::{CallInfo, Carry, HelloOutcome, Hook};
+use nowconnect_policy::{AgentFacts, Announce, Decision, Name, Question};
+use nowconnect_protocol::{AgentId, ConnectorName, Refusal, TenantName};
+
+use super::record::Draft;
+use super::{
+    Asking, Authorizer, Denial, Refused, TUNNEL_LISTENER, connector_names, net, plugin_peer,
+    plugin_tenant, policy_name, unix_ms,
+};
+use crate::identity::AgentIdentity;
+use crate::telemetry::decisions::{DecisionAction, DecisionId, Why};
+
+/// Why a HELLO is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelloReason {
+    /// An agent joins.
+    New,
+    /// It joins and asks for the flows of its last tunnel.
+    Resume,
+    /// It shows a new token on a living tunnel.
+    Renew,
+    /// Policies or plugins have changed.
+    Recheck,
+}
+
+impl HelloReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Resume => "resume",
+            Self::Renew => "renew",
+            Self::Recheck => "recheck",
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct HelloAsk<'a> {
+    /// What the token proves.
+    pub identity: &'a AgentIdentity,
+    /// What HELLO states; compared and never used.
+    pub claimed_agent: &'a AgentId,
+    /// The same for the tenant.
+    pub claimed_tenant: Option<&'a TenantName>,
+    /// What the agent says that it runs.
+    pub agent_version: &'a str,
+    /// Its labels, not proven.
+    pub labels: &'a [(String, String)],
+    /// What it offers.
+    pub connectors: &'a [ConnectorName],
+    /// Where it dials from.
+    pub remote: SocketAddr,
+    /// Whether a live session of it would be replaced.
+    pub replacing: bool,
+    /// Why this is asked.
+    pub reason: HelloReason,
+    /// `security.require_connector_scopes`.
+    pub scopes_required: bool,
+    /// Bound on the plugins of the chain together.
+    pub pipeline_timeout: Duration,
+}
+
+/// The agent may join; only the pipeline makes one.
+#[derive(Debug)]
+pub struct HelloPermit {
+    accepted: Vec<ConnectorName>,
+    refused: Vec<Refusal>,
+    carry: Carry,
+    facts: Arc<AgentFacts>,
+    agent: Arc<plugins::Agent>,
+    decision: DecisionId,
+    generation: u64,
+}
+
+impl HelloPermit {
+    /// The connectors that it may serve.
+    pub fn accepted(&self) -> &[ConnectorName] {
+        &self.accepted
+    }
+
+    /// The others, with the reasons.
+    pub fn refused(&self) -> &[Refusal] {
+        &self.refused
+    }
+
+    /// What plugins attached to the session.
+    pub fn carry(&self) -> &Carry {
+        &self.carry
+    }
+
+    /// The agent as policies see it.
+    pub fn facts(&self) -> &Arc<AgentFacts> {
+        &self.facts
+    }
+
+    /// The agent as plugins see it.
+    pub fn agent(&self) -> &Arc<plugins::Agent> {
+        &self.agent
+    }
+
+    /// Names the record.
+    pub fn decision(&self) -> DecisionId {
+        self.decision
+    }
+
+    /// The generation that allowed it.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl Authorizer {
+    /// Decides about an agent and each connector that it offers.
+    ///
+    /// # Errors
+    /// The agent may not join at all. Connectors that it may not offer are no error: they are
+    /// in the permit with their reasons, and the permit may hold none that it may.
+    pub async fn hello(&self, ask: &HelloAsk<'_>) -> Result<HelloPermit, Denial> {
+        let mut asking = Asking::begin(self);
+        let facts = Arc::new(agent_facts(ask));
+        let outcome = self.hello_steps(ask, &mut asking, &facts).await;
+        let draft = Draft::new(self, &asking, DecisionAction::Hello)
+            .principal("Agent", facts.agent.as_str())
+            .resource("Node", &self.hub)
+            .client(ask.remote)
+            .agent(facts.agent.as_str())
+            .recheck(ask.reason == HelloReason::Recheck);
+        match outcome {
+            Ok(steps) => {
+                draft.policies(&steps.hello).allow();
+                Ok(HelloPermit {
+                    accepted: steps.accepted,
+                    refused: steps.refused,
+                    carry: steps.carry,
+                    agent: steps.agent,
+                    facts,
+                    decision: asking.id,
+                    generation: asking.generation.number(),
+                })
+            }
+            Err((refused, decision)) => {
+                let draft = match &decision {
+                    Some(decision) => draft.policies(decision),
+                    None => draft,
+                };
+                draft.deny(&refused);
+                Err(refused.into_denial(asking.id))
+            }
+        }
+    }
+
+    async fn hello_steps(
+        &self,
+        ask: &HelloAsk<'_>,
+        asking: &mut Asking,
+        facts: &Arc<AgentFacts>,
+    ) -> Result<HelloSteps, (Refused, Option<Decision>)> {
+        self.check_identity(ask.identity, asking.now)
+            .map_err(|refused| (refused, None))?;
+        let _slot = self
+            .pending
+            .take()
+            .ok_or_else(|| (Refused::overloaded(), None))?;
+        let generation = Arc::clone(&asking.generation);
+        let mut answers = {
+            let started = Instant::now();
+            let questions = self.hello_questions(ask, asking, facts);
+            let answers = generation.policies().decide_all(&self.facts, &questions);
+            asking.policy_time += started.elapsed();
+            answers.into_iter()
+        };
+        let Some(hello) = answers.next() else {
+            return Err((policy_fault(), None));
+        };
+        if !hello.allow {
+            return Err((Refused::by_policy(&hello), Some(hello)));
+        }
+        // Policies decide about a false claim first, so that the record names the policy. What
+        // they let pass is refused all the same: names in the wire must be the proven ones.
+        let same_tenant = ask
+            .claimed_tenant
+            .is_none_or(|claimed| *claimed == ask.identity.tenant);
+        if !same_tenant || *ask.claimed_agent != ask.identity.agent_id {
+            let refused = Refused::by_hub(
+                Why::Identity,
+                "agent_id_mismatch",
+                "the tenant and agent_id in HELLO must be those of the token",
+            );
+            return Err((refused, Some(hello)));
+        }
+        let mut steps = HelloSteps {
+            accepted: Vec::with_capacity(ask.connectors.len()),
+            refused: Vec::new(),
+            carry: Carry::default(),
+            agent: Arc::new(plugin_agent(ask)),
+            hello,
+        };
+        for connector in ask.connectors {
+            match answers.next() {
+                Some(decision) => {
+                    self.announced(ask, asking, facts, connector, &decision, &mut steps)
+                }
+                None => return Err((policy_fault(), Some(steps.hello))),
+            }
+        }
+        match self.hello_gates(ask, asking, &mut steps).await {
+            Ok(()) => Ok(steps),
+            Err(refused) => Err((refused, Some(steps.hello))),
+        }
+    }
+
+    fn hello_questions(
+        &self,
+        ask: &HelloAsk<'_>,
+        asking: &Asking,
+        facts: &Arc<AgentFacts>,
+    ) -> Vec<Question> {
+        let tenant = &ask.identity.tenant;
+        let net = net(ask.remote, Name::bare(TUNNEL_LISTENER));
+        let meta = self.meta(asking.now, &asking.request_id);
+        let announced = connector_names(tenant, ask.connectors);
+        let claimed_tenant = ask.claimed_tenant.unwrap_or(tenant);
+        let hello = Question::Hello(nowconnect_policy::Hello {
+            net: net.clone(),
+            meta: meta.clone(),
+            agent: Arc::clone(facts),
+            claimed: policy_name(claimed_tenant, ask.claimed_agent.as_str()),
+            agent_version: ask.agent_version.to_owned(),
+            announced: announced.clone(),
+            replacing: ask.replacing,
+        });
+        std::iter::once(hello)
+            .chain(announced.into_iter().map(|connector| {
+                Question::Announce(Announce {
+                    net: net.clone(),
+                    meta: meta.clone(),
+                    agent: Arc::clone(facts),
+                    connector,
+                    scopes_required: ask.scopes_required,
+                })
+            }))
+            .collect()
+    }
+
+    fn announced(
+        &self,
+        ask: &HelloAsk<'_>,
+        asking: &Asking,
+        facts: &AgentFacts,
+        connector: &ConnectorName,
+        decision: &Decision,
+        steps: &mut HelloSteps,
+    ) {
+        let name = policy_name(&ask.identity.tenant, connector.as_str());
+        let draft = Draft::announce(self, asking)
+            .principal("Agent", facts.agent.as_str())
+            .resource("Connector", name.as_str())
+            .client(ask.remote)
+            .agent(facts.agent.as_str())
+            .connector(name.as_str())
+            .recheck(ask.reason == HelloReason::Recheck)
+            .policies(decision);
+        if decision.allow {
+            draft.allow();
+            steps.accepted.push(connector.clone());
+        } else {
+            let refused = Refused::by_policy(decision);
+            let id = draft.id();
+            draft.deny(&refused);
+            steps.refuse(connector.clone(), &refused, id);
+        }
+    }
+
+    async fn hello_gates(
+        &self,
+        ask: &HelloAsk<'_>,
+        asking: &mut Asking,
+        steps: &mut HelloSteps,
+    ) -> Result<(), Refused> {
+        let generation = Arc::clone(&asking.generation);
+        if !generation.plugins().has(Hook::Hello) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let peer = plugin_peer(ask.remote);
+        let announced: Vec<&str> = steps.accepted.iter().map(ConnectorName::as_str).collect();
+        let call = CallInfo {
+            request_id: &asking.request_id,
+            tenant: plugin_tenant(&ask.identity.tenant),
+            deadline: Some(started + ask.pipeline_timeout),
+            ..CallInfo::default()
+        };
+        let question = plugins::Hello {
+            agent: &steps.agent,
+            peer: &peer,
+            announced: &announced,
+            why: ask.reason.as_str(),
+        };
+        let answer = tokio::time::timeout(
+            ask.pipeline_timeout,
+            generation.plugins().hello(&call, &question),
+        )
+        .await;
+        asking.plugin_time += started.elapsed();
+        let welcome = match answer {
+            Ok(HelloOutcome::Accept(welcome)) => welcome,
+            Ok(HelloOutcome::Deny(denial)) => return Err(Refused::by_plugin(denial)),
+            Err(_) => return Err(Refused::too_slow()),
+        };
+        // A plugin narrows: what it did not name is out, what it made up was never in.
+        let (kept, left_out): (Vec<_>, Vec<_>) = std::mem::take(&mut steps.accepted)
+            .into_iter()
+            .partition(|connector| {
+                welcome
+                    .accepted
+                    .iter()
+                    .any(|name| name == connector.as_str())
+            });
+        steps.accepted = kept;
+        for connector in left_out {
+            let by = welcome
+                .refused
+                .iter()
+                .find(|(name, _)| name == connector.as_str())
+                .map(|(_, plugin)| Arc::clone(plugin));
+            let mut refused = Refused::by_hub(
+                Why::Plugin,
+                "plugin_refused",
+                "a plugin does not let the agent offer it",
+            );
+            refused.by = by;
+            let name = policy_name(&ask.identity.tenant, connector.as_str());
+            let draft = Draft::announce(self, asking)
+                .principal("Agent", ask.identity.agent_id.as_str())
+                .resource("Connector", name.as_str())
+                .client(ask.remote)
+                .connector(name.as_str());
+            let id = draft.id();
+            draft.deny(&refused);
+            steps.refuse(connector, &refused, id);
+        }
+        steps.carry = welcome.carry;
+        Ok(())
+    }
+}
+
+struct HelloSteps {
+    accepted: Vec<ConnectorName>,
+    refused: Vec<Refusal>,
+    carry: Carry,
+    agent: Arc<plugins::Agent>,
+    hello: Decision,
+}
+
+impl HelloSteps {
+    fn refuse(&mut self, connector: ConnectorName, refused: &Refused, decision: DecisionId) {
+        self.refused.push(Refusal {
+            connector,
+            code: refused.code.to_string(),
+            message: refused.message.to_string(),
+            decision: decision.to_string(),
+        });
+    }
+}
+
+fn policy_fault() -> Refused {
+    Refused::by_hub(
+        Why::Error,
+        nowconnect_policy::POLICY_ERROR,
+        "the policies did not answer",
+    )
+}
+
+/// The prefix of tags that come from HELLO and not from the token.
+const LABEL_PREFIX: &str = "label.";
+
+fn agent_facts(ask: &HelloAsk<'_>) -> AgentFacts {
+    let identity = ask.identity;
+    let labels = ask
+        .labels
+        .iter()
+        .map(|(name, value)| (format!("{LABEL_PREFIX}{name}"), value.clone()));
+    // A claim cannot be passed off as a label nor the other way round: labels come first, and a
+    // claim that is named like one replaces it.
+    let mut tags: Vec<(String, String)> = labels
+        .filter(|(name, _)| !identity.tags.contains_key(name))
+        .collect();
+    tags.extend(
+        identity
+            .tags
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    AgentFacts {
+        agent: policy_name(&identity.tenant, identity.agent_id.as_str()),
+        scopes: connector_names(
+            &identity.tenant,
+            identity.scopes.as_deref().unwrap_or_default(),
+        ),
+        ephemeral: false,
+        token_expires_ms: unix_ms(identity.expires_at),
+        groups: identity
+            .groups
+            .iter()
+            .map(|group| Arc::from(group.as_str()))
+            .collect(),
+        tags,
+    }
+}
+
+fn plugin_agent(ask: &HelloAsk<'_>) -> plugins::Agent {
+    plugins::Agent {
+        id: ask.identity.agent_id.to_string(),
+        version: ask.agent_version.to_owned(),
+        scopes: ask
+            .identity
+            .scopes
+            .iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect(),
+        attributes: ask
+            .identity
+            .tags
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    }
+}

@@ -1,0 +1,157 @@
+//! From a decision to its record, its metrics and its log line.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nowconnect_policy::{Decision, PolicyRef, Question, ReasonKind};
+
+use super::{Asking, Authorizer, Refused, unix_ms};
+use crate::telemetry::decisions::{
+    self, DecisionAction, DecisionId, DecisionRecord, Latency, PluginAnswer, PolicyAnswer, Why,
+};
+
+pub(super) fn why(kind: ReasonKind) -> Why {
+    match kind {
+        ReasonKind::Permitted => Why::Permitted,
+        ReasonKind::Forbidden => Why::Forbidden,
+        ReasonKind::NotPermitted => Why::NotPermitted,
+        ReasonKind::Error => Why::Error,
+    }
+}
+
+/// A record that still wants its outcome.
+#[must_use]
+pub(super) struct Draft<'a> {
+    authorizer: &'a Authorizer,
+    record: DecisionRecord,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(authorizer: &'a Authorizer, asking: &Asking, action: DecisionAction) -> Self {
+        let mut record = DecisionRecord::new(
+            asking.id,
+            unix_ms(asking.now),
+            Arc::clone(&authorizer.hub),
+            asking.generation.number(),
+            action,
+            (false, Why::Error),
+        );
+        record.latency = Latency {
+            policy_us: micros(asking.policy_time),
+            plugins_us: micros(asking.plugin_time),
+            pdp_us: 0,
+            total_us: micros(asking.started.elapsed()),
+        };
+        Self { authorizer, record }
+    }
+
+    /// An announce is a decision of its own within a HELLO.
+    pub(super) fn announce(authorizer: &'a Authorizer, asking: &Asking) -> Self {
+        let mut draft = Self::new(authorizer, asking, DecisionAction::Announce);
+        draft.record.decision_id = authorizer.ids.next_id();
+        draft
+    }
+
+    pub(super) fn id(&self) -> DecisionId {
+        self.record.decision_id
+    }
+
+    pub(super) fn principal(mut self, kind: &str, name: &str) -> Self {
+        self.record.principal = uid(kind, name);
+        self
+    }
+
+    pub(super) fn resource(mut self, kind: &str, name: &str) -> Self {
+        self.record.resource = uid(kind, name);
+        self
+    }
+
+    pub(super) fn client(mut self, client: SocketAddr) -> Self {
+        self.record.client = Some(client);
+        self
+    }
+
+    pub(super) fn listener(mut self, listener: &Arc<str>) -> Self {
+        self.record.listener = Some(Arc::clone(listener));
+        self
+    }
+
+    pub(super) fn agent(mut self, agent: &str) -> Self {
+        self.record.agent = Some(Arc::from(agent));
+        self
+    }
+
+    pub(super) fn connector(mut self, connector: &str) -> Self {
+        self.record.connector = Some(Arc::from(connector));
+        self
+    }
+
+    pub(super) fn recheck(mut self, recheck: bool) -> Self {
+        self.record.recheck = recheck;
+        self
+    }
+
+    pub(super) fn question(mut self, question: &Arc<Question>) -> Self {
+        if let Question::Open(open) = question.as_ref() {
+            self.record.signals.clone_from(&open.signals.present);
+            self.record
+                .signals_missing
+                .clone_from(&open.signals.missing);
+        }
+        self.record.question = Some(decisions::Question::new(Arc::clone(question)));
+        self
+    }
+
+    pub(super) fn policies(mut self, decision: &Decision) -> Self {
+        self.record.policies = decision
+            .policies
+            .iter()
+            .map(|policy| answer(policy))
+            .collect();
+        self.record.errors.clone_from(&decision.errors);
+        self
+    }
+
+    pub(super) fn allow(mut self) {
+        self.record.allow = true;
+        self.record.why = Why::Permitted;
+        self.finish();
+    }
+
+    pub(super) fn deny(mut self, refused: &Refused) {
+        self.record.why = refused.why;
+        self.record.code = Some(refused.code.to_string());
+        self.record.message = Some(refused.message.to_string());
+        if refused.why == Why::Plugin {
+            self.record.plugin = refused.by.as_ref().map(|name| PluginAnswer {
+                name: Arc::clone(name),
+                digest: None,
+                code: refused.code.to_string(),
+                reason: refused.private.clone(),
+            });
+        }
+        self.finish();
+    }
+
+    fn finish(self) {
+        self.authorizer.log.record(self.record);
+    }
+}
+
+fn answer(policy: &PolicyRef) -> PolicyAnswer {
+    PolicyAnswer {
+        id: Arc::from(policy.id.as_str()),
+        place: Some(format!("{}:{}", policy.file, policy.line).into()),
+        error: policy.error.as_deref().map(Arc::from),
+        advice: policy.advice.as_deref().map(Arc::from),
+    }
+}
+
+fn uid(kind: &str, name: &str) -> String {
+    format!("{kind}::\"{name}\"")
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}

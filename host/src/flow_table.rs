@@ -1,0 +1,93 @@
+//! The flows that run, with what is needed to ask about them again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use nowconnect_policy::Question;
+use nowconnect_protocol::FlowRef;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::registry::{AgentKey, ConnectorKey};
+use crate::telemetry::decisions::DecisionId;
+
+/// One running flow.
+#[derive(Debug)]
+pub struct FlowEntry {
+    /// Its name for life.
+    pub flow_ref: FlowRef,
+    /// The agent that carries it.
+    pub agent: AgentKey,
+    /// The connector that it reaches.
+    pub connector: ConnectorKey,
+    /// The listener where the client came in.
+    pub listener: Arc<str>,
+    /// The client.
+    pub client: SocketAddr,
+    /// The decision that let it in.
+    pub decision: DecisionId,
+    /// What was asked then. Shared, never copied.
+    pub question: Arc<Question>,
+    /// The generation that allowed it last.
+    pub generation: AtomicU64,
+    /// When it was opened.
+    pub opened: Instant,
+    /// The same on the wall.
+    pub opened_at: SystemTime,
+    /// Whether the target is connected.
+    pub acknowledged: AtomicBool,
+}
+
+/// Every running flow by its number. As long as `limits.max_conn_total` at most.
+#[derive(Debug, Default)]
+pub struct FlowTable {
+    flows: Mutex<FxHashMap<u64, Arc<FlowEntry>>>,
+    last_number: AtomicU64,
+}
+
+impl FlowTable {
+    /// A number that no flow of this hub had, from 1.
+    pub fn next_number(&self) -> u64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Puts a flow in.
+    pub fn insert(&self, entry: Arc<FlowEntry>) {
+        self.flows.lock().insert(entry.flow_ref.number, entry);
+    }
+
+    /// Takes a flow out.
+    pub fn remove(&self, number: u64) -> Option<Arc<FlowEntry>> {
+        self.flows.lock().remove(&number)
+    }
+
+    /// The flow of this number.
+    pub fn find(&self, number: u64) -> Option<Arc<FlowEntry>> {
+        self.flows.lock().get(&number).cloned()
+    }
+
+    /// How many run.
+    pub fn len(&self) -> usize {
+        self.flows.lock().len()
+    }
+
+    /// Whether none runs.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All that `wanted` picks, oldest first.
+    pub fn collect(&self, wanted: impl Fn(&FlowEntry) -> bool) -> Vec<Arc<FlowEntry>> {
+        let mut found: Vec<_> = self
+            .flows
+            .lock()
+            .values()
+            .filter(|entry| wanted(entry))
+            .cloned()
+            .collect();
+        found.sort_unstable_by_key(|entry| entry.flow_ref.number);
+        found
+    }
+}

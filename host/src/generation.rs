@@ -1,0 +1,218 @@
+//! Policies and plugins in force, as one immutable value.
+//!
+//! A [`Generation`] is built whole, off the threads that carry traffic, and checked whole; then
+//! one store puts it in force. A request reads it once and works with what it read to its end,
+//! so no decision ever mixes the policies of one generation with the plugins of another. Where
+//! building fails nothing changes, and the error says everything that is wrong.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use nowconnect_plugins::{
+    Hook, Limits, LoadError, Mode, PluginEngine, PluginSet, PluginSource, PluginSpec,
+};
+use nowconnect_policy::{Diagnostics, PolicyBundle, SourceError, Sources};
+use tokio::sync::watch;
+
+use crate::config::{CloudConfig, PluginConfig, PluginHook, PluginMode};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Generation {
+    number: u64,
+    policies: PolicyBundle,
+    plugins: PluginSet,
+    built_at: SystemTime,
+}
+
+impl Generation {
+    /// Reads, compiles and checks what `config` names. Compiling runs on blocking threads.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the policies, or with the plugins.
+    pub async fn build(
+        config: &CloudConfig,
+        engine: &PluginEngine,
+        number: u64,
+    ) -> Result<Self, GenerationError> {
+        let dir = config.policy.dir.clone();
+        let policies = tokio::task::spawn_blocking(move || {
+            let sources = match dir {
+                Some(dir) => Sources::from_dir(&dir)?,
+                None => nowconnect_policy::shipped(),
+            };
+            PolicyBundle::compile(&sources, number).map_err(GenerationError::Policies)
+        })
+        .await
+        .map_err(|_| GenerationError::Panicked)??;
+        let specs = config.plugins.list.iter().map(plugin_spec).collect();
+        let plugins = PluginSet::load(engine, specs)
+            .await
+            .map_err(GenerationError::Plugins)?;
+        Ok(Self::new(number, policies, plugins))
+    }
+
+    /// Puts checked parts together.
+    pub fn new(number: u64, policies: PolicyBundle, plugins: PluginSet) -> Self {
+        Self {
+            number,
+            policies,
+            plugins,
+            built_at: SystemTime::now(),
+        }
+    }
+
+    /// Grows by one with each generation of this hub's life.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &PolicyBundle {
+        &self.policies
+    }
+
+    /// The plugins.
+    pub fn plugins(&self) -> &PluginSet {
+        &self.plugins
+    }
+
+    /// When it was built.
+    pub fn built_at(&self) -> SystemTime {
+        self.built_at
+    }
+}
+
+/// The generation in force, and the news when it changes.
+#[derive(Debug)]
+pub struct Generations {
+    current: ArcSwap<Generation>,
+    last_number: AtomicU64,
+    changed: watch::Sender<u64>,
+}
+
+impl Generations {
+    /// Begins with `first`.
+    pub fn new(first: Generation) -> Self {
+        let number = first.number;
+        Self {
+            current: ArcSwap::from_pointee(first),
+            last_number: AtomicU64::new(number),
+            changed: watch::channel(number).0,
+        }
+    }
+
+    /// The one in force. Read it once for each request.
+    pub fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// A number that no generation had; a build that fails has used it up.
+    pub fn next_number(&self) -> u64 {
+        self.last_number.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Puts `next` in force in one step.
+    pub fn publish(&self, next: Generation) {
+        let number = next.number;
+        self.current.store(Arc::new(next));
+        self.changed.send_replace(number);
+    }
+
+    /// Tells when another generation is in force.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// Why a generation could not be built; the one in force stays.
+#[derive(Debug)]
+pub enum GenerationError {
+    /// The policy folder could not be read.
+    Sources(SourceError),
+    /// The policies do not hold.
+    Policies(Diagnostics),
+    /// One or more plugins were refused.
+    Plugins(Vec<LoadError>),
+    /// The compiler panicked, which is a fault of ours.
+    Panicked,
+}
+
+impl From<SourceError> for GenerationError {
+    fn from(error: SourceError) -> Self {
+        Self::Sources(error)
+    }
+}
+
+impl fmt::Display for GenerationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sources(error) => error.fmt(f),
+            Self::Policies(diagnostics) => diagnostics.fmt(f),
+            Self::Plugins(errors) => {
+                for (index, error) in errors.iter().enumerate() {
+                    if index > 0 {
+                        f.write_str("\n")?;
+                    }
+                    error.fmt(f)?;
+                }
+                Ok(())
+            }
+            Self::Panicked => f.write_str("the policy compiler panicked; please report this"),
+        }
+    }
+}
+
+impl std::error::Error for GenerationError {}
+
+/// The plugin host's form of a configured plugin.
+pub(crate) fn plugin_spec(config: &PluginConfig) -> PluginSpec {
+    let mut spec = PluginSpec::new(config.name.clone(), PluginSource::Path(config.file.clone()));
+    spec.digest = config.digest.as_ref().map(|digest| {
+        let mut text = String::from("sha256:");
+        for byte in digest {
+            text.push_str(&format!("{byte:02x}"));
+        }
+        text
+    });
+    spec.hooks = config.hooks.iter().copied().map(hook).collect();
+    spec.grants.clone_from(&config.grants);
+    spec.limits = Limits {
+        memory_bytes: bytes(config.limits.memory_bytes),
+        table_elements: bytes(u64::from(config.limits.table_elements)),
+        guest_time: config.limits.time,
+        wall_time: config.limits.wall,
+        output_bytes: bytes(config.limits.output_bytes),
+        concurrency: config.limits.concurrency,
+        ..Limits::default()
+    };
+    spec.config.clone_from(&config.config);
+    spec.mode = match config.mode {
+        PluginMode::Enforce => Mode::Enforce,
+        PluginMode::Shadow => Mode::Shadow,
+        PluginMode::Off => Mode::Off,
+    };
+    spec.optional = config.optional;
+    spec.order = config.order;
+    spec
+}
+
+fn bytes(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn hook(hook: PluginHook) -> Hook {
+    match hook {
+        PluginHook::Hello => Hook::Hello,
+        PluginHook::Bye => Hook::Bye,
+        PluginHook::Enrich => Hook::Enrich,
+        PluginHook::Open => Hook::Open,
+        PluginHook::Close => Hook::Close,
+        PluginHook::HttpRequest => Hook::HttpRequest,
+        PluginHook::HttpResponse => Hook::HttpResponse,
+        PluginHook::Mask => Hook::Mask,
+    }
+}

@@ -1,0 +1,258 @@
+//! What the parts of a running hub share.
+//!
+//! One [`Hub`] for each running hub, behind an `Arc`. Each part keeps its own state behind its
+//! own lock or swap; the hub only brings them together, and has no lock of its own. What can be
+//! reloaded is swapped whole, so that a reader sees one state.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use nowconnect_plugins::PluginEngine;
+use nowconnect_protocol::{FlowRef, ReplicaId, TunnelConfig, WindowPool};
+use nowconnect_tunnel::{TunnelSettings, Workers};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::authorize::Authorizer;
+use crate::config::CloudConfig;
+use crate::connector::ConnectorTable;
+use crate::drain::{Phase, PhaseWatch};
+use crate::flow_table::FlowTable;
+use crate::generation::Generations;
+use crate::health::{Readiness, ReadyState, Reason, ReasonCode};
+use crate::identity::Authenticator;
+use crate::limit::{Gate, Rate, Slots};
+use crate::listener::Port;
+use crate::registry::Registry;
+use crate::router::Router;
+use crate::session::{LiveTunnel, ParkedSessions};
+use crate::telemetry::decisions::DecisionRing;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::ServerTls;
+use crate::tunnel_endpoint::Admissions;
+
+/// Close hooks under way at once; each holds a flow's names and what plugins attached to it, at
+/// most some 10 KiB. Beyond it a flow's end is not told to plugins.
+pub(crate) const MAX_CLOSE_HOOKS: usize = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hub {
+    pub(crate) replica: ReplicaId,
+    pub(crate) boot: u64,
+    pub(crate) started: Instant,
+    pub(crate) config: ArcSwap<CloudConfig>,
+    pub(crate) settings: ArcSwap<TunnelSettings>,
+    pub(crate) window_pool: WindowPool,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) generations: Arc<Generations>,
+    pub(crate) engine: PluginEngine,
+    pub(crate) router: Router<LiveTunnel>,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) parked: ParkedSessions,
+    pub(crate) flows: FlowTable,
+    pub(crate) connectors: ConnectorTable,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) decisions: Arc<DecisionRing>,
+    pub(crate) authenticator: ArcSwap<Authenticator>,
+    pub(crate) admissions: ArcSwap<Admissions>,
+    pub(crate) tunnel_tls: ArcSwapOption<ServerTls>,
+    pub(crate) connections: Arc<Gate>,
+    /// New clients over all listeners.
+    pub(crate) rate: Rate,
+    pub(crate) closing_hooks: Arc<Slots>,
+    pub(crate) ports: Mutex<Vec<Arc<Port>>>,
+    pub(crate) tunnel_address: ArcSwapOption<SocketAddr>,
+    /// Owned by [`Running`](crate::gateway::Running): the last owner of threads must not be one
+    /// of their own tasks.
+    pub(crate) workers: Weak<Workers>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) phases: watch::Sender<Phase>,
+    pub(crate) pages: ArcSwap<axum::Router>,
+    pub(crate) bundle_stale: AtomicBool,
+    pub(crate) last_errors: ArcSwap<Vec<String>>,
+    pub(crate) last_session: AtomicU64,
+    pub(crate) reload_asks: tokio::sync::mpsc::Sender<crate::reload::ReloadAsk>,
+    pub(crate) end: tokio::sync::mpsc::Sender<Duration>,
+}
+
+impl Hub {
+    /// This hub's name.
+    pub fn replica(&self) -> &ReplicaId {
+        &self.replica
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<CloudConfig> {
+        self.config.load_full()
+    }
+
+    /// Every metric of this hub.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The last decisions.
+    pub fn decisions(&self) -> &Arc<DecisionRing> {
+        &self.decisions
+    }
+
+    /// Policies and plugins in force.
+    pub fn generations(&self) -> &Arc<Generations> {
+        &self.generations
+    }
+
+    pub(crate) fn tunnel_settings(&self) -> TunnelSettings {
+        self.settings.load().as_ref().clone()
+    }
+
+    pub(crate) fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
+    }
+
+    pub(crate) fn router(&self) -> &Router<LiveTunnel> {
+        &self.router
+    }
+
+    pub(crate) fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    pub(crate) fn authenticator(&self) -> Arc<Authenticator> {
+        self.authenticator.load_full()
+    }
+
+    pub(crate) fn admissions(&self) -> Arc<Admissions> {
+        self.admissions.load_full()
+    }
+
+    pub(crate) fn tunnel_tls(&self) -> Option<Arc<ServerTls>> {
+        self.tunnel_tls.load_full()
+    }
+
+    /// `/healthz`, `/readyz` and, where configured, `/metrics`.
+    pub(crate) fn pages(&self) -> axum::Router {
+        self.pages.load().as_ref().clone()
+    }
+
+    pub(crate) fn workers(&self) -> Option<Arc<Workers>> {
+        self.workers.upgrade()
+    }
+
+    /// Time since this hub began, for rates.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn phase(&self) -> PhaseWatch {
+        PhaseWatch::new(self.phases.subscribe())
+    }
+
+    pub(crate) fn current_phase(&self) -> Phase {
+        *self.phases.borrow()
+    }
+
+    /// Goes on to a later phase; never back.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phases.send_if_modified(|current| {
+            let later = phase > *current;
+            if later {
+                *current = phase;
+            }
+            later
+        });
+        self.metrics
+            .hub
+            .set_draining(self.current_phase() >= Phase::Draining);
+    }
+
+    pub(crate) fn next_flow_ref(&self) -> FlowRef {
+        FlowRef {
+            origin: self.replica.clone(),
+            boot: self.boot,
+            number: self.flows.next_number(),
+        }
+    }
+
+    pub(crate) fn next_session(&self) -> u64 {
+        self.last_session.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What is told to whoever asks whether traffic should come here.
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self.current_phase() {
+            Phase::Starting => Readiness::Starting,
+            Phase::Draining | Phase::Cut => Readiness::Draining,
+            Phase::Serving => {
+                let mut reasons = Vec::new();
+                if self.bundle_stale.load(Ordering::Relaxed) {
+                    reasons.push(Reason {
+                        code: ReasonCode::BundleStale,
+                        detail: self.last_errors.load().join("; "),
+                    });
+                }
+                for plugin in self.generations.current().plugins().status() {
+                    if plugin.quarantined {
+                        reasons.push(Reason {
+                            code: ReasonCode::PluginQuarantined,
+                            detail: plugin.name,
+                        });
+                    }
+                }
+                if !self.registry.is_healthy() {
+                    reasons.push(Reason {
+                        code: ReasonCode::RegistryUnhealthy,
+                        detail: String::new(),
+                    });
+                }
+                Readiness::serving(reasons)
+            }
+        }
+    }
+}
+
+/// Tells the health routes of a hub that they must not keep alive.
+#[derive(Debug)]
+pub(crate) struct HubReadiness(pub(crate) Weak<Hub>);
+
+impl ReadyState for HubReadiness {
+    fn readiness(&self) -> Readiness {
+        self.0
+            .upgrade()
+            .map_or(Readiness::Draining, |hub| hub.readiness())
+    }
+}
+
+/// The tunnels' settings for a configuration.
+pub(crate) fn tunnel_settings(config: &CloudConfig, window_pool: &WindowPool) -> TunnelSettings {
+    let times = &config.limits.flow_times;
+    TunnelSettings {
+        config: TunnelConfig {
+            max_data_payload: config.tunnel.max_ws_payload,
+            flow_window: config.limits.flow_window_min,
+            flow_window_max: config.limits.flow_window_max,
+            window_pool: window_pool.clone(),
+            hop_inflight: config.limits.per_link_max_inflight_bytes,
+            max_flows: config.limits.max_flows_per_agent,
+            hello_timeout: config.tunnel.hello_timeout,
+            ping_interval: config.tunnel.ping_interval,
+            ping_timeout: config.tunnel.ping_timeout,
+            resume_grace: config.tunnel.resume_grace,
+            terms: nowconnect_protocol::FlowTerms {
+                max_bytes: None,
+                max_seconds: None,
+                idle_timeout: times.idle_timeout,
+                stall_timeout: times.stall_timeout,
+                linger: times.linger,
+            },
+        },
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    crate::authorize::unix_ms(SystemTime::now())
+}

@@ -1,0 +1,275 @@
+//! The public ports: every client's connection becomes one flow, or is closed.
+//!
+//! ```text
+//! pass ─► accept ─► PROXY header ─► limits, addresses ─► agent ─► authorize ─► OPEN
+//!                                                          ▲                     │
+//!                                                          └── not started ◄─────┘
+//! ```
+//! A pass is taken before the accept, so that a hub that is full leaves clients in the system's
+//! backlog instead of accepting what it cannot serve. A port's socket outlives a reload: only
+//! its [`Rules`] are swapped, so a client never meets a closed port because a limit changed.
+
+mod client;
+mod observer;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use nowconnect_policy::{ListenerFacts, Name};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::authorize::policy_name;
+use crate::config::{CloudConfig, FlowTimes, ListenerConfig};
+use crate::connector::Connector;
+use crate::hub::Hub;
+use crate::limit::{Gate, Rate, SourceRates};
+use crate::registry::ConnectorKey;
+use crate::telemetry::events;
+
+pub(crate) use client::{Client, Place};
+
+/// How long an accept that failed for want of a resource waits before the next; doubles up to
+/// [`ACCEPT_PAUSE_MAX`].
+const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
+
+/// See [`ACCEPT_PAUSE`].
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// One bound port.
+#[derive(Debug)]
+pub(crate) struct Port {
+    socket: Arc<TcpListener>,
+    /// Where it is bound, with the port that the system chose.
+    pub(crate) address: SocketAddr,
+    rules: ArcSwap<Rules>,
+    stop: watch::Sender<bool>,
+}
+
+/// What holds for a port's clients; swapped whole by a reload.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) config: ListenerConfig,
+    /// As policies know it.
+    pub(crate) name: Name,
+    pub(crate) text: Arc<str>,
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) times: FlowTimes,
+    /// `security.allow_cidrs`, which count for every listener.
+    pub(crate) allow_cidrs: Vec<IpNet>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) flows: Arc<AtomicUsize>,
+    pub(crate) rate: Rate,
+    pub(crate) rate_per_source: SourceRates,
+}
+
+impl Rules {
+    /// The rules for a listener; counts go on from `earlier`.
+    pub(crate) fn new(
+        hub: &Hub,
+        config: &CloudConfig,
+        listener: &ListenerConfig,
+        earlier: Option<&Self>,
+    ) -> Self {
+        let key = ConnectorKey {
+            tenant: listener.tenant.clone(),
+            name: listener.connector.clone(),
+        };
+        let limit = listener.max_connections.map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        });
+        Self {
+            config: listener.clone(),
+            name: policy_name(&listener.tenant, listener.name.as_str()),
+            text: Arc::from(listener.name.as_str()),
+            connector: hub.connectors.entry(&key, &hub.metrics),
+            times: config.flow_times(listener),
+            allow_cidrs: config.security.allow_cidrs.clone(),
+            gate: earlier.map_or_else(|| Gate::new(limit), |earlier| Arc::clone(&earlier.gate)),
+            flows: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.flows)),
+            rate: Rate::new(listener.rate),
+            rate_per_source: SourceRates::new(listener.rate_per_source),
+        }
+    }
+
+    /// The policies' row of this listener.
+    pub(crate) fn facts(&self, port: u16) -> ListenerFacts {
+        ListenerFacts {
+            listener: self.name.clone(),
+            port,
+            protocol: "tcp".to_owned(),
+        }
+    }
+
+    pub(crate) fn open_flows(&self) -> usize {
+        self.flows.load(Ordering::Relaxed)
+    }
+}
+
+impl Port {
+    /// Binds the listener's port; nobody is accepted before [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// The address is taken, not ours, or needs a right that we lack.
+    pub(crate) fn bind(rules: Rules) -> io::Result<Arc<Self>> {
+        let socket = bind(rules.config.bind, rules.config.backlog)?;
+        let address = socket.local_addr()?;
+        Ok(Arc::new(Self {
+            socket: Arc::new(socket),
+            address,
+            rules: ArcSwap::from_pointee(rules),
+            stop: watch::channel(false).0,
+        }))
+    }
+
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Other rules for clients that come from now on.
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        let limit = rules.config.max_connections.map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        });
+        rules.gate.set_limit(limit);
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// Stops accepting. Its flows live on.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Accepts clients on one of the workers until stopped or draining.
+    pub(crate) fn serve(self: &Arc<Self>, hub: &Arc<Hub>) {
+        let rules = self.rules();
+        info!(
+            event = events::LISTENER_STARTED,
+            listener = %rules.text,
+            address = %self.address,
+            connector = %rules.connector.key,
+            "a listener accepts clients"
+        );
+        let (port, shared) = (Arc::clone(self), Arc::clone(hub));
+        let started = hub.workers().is_some_and(|workers| {
+            workers
+                .spawn(move || async move { port.accept_clients(shared).await })
+                .is_ok()
+        });
+        if !started {
+            warn!(listener = %rules.text, "no worker takes a listener");
+        }
+    }
+
+    async fn accept_clients(self: Arc<Self>, hub: Arc<Hub>) {
+        let mut stop = self.stop.subscribe();
+        let mut phase = hub.phase();
+        tokio::select! {
+            () = self.accept_loop(&hub) => {}
+            _ = stop.wait_for(|stopped| *stopped) => {}
+            () = phase.draining() => {}
+        }
+        info!(event = events::LISTENER_STOPPED, listener = %self.rules().text, "a listener accepts no more clients");
+    }
+
+    async fn accept_loop(self: &Arc<Self>, hub: &Arc<Hub>) {
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe code; an `Arc<TcpListener>` keeps one descriptor open for its life, which is what the warning is about"
+        )]
+        let watched = AsyncFd::new(Arc::clone(&self.socket));
+        let socket = match watched {
+            Ok(socket) => socket,
+            Err(error) => return warn!(%error, "a listener cannot be watched"),
+        };
+        let mut pause = ACCEPT_PAUSE;
+        loop {
+            let rules = self.rules();
+            let place = Place {
+                _in_all: hub.connections.pass().await,
+                _here: rules.gate.pass().await,
+            };
+            match accept(&socket).await {
+                Ok((stream, peer)) => {
+                    pause = ACCEPT_PAUSE;
+                    // What was waited for may have been a while: the rules in force count.
+                    let client = Client::new(Arc::clone(hub), self.rules(), peer, place);
+                    start(client, stream);
+                }
+                Err(error) if is_of_one_client(&error) => {
+                    rules.connector.metrics.accept_error();
+                    debug!(%error, "a client left before it was accepted");
+                }
+                Err(error) => {
+                    rules.connector.metrics.accept_error();
+                    warn!(listener = %rules.text, %error, "accepting clients failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            }
+        }
+    }
+}
+
+/// Mostly a client's flow starts without waiting for anything, and then it needs no task.
+fn start(client: Client, stream: TcpStream) {
+    let mut starting = Box::pin(client.begin(stream));
+    let mut unwoken = std::task::Context::from_waker(std::task::Waker::noop());
+    match starting.as_mut().poll(&mut unwoken) {
+        Poll::Ready(()) => {}
+        // Polled again by its own task, which registers its own waker.
+        Poll::Pending => drop(tokio::task::spawn_local(starting)),
+    }
+}
+
+async fn accept(socket: &AsyncFd<Arc<TcpListener>>) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        // Asking first saves a wait while clients queue.
+        match socket.get_ref().accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut guard = socket.readable().await?;
+                match guard.try_io(|socket| socket.get_ref().accept()) {
+                    Ok(accepted) => return accepted,
+                    Err(_would_block) => {}
+                }
+            }
+            accepted => return accepted,
+        }
+    }
+}
+
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Binds a TCP port for a listener.
+pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // `[::]` is meant for both families where the system has both.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}

@@ -1,0 +1,178 @@
+//! What becomes of a flow: metrics, log, the close hook, a second try.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nowconnect_plugins::{CallInfo, Carry, Closed, Hook};
+use nowconnect_protocol::{FlowCause, FlowSummary, OpenAck, ResetClass, ResetCode};
+use nowconnect_tunnel::{FailedOpen, FlowIo, FlowObserver};
+use tracing::{debug, info};
+
+use super::client::Client;
+use crate::flow_table::FlowEntry;
+use crate::hub::Hub;
+use crate::telemetry::events;
+use crate::telemetry::metrics::{ListenerError, Side};
+
+/// A client whose flow a tunnel carries.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// `None` once the client has gone back for another try.
+    client: Option<Client>,
+    hub: Arc<Hub>,
+    entry: Arc<FlowEntry>,
+    carry: Carry,
+}
+
+impl Carried {
+    pub(super) fn new(client: Client, entry: Arc<FlowEntry>, carry: Carry) -> Self {
+        Self {
+            hub: Arc::clone(&client.hub),
+            client: Some(client),
+            entry,
+            carry,
+        }
+    }
+
+    fn count(&self, summary: &FlowSummary) {
+        let hub = &self.hub;
+        hub.metrics.traffic.flow_ended(summary.cause.as_str());
+        let Some(client) = &self.client else {
+            return;
+        };
+        let connector = &client.rules.connector.metrics;
+        connector.bytes(summary.bytes_c2a, summary.bytes_a2c);
+        if let FlowCause::Reset { code, local, .. } = &summary.cause {
+            match (code, local) {
+                (ResetCode::QueueOverflow, true) => connector.queue_overflow(Side::Hub),
+                (ResetCode::QueueOverflow, false) => connector.queue_overflow(Side::Agent),
+                (ResetCode::ClientReset, true) => connector.listener_error(ListenerError::Write),
+                _ => {}
+            }
+            if matches!(code, ResetCode::Revoked) {
+                hub.metrics.hub.revoked("flow");
+            }
+        }
+    }
+}
+
+impl FlowObserver for Carried {
+    fn acknowledged(&mut self, ack: &OpenAck) {
+        self.entry.acknowledged.store(true, Ordering::Relaxed);
+        let Some(client) = &self.client else {
+            return;
+        };
+        self.hub.metrics.hub.opened(client.accepted.elapsed());
+        info!(
+            event = events::CONNECTION_OPEN,
+            flow = %self.entry.flow_ref,
+            cid = ack.cid,
+            agent_id = %self.entry.agent,
+            connector = %self.entry.connector,
+            listener = %self.entry.listener,
+            client = %self.entry.client,
+            decision = %self.entry.decision,
+            "a flow is open"
+        );
+    }
+
+    fn not_started(mut self: Box<Self>, failed: FailedOpen) {
+        let Some(client) = self.client.take() else {
+            return;
+        };
+        debug!(
+            flow = %self.entry.flow_ref,
+            agent_id = %self.entry.agent,
+            code = failed.code.as_str(),
+            message = %failed.message,
+            "a flow did not start"
+        );
+        let retries = failed.code.class() == ResetClass::NotStarted && client.may_try_again();
+        if !retries {
+            return client.not_reached(failed.code, &failed.message);
+        }
+        let Some(io) = loosen(failed.io) else {
+            return;
+        };
+        let early = failed.early;
+        let runtime = self.hub.runtime.clone();
+        self.hub.metrics.hub.open_retried();
+        // Removed before the second try, which has a flow reference of its own.
+        drop(self);
+        runtime.spawn(client.open(io, early));
+    }
+
+    fn ended(mut self: Box<Self>, summary: FlowSummary) {
+        self.count(&summary);
+        let (local, message) = match &summary.cause {
+            FlowCause::Finished => (false, ""),
+            FlowCause::Reset { local, message, .. } => (*local, message.as_str()),
+        };
+        info!(
+            event = events::CONNECTION_CLOSED,
+            flow = %self.entry.flow_ref,
+            cid = summary.cid,
+            agent_id = %self.entry.agent,
+            connector = %self.entry.connector,
+            client = %self.entry.client,
+            cause = summary.cause.as_str(),
+            by_hub = local,
+            message,
+            bytes_c2a = summary.bytes_c2a,
+            bytes_a2c = summary.bytes_a2c,
+            lasted_ms = millis(summary.lasted),
+            resumes = summary.resumes,
+            "a flow ended"
+        );
+        self.client = None;
+        let generation = self.hub.generations.current();
+        if generation.plugins().has(Hook::Close) {
+            let Some(slot) = self.hub.closing_hooks.take() else {
+                return debug!("a close hook was skipped: too many are under way");
+            };
+            let (hub, entry) = (Arc::clone(&self.hub), Arc::clone(&self.entry));
+            let carry = std::mem::take(&mut self.carry);
+            hub.runtime.spawn(async move {
+                let _slot = slot;
+                let flow = entry.flow_ref.to_string();
+                let decision = entry.decision.to_string();
+                let call = CallInfo {
+                    request_id: &decision,
+                    tenant: (!entry.connector.tenant.is_default())
+                        .then(|| entry.connector.tenant.as_str()),
+                    flow_id: Some(&flow),
+                    ..CallInfo::default()
+                };
+                let closed = Closed {
+                    connector: entry.connector.name.as_str(),
+                    agent_id: entry.agent.agent.as_str(),
+                    cause: summary.cause.as_str(),
+                    bytes_c2a: summary.bytes_c2a,
+                    bytes_a2c: summary.bytes_a2c,
+                    lasted_ms: millis(summary.lasted),
+                };
+                generation.plugins().close(&call, &closed, &carry).await;
+            });
+        }
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        // Whatever the way to the end, the table holds running flows only.
+        self.hub.flows.remove(self.entry.flow_ref.number);
+    }
+}
+
+/// Takes the socket off the reactor of the tunnel's worker: the next one may be elsewhere.
+fn loosen(io: FlowIo) -> Option<FlowIo> {
+    match io {
+        FlowIo::Tcp(stream) => stream.into_std().ok().map(FlowIo::Std),
+        other @ (FlowIo::Std(_) | FlowIo::Unix(_) | FlowIo::Boxed(_)) => Some(other),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,249 @@
+//! What a reload has built and not yet published.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Fault, Part};
+use crate::admin::view::ReloadReport;
+use crate::config::CloudConfig;
+use crate::connector;
+use crate::generation::Generation;
+use crate::hub::{Hub, tunnel_settings};
+use crate::identity::Authenticator;
+use crate::listener::{Port, Rules};
+use crate::revocation::RevocationList;
+use crate::tls::ServerTls;
+use crate::tunnel_endpoint::Admissions;
+use crate::watch::Watched;
+
+/// Everything new, checked. Dropping it changes nothing.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    generation: Option<Generation>,
+    authenticator: Option<Authenticator>,
+    revocations: Option<RevocationList>,
+    tls: Option<ServerTls>,
+    /// `None` where no listener is touched.
+    ports: Option<Vec<NextPort>>,
+}
+
+/// A listener of the new configuration.
+#[derive(Debug)]
+enum NextPort {
+    /// Its port is bound already; only its rules change.
+    Kept(Arc<Port>, Box<Rules>),
+    /// Its port was bound for this.
+    Added(Arc<Port>),
+}
+
+impl Candidate {
+    /// Builds what `what` asks for; collects every fault rather than the first.
+    pub(super) async fn build(
+        hub: &Arc<Hub>,
+        config: &Arc<CloudConfig>,
+        what: &BTreeSet<Watched>,
+    ) -> Result<Self, Vec<Fault>> {
+        let before = hub.config();
+        let all = what.contains(&Watched::Signal);
+        let mut faults = Vec::new();
+        let wants_generation = all
+            || what.contains(&Watched::Policies)
+            || what.contains(&Watched::Plugins)
+            || config.policy.dir != before.policy.dir
+            || config.plugins != before.plugins;
+        let generation = if wants_generation {
+            let number = hub.generations.next_number();
+            let built = Generation::build(config, &hub.engine, number).await;
+            keep(built, Part::Generation, &mut faults)
+        } else {
+            None
+        };
+        let authenticator =
+            (all || what.contains(&Watched::Keys) || config.security != before.security)
+                .then(|| hub.authenticator().rebuilt(&config.security));
+        let authenticator = authenticator.and_then(|built| keep(built, Part::Keys, &mut faults));
+        let revocations = (all
+            || what.contains(&Watched::Revocations)
+            || config.security.revocation_file != before.security.revocation_file)
+            .then(|| read_revocations(config))
+            .and_then(|read| keep(read, Part::Revocation, &mut faults));
+        let tls = match &config.tunnel.tls {
+            Some(files)
+                if all
+                    || what.contains(&Watched::Certificates)
+                    || config.tunnel.tls != before.tunnel.tls =>
+            {
+                keep(load_tls(files), Part::Certificates, &mut faults)
+            }
+            Some(_) | None => None,
+        };
+        let ports = if config.listeners != before.listeners
+            || config.connectors != before.connectors
+            || config.limits != before.limits
+            || config.security.allow_cidrs != before.security.allow_cidrs
+        {
+            Some(next_ports(hub, config, &mut faults))
+        } else {
+            None
+        };
+        if faults.is_empty() {
+            Ok(Self {
+                generation,
+                authenticator,
+                revocations,
+                tls,
+                ports,
+            })
+        } else {
+            Err(faults)
+        }
+    }
+
+    /// Puts everything in force. Nothing here can fail.
+    pub(super) fn publish(self, hub: &Arc<Hub>, config: &Arc<CloudConfig>) -> ReloadReport {
+        let before = hub.config();
+        let changes = config.changes_from(&before);
+        let mut report = ReloadReport {
+            changed: changes.live.iter().map(ToString::to_string).collect(),
+            needs_restart: changes.restart.iter().map(ToString::to_string).collect(),
+            ..ReloadReport::default()
+        };
+        if let Some(authenticator) = self.authenticator {
+            hub.authenticator.store(Arc::new(authenticator));
+        }
+        if let Some(revocations) = self.revocations {
+            hub.authorizer.set_revocations(revocations);
+            report.changed.push("revocations".to_owned());
+        }
+        if let Some(tls) = self.tls {
+            hub.tunnel_tls.store(Some(Arc::new(tls)));
+            report.changed.push("certificates".to_owned());
+        }
+        if config.tunnel.handshake != before.tunnel.handshake
+            || config.tunnel.trusted_ingress != before.tunnel.trusted_ingress
+        {
+            hub.admissions.store(Admissions::new(&config.tunnel));
+        }
+        hub.connections
+            .set_limit(usize::try_from(config.limits.max_conn_total).unwrap_or(usize::MAX));
+        hub.rate.set(config.limits.rate);
+        hub.settings
+            .store(Arc::new(tunnel_settings(config, &hub.window_pool)));
+        hub.config.store(Arc::clone(config));
+        publish_facts(hub, config);
+        if let Some(ports) = self.ports {
+            publish_ports(hub, ports, &mut report);
+        }
+        hub.connectors.apply(config);
+        hub.connectors.retain(config);
+        if let Some(generation) = self.generation {
+            let number = generation.number();
+            hub.generations.publish(generation);
+            hub.metrics
+                .policy
+                .generation_activated(number, SystemTime::now());
+            report.changed.push(format!("generation {number}"));
+        }
+        report
+    }
+}
+
+fn keep<T, E: ToString>(result: Result<T, E>, part: Part, faults: &mut Vec<Fault>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            faults.push(Fault {
+                part,
+                message: error.to_string(),
+            });
+            None
+        }
+    }
+}
+
+/// The list that the configuration names.
+pub(crate) fn read_revocations(
+    config: &CloudConfig,
+) -> Result<RevocationList, crate::revocation::RevocationError> {
+    match &config.security.revocation_file {
+        Some(path) => RevocationList::open(path, config.security.revocation_max_entries),
+        None => Ok(RevocationList::empty()),
+    }
+}
+
+/// The tunnel port's certificate.
+pub(crate) fn load_tls(files: &crate::config::TlsFiles) -> Result<ServerTls, crate::tls::TlsError> {
+    ServerTls::load(files, &["http/1.1"])
+}
+
+fn next_ports(hub: &Arc<Hub>, config: &CloudConfig, faults: &mut Vec<Fault>) -> Vec<NextPort> {
+    let bound = hub.ports.lock().clone();
+    let mut next = Vec::with_capacity(config.listeners.len());
+    for listener in &config.listeners {
+        // Port 0 is a wish for some port: the listener's name says which one it got.
+        let kept = bound.iter().find(|port| {
+            let rules = port.rules();
+            rules.config.bind == listener.bind
+                && (listener.bind.port() != 0 || rules.config.name == listener.name)
+        });
+        if let Some(port) = kept {
+            let rules = Rules::new(hub, config, listener, Some(&port.rules()));
+            next.push(NextPort::Kept(Arc::clone(port), Box::new(rules)));
+            continue;
+        }
+        match Port::bind(Rules::new(hub, config, listener, None)) {
+            Ok(port) => next.push(NextPort::Added(port)),
+            Err(error) => faults.push(Fault {
+                part: Part::Listeners,
+                message: format!(
+                    "listener `{}` cannot be bound to `{}`: {error}",
+                    listener.name, listener.bind
+                ),
+            }),
+        }
+    }
+    next
+}
+
+fn publish_facts(hub: &Hub, config: &CloudConfig) {
+    let facts = hub.authorizer.facts();
+    for key in connector::configured(config) {
+        connector::put_facts(facts, config, &key);
+    }
+}
+
+fn publish_ports(hub: &Arc<Hub>, next: Vec<NextPort>, report: &mut ReloadReport) {
+    let facts = hub.authorizer.facts();
+    let mut ports = Vec::with_capacity(next.len());
+    for port in next {
+        match port {
+            NextPort::Kept(port, rules) => {
+                facts.put_listener(&rules.facts(port.address.port()));
+                port.set_rules(*rules);
+                ports.push(port);
+            }
+            NextPort::Added(port) => {
+                facts.put_listener(&port.rules().facts(port.address.port()));
+                port.serve(hub);
+                report
+                    .changed
+                    .push(format!("listener {} added", port.rules().text));
+                ports.push(port);
+            }
+        }
+    }
+    let before = std::mem::replace(&mut *hub.ports.lock(), ports.clone());
+    for port in before {
+        if !ports.iter().any(|kept| Arc::ptr_eq(kept, &port)) {
+            port.stop();
+            let rules = port.rules();
+            if !ports.iter().any(|kept| kept.rules().name == rules.name) {
+                facts.remove_listener(&rules.name);
+            }
+            report
+                .changed
+                .push(format!("listener {} removed", rules.text));
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The life of an agent at this hub.
+//!
+//! ```text
+//! HELLO ─► permit ─► duplicate? ─► flows of the last tunnel? ─► claim ─► live
+//!                                                                         │ RENEW (narrows)
+//!            parked for a grace time ◄─── tunnel lost ◄───────────────────┤
+//!                 └► HELLO with the token                                 └► expired, revoked,
+//!                                                                            drained, replaced
+//! ```
+//! A *session* is the agent's attachment; it may outlive a tunnel. While a tunnel lives it is a
+//! [`LiveTunnel`] in the router. When it breaks, its flows are parked with the hash of the resume
+//! token, and the same agent's next HELLO takes them over. A token never replaces
+//! authentication: the identity is proven anew first, and must be the same.
+
+mod duplicate;
+mod keeper;
+mod live;
+mod parked;
+mod shell;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nowconnect_plugins::{Bye, CallInfo, Hook};
+use nowconnect_tunnel::{TunnelEnd, TunnelSettings, WebSocketStream, serve_hub};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::info;
+
+pub(crate) use keeper::{end_revoked, keep_sessions};
+pub(crate) use live::LiveTunnel;
+use parked::Parked;
+pub(crate) use parked::ParkedSessions;
+use shell::{SessionCell, Shell};
+
+use crate::connector;
+use crate::hub::Hub;
+use crate::identity::AgentIdentity;
+use crate::registry::ConnectorKey;
+use crate::telemetry::events;
+use crate::tunnel_endpoint::Admission;
+
+/// Drives the tunnel of a proven agent to its end. Runs on a worker.
+pub(crate) async fn serve<S>(
+    hub: Arc<Hub>,
+    ws: WebSocketStream<S>,
+    identity: Arc<AgentIdentity>,
+    remote: SocketAddr,
+    admission: Admission,
+    settings: TunnelSettings,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let cell = SessionCell::default();
+    let shell = Shell::new(Arc::clone(&hub), identity, remote, admission, cell.clone());
+    let _up = hub.metrics().hub.tunnel();
+    let end = serve_hub(ws, Box::new(shell), settings).await;
+    match cell.take() {
+        Some(live) => ended(&hub, &live, end).await,
+        // A HELLO that was refused has been reported with its reason.
+        None => hub.metrics().hub.handshake(end.closed.code.as_str()),
+    }
+}
+
+/// Takes an ended tunnel out of everything that knows it, parks what may go on.
+async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
+    let was_in_force = hub.router().detach(live);
+    let reason = end.closed.code.as_str();
+    live.metrics.tunnel_down();
+    info!(
+        event = events::AGENT_DISCONNECTED,
+        agent_id = %live.key,
+        session = live.session,
+        reason,
+        detail = %end.closed.detail,
+        lasted_ms = millis(live.since.elapsed()),
+        "an agent's tunnel ended"
+    );
+    if was_in_force {
+        forget(hub, live).await;
+    }
+    let grace = hub.config().tunnel.resume_grace;
+    if let Some(detached) = end.detached
+        && !grace.is_zero()
+        && was_in_force
+        && live.may_resume()
+    {
+        hub.parked.park(
+            live.key.clone(),
+            Parked {
+                session: detached,
+                token_hash: live.resume_hash,
+                identity: Arc::clone(&live.standing().identity),
+                until: tokio::time::Instant::now() + grace,
+                counted: hub.metrics().hub.detached_session(),
+            },
+        );
+    }
+    live.note_reason(hub, reason);
+    say_bye(hub, live, reason).await;
+}
+
+/// Takes what only a living tunnel's agent has out of registry and facts.
+async fn forget(hub: &Arc<Hub>, live: &Arc<LiveTunnel>) {
+    // A later claim may have overtaken it, and then there is nothing to give up.
+    let _ = hub
+        .registry
+        .release(live.key.clone(), live.epoch.clone())
+        .await;
+    let facts = hub.authorizer().facts();
+    facts.remove_agent(&live.name);
+    let config = hub.config();
+    for name in live.standing().connectors.iter() {
+        let key = ConnectorKey {
+            tenant: live.key.tenant.clone(),
+            name: name.clone(),
+        };
+        if hub.router().pool(&key).is_none() && !connector::is_configured(&config, &key) {
+            facts.remove_connector(&crate::authorize::policy_name(&key.tenant, name.as_str()));
+        }
+    }
+}
+
+async fn say_bye(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, reason: &str) {
+    let generation = hub.generations().current();
+    if !generation.plugins().has(Hook::Bye) {
+        return;
+    }
+    let session = live.session.to_string();
+    let call = CallInfo {
+        request_id: &session,
+        tenant: (!live.key.tenant.is_default()).then(|| live.key.tenant.as_str()),
+        session_id: Some(&session),
+        ..CallInfo::default()
+    };
+    let bye = Bye {
+        agent_id: live.key.agent.as_str(),
+        reason,
+        lasted_ms: millis(live.since.elapsed()),
+        flows: live.flows_carried(),
+    };
+    generation.plugins().bye(&call, &bye, &live.carry).await;
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,104 @@
+//! What happens to sessions as time passes: tokens expire, parked sessions run out, credentials
+//! are revoked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use nowconnect_protocol::CloseCode;
+use tracing::{info, warn};
+
+use super::live::LiveTunnel;
+use crate::config::OnExpiry;
+use crate::hub::Hub;
+use crate::telemetry::events;
+
+/// How often sessions are looked at. New flows do not wait for it: every OPEN compares the time
+/// with its agent's expiry.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Looks after sessions until it is dropped.
+pub(crate) async fn keep_sessions(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = SystemTime::now();
+        for (tunnel, _) in hub.router().tunnels() {
+            tunnel
+                .metrics
+                .set_rtt(Duration::from_micros(u64::from(tunnel.stats().rtt_us)));
+            if now >= tunnel.expires_at() {
+                expired(&hub, &tunnel);
+            }
+        }
+        let late = tokio::time::Instant::now();
+        hub.parked.end(|_, parked| {
+            late >= parked.until || parked.identity.is_expired(now) && closes_at_once(&hub)
+        });
+        hub.metrics()
+            .hub
+            .set_window_pool(hub.window_pool.bytes_used());
+    }
+}
+
+fn closes_at_once(hub: &Hub) -> bool {
+    match hub.config().security.on_expiry {
+        OnExpiry::Close => true,
+        OnExpiry::Keep | OnExpiry::Drain => false,
+    }
+}
+
+fn expired(hub: &Hub, tunnel: &LiveTunnel) {
+    let config = hub.config();
+    let first = {
+        let mut handled = tunnel.expiry_handled.lock();
+        let first = handled.is_none();
+        let since = *handled.get_or_insert_with(Instant::now);
+        if first { None } else { Some(since) }
+    };
+    let close = match (config.security.on_expiry, first) {
+        (OnExpiry::Keep, _) | (OnExpiry::Drain, None) => false,
+        (OnExpiry::Close, _) => true,
+        (OnExpiry::Drain, Some(since)) => since.elapsed() >= config.security.on_expiry_drain,
+    };
+    if first.is_none() {
+        warn!(
+            target: events::SECURITY,
+            event = events::AUTH_FAILED,
+            agent_id = %tunnel.key,
+            code = "token_expired",
+            flows = tunnel.stats().flows,
+            "an agent's token expired without renewal; it gets no new flows"
+        );
+    }
+    if close && !tunnel.is_closing() {
+        tunnel.close(
+            CloseCode::TokenExpired,
+            "the token expired and was not renewed",
+        );
+    }
+}
+
+/// Ends every session whose credential is revoked now. Says how many.
+pub(crate) fn end_revoked(hub: &Hub) -> usize {
+    let list = hub.authorizer().revocations();
+    let mut ended = 0;
+    for (tunnel, _) in hub.router().tunnels() {
+        if list.is_revoked(&tunnel.standing().identity) {
+            info!(
+                target: events::SECURITY,
+                event = events::REVOKED,
+                agent_id = %tunnel.key,
+                "an agent's session ends because its credential was revoked"
+            );
+            hub.metrics().hub.revoked("session");
+            tunnel.stop();
+            tunnel.close(CloseCode::Revoked, "the credential was revoked");
+            ended += 1;
+        }
+    }
+    ended
+        + hub
+            .parked
+            .end(|_, parked| list.is_revoked(&parked.identity))
+}

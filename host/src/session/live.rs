@@ -1,0 +1,173 @@
+//! A tunnel that carries flows.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use nowconnect_plugins as plugins;
+use nowconnect_policy::Name;
+use nowconnect_protocol::{
+    CloseCode, ConnectorName, Epoch, FlowRef, InstanceId, Refusal, ResetCode, Role,
+};
+use nowconnect_tunnel::{DetachedSession, OpenFlow, RejectedOpen, TunnelHandle, TunnelStats};
+use parking_lot::Mutex;
+
+use super::parked::TokenHash;
+use crate::hub::{Hub, now_ms};
+use crate::identity::AgentIdentity;
+use crate::limit::Rate;
+use crate::registry::AgentKey;
+use crate::router::Candidate;
+use crate::telemetry::metrics::AgentMetrics;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LiveTunnel {
+    pub(crate) key: AgentKey,
+    /// The agent as policies know it.
+    pub(crate) name: Name,
+    pub(crate) session: u64,
+    pub(crate) instance: InstanceId,
+    pub(crate) role: Role,
+    pub(crate) epoch: Epoch,
+    pub(crate) remote: SocketAddr,
+    pub(crate) agent_version: String,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) since: Instant,
+    pub(crate) carry: plugins::Carry,
+    pub(crate) agent: Arc<plugins::Agent>,
+    pub(crate) metrics: Arc<AgentMetrics>,
+    pub(crate) rate: Rate,
+    pub(super) resume_hash: TokenHash,
+    pub(super) handle: TunnelHandle,
+    pub(super) max_flows: u32,
+    pub(super) standing: ArcSwap<Standing>,
+    pub(super) expires_ms: AtomicU64,
+    pub(super) flows_carried: AtomicU64,
+    /// Takes no new flows: draining, expired or about to be closed.
+    pub(super) closing: AtomicBool,
+    /// Its flows must not go on in another tunnel.
+    pub(super) final_end: AtomicBool,
+    pub(super) expiry_handled: Mutex<Option<Instant>>,
+}
+
+/// What RENEW may change.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) identity: Arc<AgentIdentity>,
+    pub(crate) connectors: Arc<[ConnectorName]>,
+    pub(crate) refused: Vec<Refusal>,
+}
+
+impl LiveTunnel {
+    pub(crate) fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
+    }
+
+    /// Puts what a RENEW proved in force.
+    pub(super) fn renew(&self, standing: Standing) {
+        self.expires_ms.store(
+            crate::authorize::unix_ms(standing.identity.expires_at),
+            Ordering::Release,
+        );
+        self.standing.store(Arc::new(standing));
+        *self.expiry_handled.lock() = None;
+    }
+
+    /// Opens a flow here.
+    pub(crate) fn open(&self, flow: OpenFlow) -> Result<(), RejectedOpen> {
+        self.handle.open(flow)?;
+        self.flows_carried.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends one flow. `false` if the driver has too much to do or has ended; ask again.
+    pub(crate) fn close_flow(&self, flow_ref: FlowRef, code: ResetCode) -> bool {
+        self.handle.close_flow(flow_ref, code)
+    }
+
+    pub(crate) fn withdraw(&self, connectors: Vec<ConnectorName>) -> bool {
+        self.handle.withdraw(connectors)
+    }
+
+    /// No new flows; the agent is asked to open a replacement and finish here.
+    pub(crate) fn drain(&self, deadline: Duration) {
+        self.closing.store(true, Ordering::Release);
+        self.handle.drain(deadline);
+    }
+
+    /// Ends it with a GOODBYE.
+    pub(crate) fn close(&self, code: CloseCode, message: &str) {
+        self.closing.store(true, Ordering::Release);
+        if !matches!(code, CloseCode::Replaced) {
+            self.final_end.store(true, Ordering::Release);
+        }
+        self.handle.close(code, message.to_owned());
+    }
+
+    /// Takes no new flows from now on.
+    pub(super) fn stop(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(super) async fn answers(&self, within: Duration) -> bool {
+        self.handle.probe(within).await
+    }
+
+    pub(super) async fn detach(&self) -> Option<DetachedSession> {
+        self.closing.store(true, Ordering::Release);
+        self.handle.detach().await
+    }
+
+    pub(crate) fn stats(&self) -> TunnelStats {
+        self.handle.stats()
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    pub(super) fn may_resume(&self) -> bool {
+        !self.final_end.load(Ordering::Acquire)
+    }
+
+    pub(super) fn flows_carried(&self) -> u64 {
+        self.flows_carried.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn expires_at(&self) -> SystemTime {
+        self.standing.load().identity.expires_at
+    }
+
+    /// Remembers why the tunnel ended, for the count of reconnects.
+    pub(super) fn note_reason(&self, hub: &Hub, reason: &str) {
+        hub.parked.note_reason(self.key.clone(), reason);
+    }
+}
+
+impl Candidate for LiveTunnel {
+    fn agent(&self) -> &AgentKey {
+        &self.key
+    }
+
+    fn session(&self) -> u64 {
+        self.session
+    }
+
+    fn flows(&self) -> usize {
+        usize::try_from(self.handle.stats().flows).unwrap_or(usize::MAX)
+    }
+
+    fn takes_flows(&self) -> bool {
+        !self.is_closing()
+            && !self.is_gone()
+            && self.handle.stats().flows < self.max_flows
+            && now_ms() < self.expires_ms.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,133 @@
+//! Sessions whose tunnel is gone: their flows wait for the agent to come back.
+
+use std::sync::Arc;
+
+use nowconnect_protocol::ResumeToken;
+use nowconnect_tunnel::DetachedSession;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::identity::AgentIdentity;
+use crate::registry::AgentKey;
+use crate::telemetry::metrics::GaugeGuard;
+
+/// How many agents' last reasons are remembered, at about 100 bytes each.
+const MAX_REASONS: usize = 16_384;
+
+/// What a resume token is kept as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenHash([u8; 32]);
+
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHash(***)")
+    }
+}
+
+impl TokenHash {
+    pub(crate) fn of(token: &ResumeToken) -> Self {
+        Self(Sha256::digest(token.0).into())
+    }
+
+    /// Compares in the same time whatever differs.
+    pub(crate) fn is_of(&self, token: &ResumeToken) -> bool {
+        let other = Self::of(token);
+        let difference = self
+            .0
+            .iter()
+            .zip(other.0)
+            .fold(0, |difference, (a, b)| difference | (a ^ b));
+        std::hint::black_box(difference) == 0
+    }
+}
+
+/// The flows of one agent, waiting. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) session: DetachedSession,
+    pub(crate) token_hash: TokenHash,
+    pub(crate) identity: Arc<AgentIdentity>,
+    pub(crate) until: Instant,
+    pub(crate) counted: GaugeGuard,
+}
+
+/// One session for each agent at most: what was parked before is ended by what comes after.
+/// Their flows stay within `limits.max_conn_total`.
+#[derive(Debug, Default)]
+pub(crate) struct ParkedSessions {
+    table: Mutex<FxHashMap<AgentKey, Parked>>,
+    reasons: Mutex<FxHashMap<AgentKey, Box<str>>>,
+}
+
+impl ParkedSessions {
+    pub(crate) fn park(&self, agent: AgentKey, parked: Parked) {
+        // The earlier one is dropped outside the lock: its flows' observers run then.
+        let earlier = self.table.lock().insert(agent, parked);
+        drop(earlier);
+    }
+
+    /// The flows that `token` is for, if they are the same agent's. A wrong token leaves them.
+    pub(crate) fn take(&self, agent: &AgentKey, token: &ResumeToken) -> Option<DetachedSession> {
+        let mut table = self.table.lock();
+        if !table.get(agent)?.token_hash.is_of(token) {
+            return None;
+        }
+        table.remove(agent).map(|parked| parked.session)
+    }
+
+    /// Ends what `over` picks; says how many sessions that were.
+    pub(crate) fn end(&self, over: impl Fn(&AgentKey, &Parked) -> bool) -> usize {
+        let mut ended = Vec::new();
+        let mut table = self.table.lock();
+        let keys: Vec<AgentKey> = table
+            .iter()
+            .filter(|(agent, parked)| over(agent, parked))
+            .map(|(agent, _)| agent.clone())
+            .collect();
+        for key in keys {
+            ended.extend(table.remove(&key));
+        }
+        drop(table);
+        ended.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    /// The agents that have one, with the number of their flows where known.
+    pub(crate) fn agents(&self) -> Vec<AgentKey> {
+        self.table.lock().keys().cloned().collect()
+    }
+
+    /// Remembers why an agent's last tunnel ended.
+    pub(super) fn note_reason(&self, agent: AgentKey, reason: &str) {
+        let mut reasons = self.reasons.lock();
+        if reasons.len() < MAX_REASONS || reasons.contains_key(&agent) {
+            reasons.insert(agent, reason.into());
+        }
+    }
+
+    /// The reason remembered, once.
+    pub(super) fn last_reason(&self, agent: &AgentKey) -> Option<Box<str>> {
+        self.reasons.lock().remove(agent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_by_its_hash_alone() {
+        let token = ResumeToken([7; 32]);
+        let hash = TokenHash::of(&token);
+        assert!(hash.is_of(&token));
+        let mut other = [7; 32];
+        other[31] = 8;
+        assert!(!hash.is_of(&ResumeToken(other)));
+        assert!(!format!("{hash:?}").contains('7'));
+    }
+}

@@ -1,0 +1,542 @@
+//! What the hub answers one tunnel: HELLO and RENEW.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nowconnect_protocol::{CloseCode, ConnectorName, Hello, Renew, ResumeToken};
+use nowconnect_tunnel::{
+    DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome,
+};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::duplicate::{self, Verdict};
+use super::live::{LiveTunnel, Standing};
+use super::parked::TokenHash;
+use crate::authorize::{HelloAsk, HelloPermit, HelloReason};
+use crate::connector;
+use crate::drain::Phase;
+use crate::hub::Hub;
+use crate::identity::AgentIdentity;
+use crate::limit::Rate;
+use crate::recheck;
+use crate::registry::{AgentKey, ConnectorKey};
+use crate::telemetry::events;
+use crate::tunnel_endpoint::Admission;
+
+/// The session of a tunnel, once it has one. Shared by the shell and whoever serves it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SessionCell(Arc<Mutex<Option<Arc<LiveTunnel>>>>);
+
+impl SessionCell {
+    pub(super) fn take(&self) -> Option<Arc<LiveTunnel>> {
+        self.0.lock().take()
+    }
+
+    fn live(&self) -> Option<Arc<LiveTunnel>> {
+        self.0.lock().clone()
+    }
+
+    fn set(&self, live: Arc<LiveTunnel>) {
+        *self.0.lock() = Some(live);
+    }
+}
+
+/// The hub's side of one tunnel; holds the identity that its token proved.
+#[derive(Debug)]
+pub(super) struct Shell {
+    at: At,
+    admission: Option<Admission>,
+}
+
+#[derive(Clone, Debug)]
+struct At {
+    hub: Arc<Hub>,
+    identity: Arc<AgentIdentity>,
+    remote: SocketAddr,
+    cell: SessionCell,
+}
+
+impl Shell {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        identity: Arc<AgentIdentity>,
+        remote: SocketAddr,
+        admission: Admission,
+        cell: SessionCell,
+    ) -> Self {
+        Self {
+            at: At {
+                hub,
+                identity,
+                remote,
+                cell,
+            },
+            admission: Some(admission),
+        }
+    }
+}
+
+impl HubShell for Shell {
+    fn hello(&mut self, hello: Hello, handle: TunnelHandle) -> BoxFuture<'static, HelloVerdict> {
+        let at = self.at.clone();
+        async move {
+            match at.hello(hello, handle).await {
+                Ok(welcome) => HelloVerdict::Accept(Box::new(welcome)),
+                Err((code, message)) => {
+                    at.refused(code, &message);
+                    HelloVerdict::Refuse { code, message }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn renew(&mut self, renew: Renew) -> BoxFuture<'static, RenewVerdict> {
+        let at = self.at.clone();
+        async move { at.renew(renew).await }.boxed()
+    }
+
+    fn established(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            admission.done();
+        }
+        self.admission = None;
+        if let Some(live) = self.at.cell.live() {
+            self.at.established(&live);
+        }
+    }
+}
+
+type Refused = (CloseCode, String);
+
+impl At {
+    fn key(&self) -> AgentKey {
+        AgentKey {
+            tenant: self.identity.tenant.clone(),
+            agent: self.identity.agent_id.clone(),
+        }
+    }
+
+    async fn hello(&self, hello: Hello, handle: TunnelHandle) -> Result<Welcome, Refused> {
+        let hub = &self.hub;
+        let config = hub.config();
+        if hub.current_phase() != Phase::Serving {
+            return Err((CloseCode::Shutdown, "the hub is shutting down".to_owned()));
+        }
+        let key = self.key();
+        let earlier = hub.router().tunnel_of(&key);
+        let max_agents = usize::try_from(config.limits.max_agents).unwrap_or(usize::MAX);
+        if earlier.is_none() && hub.router().agent_count() >= max_agents {
+            return Err((
+                CloseCode::Overloaded,
+                "the hub carries as many agents as it may".to_owned(),
+            ));
+        }
+        let max_connectors =
+            usize::try_from(config.limits.max_connectors_per_agent).unwrap_or(usize::MAX);
+        if hello.connectors.len() > max_connectors {
+            let message = format!(
+                "{} connectors were announced, at most {max_connectors} are allowed",
+                hello.connectors.len()
+            );
+            return Err((CloseCode::ConnectorLimit, message));
+        }
+        let reason = if hello.resume.is_some() {
+            HelloReason::Resume
+        } else {
+            HelloReason::New
+        };
+        let permit = self
+            .ask(&hello, &hello.connectors, earlier.is_some(), reason)
+            .await?;
+        if permit.accepted().is_empty() && !hello.connectors.is_empty() {
+            return Err((CloseCode::NoConnectors, no_connectors(&permit)));
+        }
+        let resume = match duplicate::settle(hub, earlier, &hello).await {
+            Verdict::InUse => {
+                return Err((
+                    CloseCode::AgentIdInUse,
+                    "another instance of this agent is connected".to_owned(),
+                ));
+            }
+            Verdict::Free => self.parked(&key, &hello),
+            Verdict::TakesOver(earlier) => self.take_over(&earlier, &hello).await,
+        };
+        let epoch = hub
+            .registry
+            .claim_ownership(key.clone(), hub.replica().clone(), hello.last_epoch.clone())
+            .await
+            .map_err(|error| (CloseCode::Overloaded, error.to_string()))?;
+        let resume_token = new_token()?;
+        let live = self.live(&hello, &permit, handle, epoch.clone(), &resume_token);
+        let welcome = Welcome {
+            session: live.session,
+            replica: hub.replica().clone(),
+            epoch,
+            accepted: permit.accepted().to_vec(),
+            refused: permit.refused().to_vec(),
+            resume_token,
+            resume,
+            token_expires_in: Some(expires_in(&self.identity)),
+        };
+        self.publish_facts(&permit);
+        self.cell.set(live);
+        Ok(welcome)
+    }
+
+    async fn ask(
+        &self,
+        hello: &Hello,
+        connectors: &[ConnectorName],
+        replacing: bool,
+        reason: HelloReason,
+    ) -> Result<HelloPermit, Refused> {
+        let config = self.hub.config();
+        let ask = HelloAsk {
+            identity: &self.identity,
+            claimed_agent: &hello.agent_id,
+            claimed_tenant: hello.tenant.as_ref(),
+            agent_version: &hello.agent_version,
+            labels: &hello.labels,
+            connectors,
+            remote: self.remote,
+            replacing,
+            reason,
+            scopes_required: config.security.require_connector_scopes,
+            pipeline_timeout: config.plugins.pipeline_timeout,
+        };
+        self.hub.authorizer().hello(&ask).await.map_err(|denial| {
+            let code = close_code(&denial.code);
+            if code == CloseCode::Revoked {
+                self.hub.metrics().hub.revoked("session");
+            }
+            (code, denial.to_string())
+        })
+    }
+
+    /// The flows that an earlier tunnel left behind.
+    fn parked(&self, key: &AgentKey, hello: &Hello) -> Option<DetachedSession> {
+        let token = hello.resume.as_ref()?;
+        let found = self.hub.parked.take(key, token);
+        let result = if found.is_some() {
+            "resumed"
+        } else {
+            "refused"
+        };
+        self.hub.metrics().hub.resume(result);
+        found
+    }
+
+    /// The earlier tunnel ends; its flows come along if the agent shows their token.
+    async fn take_over(&self, earlier: &Arc<LiveTunnel>, hello: &Hello) -> Option<DetachedSession> {
+        let proven = hello
+            .resume
+            .as_ref()
+            .is_some_and(|token| earlier.resume_hash.is_of(token));
+        let taken = if proven { earlier.detach().await } else { None };
+        earlier.close(
+            CloseCode::Replaced,
+            "a newer tunnel of this agent took over",
+        );
+        if taken.is_some() {
+            self.hub.metrics().hub.resume("resumed");
+            return taken;
+        }
+        // It may have broken a moment ago, with its flows parked since.
+        self.parked(&earlier.key, hello)
+    }
+
+    fn live(
+        &self,
+        hello: &Hello,
+        permit: &HelloPermit,
+        handle: TunnelHandle,
+        epoch: nowconnect_protocol::Epoch,
+        resume_token: &ResumeToken,
+    ) -> Arc<LiveTunnel> {
+        let hub = &self.hub;
+        let config = hub.config();
+        let key = self.key();
+        Arc::new(LiveTunnel {
+            name: permit.facts().agent.clone(),
+            session: hub.next_session(),
+            instance: hello.instance,
+            role: hello.role,
+            epoch,
+            remote: self.remote,
+            agent_version: hello.agent_version.clone(),
+            labels: hello.labels.clone(),
+            since: Instant::now(),
+            carry: permit.carry().clone(),
+            agent: Arc::clone(permit.agent()),
+            metrics: hub.metrics().traffic.agent(&key.to_string()),
+            rate: Rate::new(config.limits.rate_per_agent),
+            resume_hash: TokenHash::of(resume_token),
+            handle,
+            max_flows: config.limits.max_flows_per_agent,
+            standing: ArcSwap::from_pointee(Standing {
+                identity: Arc::clone(&self.identity),
+                connectors: permit.accepted().into(),
+                refused: permit.refused().to_vec(),
+            }),
+            expires_ms: AtomicU64::new(crate::authorize::unix_ms(self.identity.expires_at)),
+            flows_carried: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            final_end: AtomicBool::new(false),
+            expiry_handled: Mutex::new(None),
+            key,
+        })
+    }
+
+    fn publish_facts(&self, permit: &HelloPermit) {
+        let facts = self.hub.authorizer().facts();
+        facts.put_agent(permit.facts());
+        let config = self.hub.config();
+        for name in permit.accepted() {
+            let key = ConnectorKey {
+                tenant: self.identity.tenant.clone(),
+                name: name.clone(),
+            };
+            connector::put_facts(facts, &config, &key);
+        }
+    }
+
+    /// HELLO_ACK is on its way: flows may come.
+    fn established(&self, live: &Arc<LiveTunnel>) {
+        let hub = &self.hub;
+        let connectors = live.standing().connectors.to_vec();
+        let earlier = hub.router().attach(Arc::clone(live), connectors.clone());
+        if let Some(earlier) = earlier {
+            earlier.close(
+                CloseCode::Replaced,
+                "a newer tunnel of this agent took over",
+            );
+        }
+        live.metrics.tunnel_up();
+        if let Some(reason) = hub.parked.last_reason(&live.key) {
+            hub.metrics()
+                .traffic
+                .tunnel_reconnected(&live.metrics, &reason);
+        }
+        hub.metrics().hub.handshake("accepted");
+        let names: Vec<&str> = connectors.iter().map(ConnectorName::as_str).collect();
+        info!(
+            event = events::AGENT_CONNECTED,
+            agent_id = %live.key,
+            connectors = %names.join(","),
+            session = live.session,
+            epoch = live.epoch.counter,
+            peer = %live.remote,
+            version = %live.agent_version,
+            "an agent is connected"
+        );
+        // Presence follows the claim. Local service does not wait for it, and a registry that
+        // does not take it says so in its health.
+        let (registry, key, epoch) = (
+            Arc::clone(&hub.registry),
+            live.key.clone(),
+            live.epoch.clone(),
+        );
+        hub.runtime.spawn(async move {
+            if let Err(error) = registry.add_connectors(key, epoch, connectors).await {
+                warn!(%error, "the registry did not take an agent's connectors");
+            }
+        });
+        recheck::agent_came(hub, &live.key);
+    }
+
+    async fn renew(&self, renew: Renew) -> RenewVerdict {
+        let Some(live) = self.cell.live() else {
+            return RenewVerdict::Refuse {
+                message: "there is no session yet".to_owned(),
+            };
+        };
+        match self.renewed(&live, renew).await {
+            Ok(verdict) => verdict,
+            Err(Unrenewed::Keep(message)) => {
+                warn!(agent_id = %live.key, message, "a renewal was refused");
+                RenewVerdict::Refuse { message }
+            }
+            Err(Unrenewed::Close(code, message)) => {
+                warn!(
+                    target: events::SECURITY,
+                    event = events::AUTH_FAILED,
+                    agent_id = %live.key,
+                    code = code.as_str(),
+                    "a renewal ended a tunnel"
+                );
+                live.close(code, &message);
+                RenewVerdict::Close { code, message }
+            }
+        }
+    }
+
+    async fn renewed(
+        &self,
+        live: &Arc<LiveTunnel>,
+        renew: Renew,
+    ) -> Result<RenewVerdict, Unrenewed> {
+        let standing = live.standing();
+        let identity = match renew.token {
+            Some(token) => Arc::new(self.prove(token).await?),
+            None => Arc::clone(&standing.identity),
+        };
+        let before: Vec<ConnectorName> = standing.connectors.to_vec();
+        // RENEW only narrows: what the agent did not have needs a new HELLO.
+        let wanted: Vec<ConnectorName> = match renew.connectors {
+            Some(list) => list
+                .into_iter()
+                .filter(|name| before.contains(name))
+                .collect(),
+            None => before.clone(),
+        };
+        let hello = renew_hello(live, &identity);
+        let at = Self {
+            identity: Arc::clone(&identity),
+            ..self.clone()
+        };
+        let permit = at
+            .ask(&hello, &wanted, true, HelloReason::Renew)
+            .await
+            .map_err(|(code, message)| match code {
+                CloseCode::Revoked | CloseCode::AgentIdMismatch => Unrenewed::Close(code, message),
+                _ => Unrenewed::Keep(message),
+            })?;
+        let accepted = permit.accepted().to_vec();
+        let lost: Vec<ConnectorName> = before
+            .into_iter()
+            .filter(|name| !accepted.contains(name))
+            .collect();
+        let expires_in = expires_in(&identity);
+        live.renew(Standing {
+            identity,
+            connectors: accepted.as_slice().into(),
+            refused: permit.refused().to_vec(),
+        });
+        at.publish_facts(&permit);
+        self.hub.router().set_connectors(live, accepted.clone());
+        // A registry that has lost the claim answers with its own event; service goes on.
+        let _ = self
+            .hub
+            .registry
+            .add_connectors(live.key.clone(), live.epoch.clone(), accepted.clone())
+            .await;
+        if !lost.is_empty() {
+            live.withdraw(lost);
+        }
+        recheck::agent_came(&self.hub, &live.key);
+        Ok(RenewVerdict::Accept {
+            accepted,
+            refused: permit.refused().to_vec(),
+            token_expires_in: Some(expires_in),
+        })
+    }
+
+    async fn prove(&self, token: String) -> Result<AgentIdentity, Unrenewed> {
+        let token = crate::config::Secret::new(token);
+        let identity = self
+            .hub
+            .authenticator()
+            .verify(&token)
+            .await
+            .map_err(|error| {
+                self.hub.metrics().hub.auth_failure(error.code());
+                Unrenewed::Keep(format!("{}: {error}", error.code()))
+            })?;
+        if identity.tenant != self.identity.tenant || identity.agent_id != self.identity.agent_id {
+            return Err(Unrenewed::Close(
+                CloseCode::AgentIdMismatch,
+                "the new token is another agent's".to_owned(),
+            ));
+        }
+        Ok(identity)
+    }
+
+    fn refused(&self, code: CloseCode, message: &str) {
+        self.hub.metrics().hub.handshake(code.as_str());
+        warn!(
+            target: events::SECURITY,
+            event = events::AGENT_REFUSED,
+            agent_id = %self.key(),
+            code = code.as_str(),
+            peer = %self.remote,
+            message,
+            "an agent was refused"
+        );
+    }
+}
+
+enum Unrenewed {
+    /// What was in force stays.
+    Keep(String),
+    /// The tunnel ends.
+    Close(CloseCode, String),
+}
+
+/// A HELLO that states what the living tunnel proved.
+fn renew_hello(live: &LiveTunnel, identity: &AgentIdentity) -> Hello {
+    Hello {
+        ver_min: nowconnect_protocol::frame::VERSION,
+        ver_max: nowconnect_protocol::frame::VERSION,
+        agent_id: identity.agent_id.clone(),
+        tenant: None,
+        instance: live.instance,
+        role: live.role,
+        connectors: Vec::new(),
+        labels: live.labels.clone(),
+        transports: Vec::new(),
+        features: nowconnect_protocol::Features::default(),
+        last_epoch: None,
+        resume: None,
+        agent_version: live.agent_version.clone(),
+        max_data_payload: 0,
+        flow_window: 0,
+    }
+}
+
+fn no_connectors(permit: &HelloPermit) -> String {
+    /// Names in one message; the others are in the decision log.
+    const NAMED: usize = 8;
+    let reasons: Vec<String> = permit
+        .refused()
+        .iter()
+        .take(NAMED)
+        .map(|refusal| format!("`{}` ({})", refusal.connector, refusal.code))
+        .collect();
+    format!("no connector was accepted: {}", reasons.join(", "))
+}
+
+fn expires_in(identity: &AgentIdentity) -> Duration {
+    identity
+        .expires_at
+        .duration_since(SystemTime::now())
+        .unwrap_or(Duration::ZERO)
+}
+
+fn new_token() -> Result<ResumeToken, Refused> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|_| {
+        (
+            CloseCode::Internal,
+            "the system has no randomness".to_owned(),
+        )
+    })?;
+    Ok(ResumeToken(bytes))
+}
+
+/// The wire's code for a denial of the pipeline.
+fn close_code(code: &str) -> CloseCode {
+    match code {
+        "agent_id_mismatch" => CloseCode::AgentIdMismatch,
+        "token_expired" => CloseCode::TokenExpired,
+        "revoked" => CloseCode::Revoked,
+        "overloaded" | "decision_timeout" => CloseCode::Overloaded,
+        _ => CloseCode::Denied,
+    }
+}

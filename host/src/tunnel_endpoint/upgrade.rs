@@ -1,0 +1,304 @@
+//! The requests of the tunnel port, up to the answer.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::header::{
+    CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tower_service::Service;
+use tracing::{info, warn};
+
+use super::admission::SourceCheck;
+use super::{SUBPROTOCOL, TUNNEL_PATH};
+use crate::drain::Phase;
+use crate::hub::Hub;
+use crate::identity::{AgentIdentity, ExtractError, extract_token};
+use crate::telemetry::events;
+
+/// Below this hyper cannot read a request at all.
+pub(super) const MIN_HEADER_BYTES: usize = 8192;
+
+pub(super) type Answer = Response<Body>;
+
+/// Answers the requests of one connection.
+pub(super) struct Door {
+    hub: Arc<Hub>,
+    peer: SocketAddr,
+    source: SourceCheck,
+    admitted: RefCell<Option<Admitted>>,
+}
+
+/// A proven agent whose upgrade is under way.
+pub(super) struct Admitted {
+    pub(super) identity: Arc<AgentIdentity>,
+    /// Where it dials from.
+    pub(super) remote: SocketAddr,
+    pub(super) upgrade: OnUpgrade,
+}
+
+/// Why there is no 101.
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Door {
+    pub(super) fn new(hub: Arc<Hub>, peer: SocketAddr, source: SourceCheck) -> Self {
+        Self {
+            hub,
+            peer,
+            source,
+            admitted: RefCell::new(None),
+        }
+    }
+
+    /// The agent that was let in, once.
+    pub(super) fn admitted(&self) -> Option<Admitted> {
+        self.admitted.take()
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        match request.uri().path() {
+            TUNNEL_PATH => self.tunnel(request).await,
+            _ => self.page(request).await,
+        }
+    }
+
+    /// The pages beside the tunnel. The router's error type is empty.
+    async fn page(&self, request: Request<Incoming>) -> Answer {
+        let Ok(mut answer) = self.hub.pages().call(request).await;
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        answer
+    }
+
+    async fn tunnel(&self, mut request: Request<Incoming>) -> Answer {
+        let remote = SocketAddr::new(
+            self.source
+                .agent_address(self.peer.ip(), forwarded_for(request.headers())),
+            self.peer.port(),
+        );
+        match self.admit(&request, remote.ip()).await {
+            Ok((identity, key)) => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                *self.admitted.borrow_mut() = Some(Admitted {
+                    identity: Arc::new(identity),
+                    remote,
+                    upgrade,
+                });
+                switching_protocols(&key)
+            }
+            Err(refusal) => {
+                self.hub.metrics().hub.handshake(refusal.code);
+                if refusal.status == StatusCode::UNAUTHORIZED {
+                    self.hub.metrics().hub.auth_failure(refusal.code);
+                    warn!(
+                        target: events::SECURITY,
+                        event = events::AUTH_FAILED,
+                        peer = %remote,
+                        code = refusal.code,
+                        "an agent's token was refused"
+                    );
+                } else {
+                    info!(
+                        event = events::HANDSHAKE_REFUSED,
+                        peer = %remote,
+                        code = refusal.code,
+                        "an upgrade was refused"
+                    );
+                }
+                let retry_after = self.hub.config().tunnel.handshake.retry_after;
+                refusal.into_answer(retry_after.as_secs().max(1))
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        request: &Request<Incoming>,
+        source: IpAddr,
+    ) -> Result<(AgentIdentity, String), Refusal> {
+        if !self.source.allows(source, self.hub.uptime()) {
+            return Err(Refusal::unavailable(
+                "overloaded",
+                "too many handshakes from this address",
+            ));
+        }
+        if self.hub.phase().current() != Phase::Serving {
+            return Err(Refusal::unavailable(
+                "draining",
+                "this hub takes no further agents",
+            ));
+        }
+        let key = websocket_key(request.method(), request.headers())?;
+        let config = self.hub.config();
+        let presented = extract_token(
+            request.headers(),
+            request.uri().query(),
+            config.security.query_token,
+        )
+        .map_err(|error| {
+            Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                extract_code(error),
+                error.to_string(),
+            )
+        })?;
+        let identity = self
+            .hub
+            .authenticator()
+            .verify(&presented.token)
+            .await
+            .map_err(|error| {
+                let status = if error.is_our_trouble() {
+                    StatusCode::SERVICE_UNAVAILABLE
+                } else {
+                    StatusCode::UNAUTHORIZED
+                };
+                Refusal::new(status, error.code(), error.to_string())
+            })?;
+        if self.hub.authorizer().revocations().is_revoked(&identity) {
+            self.hub.metrics().hub.revoked("token");
+            return Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "revoked",
+                "the token was revoked",
+            ));
+        }
+        Ok((identity, key))
+    }
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+
+    fn unavailable(code: &'static str, message: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
+    fn bad_request(code: &'static str, message: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    fn into_answer(self, retry_after_s: u64) -> Answer {
+        let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
+        let mut answer = Response::new(Body::from(body));
+        *answer.status_mut() = self.status;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // One request, one answer: what is not an agent must not hold a place in the queue.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        answer
+    }
+}
+
+fn extract_code(error: ExtractError) -> &'static str {
+    match error {
+        ExtractError::Missing => "token_missing",
+        ExtractError::Ambiguous => "token_ambiguous",
+        ExtractError::Malformed(_) => "token_malformed",
+    }
+}
+
+/// Checks that this is a WebSocket upgrade to our subprotocol, and gives its key.
+fn websocket_key(method: &Method, headers: &HeaderMap) -> Result<String, Refusal> {
+    if method != Method::GET {
+        return Err(Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "use GET with an upgrade to `websocket`",
+        ));
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") || !has_token(headers, &UPGRADE, "websocket") {
+        return Err(Refusal::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            "ask for an upgrade to `websocket`",
+        ));
+    }
+    if headers
+        .get(SEC_WEBSOCKET_VERSION)
+        .map(HeaderValue::as_bytes)
+        != Some(b"13")
+    {
+        return Err(Refusal::bad_request(
+            "unsupported_version",
+            "`Sec-WebSocket-Version` must be 13",
+        ));
+    }
+    if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        return Err(Refusal::bad_request(
+            "unsupported_subprotocol",
+            "this hub speaks the subprotocol `nowconnect.v1`",
+        ));
+    }
+    headers
+        .get(SEC_WEBSOCKET_KEY)
+        .and_then(|key| key.to_str().ok())
+        // 16 bytes in base64.
+        .filter(|key| key.len() == 24)
+        .map(str::to_owned)
+        .ok_or_else(|| {
+            Refusal::bad_request("bad_upgrade", "`Sec-WebSocket-Key` is missing or malformed")
+        })
+}
+
+fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// The header, if there is exactly one: two would leave open who wrote which.
+fn forwarded_for(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all("x-forwarded-for").iter();
+    let one = values.next()?;
+    match values.next() {
+        None => one.to_str().ok(),
+        Some(_) => None,
+    }
+}
+
+fn switching_protocols(key: &str) -> Answer {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(
+        SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    answer
+}
