@@ -9,8 +9,8 @@ scripts/need.sh rust guests
 timed "building the plugins" scripts/build-guests.sh
 say "    ${DIM}the first build takes about ten minutes on two cores; later ones take seconds${PLAIN}"
 timed "building hub, agent and demo" cargo build --workspace --locked \
-    --bin nowconnect --bin nowconnect-agent --example demo
+    --bin nowconnect --bin nowconnect-agent --bin nowconnect-demo
 if [ "${ONCE:-0}" = 1 ]; then
-    exec "$TARGET_DIR/debug/examples/demo" --once
+    exec "$TARGET_DIR/debug/nowconnect-demo" --once
 fi
-exec "$TARGET_DIR/debug/examples/demo"
+exec "$TARGET_DIR/debug/nowconnect-demo"
