@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cedar_policy::{Authorizer, Entities, PolicyId, PolicySet, Request, Response};
+use cedar_policy::{Authorizer, PolicyId, Response};
 use sha2::{Digest as _, Sha256};
 
 use crate::check::{Checked, check};
@@ -12,9 +12,10 @@ use crate::decision::{Decision, PolicyRef, ReasonKind};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::facts::Facts;
 use crate::groups::Groups;
-use crate::index::{Index, Place};
+use crate::index::Index;
 use crate::question::Question;
 use crate::request::{Asked, Shared};
+use crate::scene::Scene;
 use crate::source::{SourceFile, Sources};
 
 /// A checked, indexed, immutable set of policies. Share it in an `Arc`.
@@ -116,36 +117,26 @@ impl PolicyBundle {
     fn decide_one(&self, facts: &Facts, question: &Question, shared: &mut Shared) -> Decision {
         let started = Instant::now();
         let mut decision = match Asked::new(question, facts, &self.groups, shared) {
-            Ok(asked) => self.answer(&asked),
+            Ok(asked) => self.answer(&Scene::from(&asked)),
             Err(problem) => self.unanswerable(problem),
         };
         decision.took = started.elapsed();
         decision
     }
 
-    pub(crate) fn answer(&self, asked: &Asked) -> Decision {
-        let principal = Place {
-            uid: &asked.principal.uid,
-            ancestors: &asked.principal.ancestors,
-        };
-        let resource = Place {
-            uid: &asked.resource.uid,
-            ancestors: &asked.resource.ancestors,
-        };
-        match self.index.select(&asked.action.uid, principal, resource) {
-            Some(set) => self.evaluate(&asked.request, &set, &asked.entities),
+    pub(crate) fn answer(&self, scene: &Scene<'_>) -> Decision {
+        match self
+            .index
+            .select(scene.action, scene.principal, scene.resource)
+        {
+            Some(set) => {
+                let response = self
+                    .authorizer
+                    .is_authorized(scene.request, &set, scene.entities);
+                self.decision(&response)
+            }
             None => self.unanswerable("the schema knows no such request".to_owned()),
         }
-    }
-
-    pub(crate) fn evaluate(
-        &self,
-        request: &Request,
-        set: &PolicySet,
-        entities: &Entities,
-    ) -> Decision {
-        let response = self.authorizer.is_authorized(request, set, entities);
-        self.decision(&response)
     }
 
     pub(crate) fn decision(&self, response: &Response) -> Decision {
@@ -233,5 +224,8 @@ fn digest_of(sources: &Sources) -> String {
             hash.update(part.as_bytes());
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

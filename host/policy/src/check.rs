@@ -9,11 +9,11 @@ use std::sync::Arc;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
 use miette::Diagnostic as _;
 
+use crate::PolicyRef;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::source::{SourceFile, Sources, guards};
 use crate::trust;
 use crate::vocabulary::SCHEMA;
-use crate::PolicyRef;
 
 /// Policies of one bundle. Ten times of what was measured; compiling them takes about a second.
 pub(crate) const POLICIES: usize = 10_000;
@@ -73,7 +73,13 @@ pub(crate) fn check(sources: &Sources) -> Result<Checked, Vec<Diagnostic>> {
         );
     }
     check.validate();
-    check.look_for_permits(sources);
+    if check
+        .diagnostics
+        .iter()
+        .all(|found| found.severity == Severity::Warning)
+    {
+        check.look_for_permits(sources);
+    }
     check.finish()
 }
 
@@ -92,9 +98,11 @@ impl<'a> Check<'a> {
                 self.policy(policy, Found { file, offset });
                 continue;
             };
-            let same = self.policies.iter().take(brought).any(|own| {
-                own.id().as_ref() as &str == id && text_of(own) == text_of(&policy)
-            });
+            let same = self
+                .policies
+                .iter()
+                .take(brought)
+                .any(|own| own.id().as_ref() as &str == id && text_of(own) == text_of(&policy));
             if !same {
                 let message = format!("takes the place of the shipped guard `{id}`");
                 let help = "give it another `@id` to have both; a forbid beside it is enough \
@@ -204,7 +212,13 @@ impl<'a> Check<'a> {
         for warning in result.validation_warnings() {
             let help = warning.help().map(|help| help.to_string());
             let message = message_of(&warning.to_string(), warning.policy_id());
-            self.at(warning.policy_id(), warning, Severity::Warning, message, help);
+            self.at(
+                warning.policy_id(),
+                warning,
+                Severity::Warning,
+                message,
+                help,
+            );
         }
     }
 
@@ -252,13 +266,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn say(
-        &mut self,
-        severity: Severity,
-        found: Found<'_>,
-        message: String,
-        help: Option<&str>,
-    ) {
+    fn say(&mut self, severity: Severity, found: Found<'_>, message: String, help: Option<&str>) {
         let (line, column) = line_and_column(&found.file.text, found.offset);
         self.diagnostics.push(Diagnostic {
             severity,
@@ -295,7 +303,10 @@ impl<'a> Check<'a> {
 
     fn place(&self, policy: &Policy) -> PolicyRef {
         let id: &str = policy.id().as_ref();
-        let found = self.found.get(id).expect("each policy was put in with its place");
+        let found = self
+            .found
+            .get(id)
+            .expect("each policy was put in with its place");
         PolicyRef {
             id: id.to_owned(),
             file: found.file.name.clone(),
@@ -331,7 +342,9 @@ fn in_order_of_text(set: &PolicySet, text: &str) -> Vec<(Policy, usize)> {
 
 fn number_of(policy: &Policy) -> usize {
     let id: &str = policy.id().as_ref();
-    id.trim_start_matches("policy").parse().unwrap_or(usize::MAX)
+    id.trim_start_matches("policy")
+        .parse()
+        .unwrap_or(usize::MAX)
 }
 
 fn text_of(policy: &Policy) -> String {
@@ -348,7 +361,10 @@ fn offset_of(diagnostic: &dyn miette::Diagnostic) -> usize {
 /// The engine's sentences start with the policy, which stands in front of ours as a place.
 fn message_of(sentence: &str, id: &PolicyId) -> String {
     let prefix = format!("for policy `{id}`, ");
-    sentence.strip_prefix(&prefix).unwrap_or(sentence).to_owned()
+    sentence
+        .strip_prefix(&prefix)
+        .unwrap_or(sentence)
+        .to_owned()
 }
 
 fn is_code(text: &str) -> bool {
@@ -368,6 +384,11 @@ pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     }
     let before = text.get(..offset).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
+    let column = before
+        .chars()
+        .rev()
+        .take_while(|letter| *letter != '\n')
+        .count()
+        + 1;
     (line, column)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The stable code of a denial that no policy gave a code of its own.
 pub const NOT_PERMITTED: &str = "not_permitted";
@@ -12,7 +12,7 @@ pub const NOT_PERMITTED: &str = "not_permitted";
 pub const POLICY_ERROR: &str = "policy_error";
 
 /// Why a decision came out as it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonKind {
     /// A permit applied and no forbid did.
@@ -39,7 +39,7 @@ impl ReasonKind {
 }
 
 /// A policy and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRef {
     /// Its `@id`.
     pub id: String,
@@ -48,15 +48,15 @@ pub struct PolicyRef {
     /// The line it starts on, from 1.
     pub line: usize,
     /// Its `@error`: the stable code of a denial.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Its `@advice`: what the one who is denied can do.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
 
 /// The answer to a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Whether it may be.
     pub allow: bool,
@@ -65,7 +65,7 @@ pub struct Decision {
     /// The policies that determined it, by id.
     pub policies: Vec<Arc<PolicyRef>>,
     /// What went wrong, for the log only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
     /// Generation of the bundle that decided.
     pub generation: u64,

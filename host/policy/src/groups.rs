@@ -13,6 +13,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use crate::diagnostic::with_causes;
 use crate::row::Row;
 use crate::vocabulary;
 
@@ -86,7 +87,7 @@ impl Groups {
         let entities = match Entities::from_entities(entities, None) {
             Ok(entities) => entities,
             Err(error) => {
-                problems.push(error.to_string());
+                problems.push(with_causes(&error));
                 Entities::empty()
             }
         };
@@ -112,7 +113,11 @@ impl Groups {
             return row;
         }
         let own = self.members.get(&row.uid);
-        let of_groups = || row.ancestors.iter().filter_map(|group| self.members.get(group));
+        let of_groups = || {
+            row.ancestors
+                .iter()
+                .filter_map(|group| self.members.get(group))
+        };
         if own.is_none() && of_groups().all(|group| group.ancestors.is_empty()) {
             return row;
         }
@@ -126,7 +131,9 @@ impl Groups {
             .chain(of_groups())
             .flat_map(|membership| membership.ancestors.iter().cloned())
             .collect();
-        let tags = own.map(|membership| membership.tags.as_slice()).unwrap_or_default();
+        let tags = own
+            .map(|membership| membership.tags.as_slice())
+            .unwrap_or_default();
         let to = Arc::new(row.joined(&ancestors, tags));
         let joined = Joined {
             from: Arc::clone(&row),
@@ -232,17 +239,20 @@ mod tests {
         for group in ["directory", "crown-jewels"] {
             assert!(joined.ancestors.contains(&uid(&vocabulary::GROUP, group)));
         }
-        assert!(joined.ancestors.contains(&uid(&vocabulary::TENANT, "default")));
+        assert!(
+            joined
+                .ancestors
+                .contains(&uid(&vocabulary::TENANT, "default"))
+        );
         assert!(joined.entity.tag("zone").is_some());
         assert!(Arc::ptr_eq(&joined, &groups.join(row)), "joined twice");
     }
 
     #[test]
     fn a_row_that_nobody_mentions_is_left_alone() {
-        let groups = Groups::parse(
-            r#"[{"uid": {"type": "NowConnect::Group", "id": "a"}, "parents": []}]"#,
-        )
-        .unwrap();
+        let groups =
+            Groups::parse(r#"[{"uid": {"type": "NowConnect::Group", "id": "a"}, "parents": []}]"#)
+                .unwrap();
         let row = Arc::new(Row::connector(&ConnectorFacts::tcp(Name::bare("ldap"))));
         assert!(Arc::ptr_eq(&row, &groups.join(Arc::clone(&row))));
     }
@@ -259,8 +269,14 @@ mod tests {
                      "parents": [{"type": "NowConnect::Tenant", "id": "acme"}]}]"#,
                 "cannot be in",
             ),
-            (r#"[{"uid": {"type": "NowConnect::Tenant", "id": "a"}}]"#, "do not belong"),
-            (r#"[{"uid": {"type": "NowConnect::Group", "id": "a"}, "tags": {"x": "y"}}]"#, "no tags"),
+            (
+                r#"[{"uid": {"type": "NowConnect::Tenant", "id": "a"}}]"#,
+                "do not belong",
+            ),
+            (
+                r#"[{"uid": {"type": "NowConnect::Group", "id": "a"}, "tags": {"x": "y"}}]"#,
+                "no tags",
+            ),
             (
                 r#"[{"uid": {"type": "NowConnect::Group", "id": "a"},
                      "parents": [{"type": "NowConnect::Group", "id": "b"}]},
@@ -270,7 +286,10 @@ mod tests {
             ),
         ] {
             let problems = Groups::parse(json).unwrap_err().join("; ");
-            assert!(problems.contains(part), "`{problems}` does not say `{part}`");
+            assert!(
+                problems.contains(part),
+                "`{problems}` does not say `{part}`"
+            );
         }
     }
 }

@@ -72,7 +72,11 @@ impl Index {
             let groups = vocabulary::action(env.action().id().unescaped())
                 .map(|action| action.groups.as_slice())
                 .unwrap_or_default();
-            let key = (env.action().clone(), env.principal().clone(), env.resource().clone());
+            let key = (
+                env.action().clone(),
+                env.principal().clone(),
+                env.resource().clone(),
+            );
             let environment = Environment::new(number, &key, groups, &policies);
             environments.insert(key, environment);
         }
@@ -183,16 +187,24 @@ impl Environment {
             (Fit::No, _) | (_, Fit::No) => {}
             (Fit::Any, Fit::Any) => self.base.push(position),
             (_, Fit::Exact(uid)) => {
-                shelf(&mut self.by_resource, uid, shelves).exact.push(position);
+                shelf(&mut self.by_resource, uid, shelves)
+                    .exact
+                    .push(position);
             }
             (_, Fit::Below(uid)) => {
-                shelf(&mut self.by_resource, uid, shelves).below.push(position);
+                shelf(&mut self.by_resource, uid, shelves)
+                    .below
+                    .push(position);
             }
             (Fit::Exact(uid), Fit::Any) => {
-                shelf(&mut self.by_principal, uid, shelves).exact.push(position);
+                shelf(&mut self.by_principal, uid, shelves)
+                    .exact
+                    .push(position);
             }
             (Fit::Below(uid), Fit::Any) => {
-                shelf(&mut self.by_principal, uid, shelves).below.push(position);
+                shelf(&mut self.by_principal, uid, shelves)
+                    .below
+                    .push(position);
             }
         }
     }
@@ -274,3 +286,6 @@ fn action_fits(constraint: &ActionConstraint, action: &EntityUid, groups: &[Enti
         ActionConstraint::In(uids) => uids.iter().any(|uid| uid == action || groups.contains(uid)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ mod name;
 mod question;
 mod request;
 mod row;
+mod scene;
 mod source;
 mod time;
 mod trust;
@@ -31,7 +32,7 @@ pub use bundle::PolicyBundle;
 pub use cases::{CaseReport, CaseResult, run_cases};
 pub use decision::{Decision, NOT_PERMITTED, POLICY_ERROR, PolicyRef, ReasonKind};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, SourceError};
-pub use explain::Explanation;
+pub use explain::{ConditionShown, Explanation, PolicyShown, RequestShown, ScopeShown};
 pub use facts::{
     AgentFacts, ConnectorFacts, EndpointFacts, Facts, ListenerFacts, OperatorFacts, ViewerFacts,
 };

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
 
+use crate::diagnostic::with_causes;
 use crate::facts::{Facts, Tables};
 use crate::groups::Groups;
 use crate::question::{
-    Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest,
-    MeshForward, MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
+    Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest, MeshForward,
+    MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
 };
 use crate::row::{Row, agent_uid, attribute, connector_uid, long, string, strings};
 use crate::time::datetime;
@@ -88,7 +89,7 @@ impl Form<'_> {
         self.entities.push(principal.entity.clone());
         // The same entity may come twice, which the engine takes where both are equal.
         self.entities.push(resource.entity.clone());
-        let context = Context::from_pairs(self.context).map_err(|error| error.to_string())?;
+        let context = Context::from_pairs(self.context).map_err(|error| with_causes(&error))?;
         // Requests have the schema's shape by construction. Checking each one again would cost
         // a third of a decision, so that is done where tests run.
         let schema = cfg!(debug_assertions).then_some(&*SCHEMA);
@@ -99,9 +100,9 @@ impl Form<'_> {
             context,
             schema,
         )
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| with_causes(&error))?;
         let entities =
-            Entities::from_entities(self.entities, None).map_err(|error| error.to_string())?;
+            Entities::from_entities(self.entities, None).map_err(|error| with_causes(&error))?;
         Ok(Asked {
             action,
             principal,
@@ -133,11 +134,17 @@ impl Form<'_> {
         Ok(("hello", agent, node))
     }
 
-    fn announce(&mut self, announce: &Announce, shared: &mut Shared) -> Result<Scope, Unanswerable> {
+    fn announce(
+        &mut self,
+        announce: &Announce,
+        shared: &mut Shared,
+    ) -> Result<Scope, Unanswerable> {
         let agent = self.proven_agent(&announce.agent, shared);
         let connector = match self.tables.connectors.get(&announce.connector) {
             Some(row) => Arc::clone(row),
-            None => Arc::new(Row::connector(&ConnectorFacts::tcp(announce.connector.clone()))),
+            None => Arc::new(Row::connector(&ConnectorFacts::tcp(
+                announce.connector.clone(),
+            ))),
         };
         let connector = self.groups.join(connector);
         self.net(&announce.net)?;
@@ -218,7 +225,10 @@ impl Form<'_> {
         let replica = self.node(&forward.epoch_replica);
         let epoch = record(vec![
             attribute("counter", long(forward.epoch_counter)),
-            attribute("replica", RestrictedExpression::new_entity_uid(replica.uid.clone())),
+            attribute(
+                "replica",
+                RestrictedExpression::new_entity_uid(replica.uid.clone()),
+            ),
         ])?;
         self.fact("epoch", epoch);
         self.entities.push(replica.entity.clone());
@@ -240,10 +250,18 @@ impl Form<'_> {
     fn target(&self, target: &AdminTarget) -> Result<Arc<Row>, Unanswerable> {
         let (table, name, what) = match target {
             AdminTarget::Node(replica) => return Ok(self.node(replica)),
-            AdminTarget::PolicyBundle { bundle, revision, signed } => {
+            AdminTarget::PolicyBundle {
+                bundle,
+                revision,
+                signed,
+            } => {
                 return Ok(Arc::new(Row::policy_bundle(bundle, *revision, *signed)));
             }
-            AdminTarget::Plugin { plugin, digest, signed } => {
+            AdminTarget::Plugin {
+                plugin,
+                digest,
+                signed,
+            } => {
                 return Ok(Arc::new(Row::plugin(plugin, digest, *signed)));
             }
             AdminTarget::Endpoint(name) => (&self.tables.endpoints, name, "endpoint"),
@@ -274,7 +292,11 @@ impl Form<'_> {
     }
 
     fn agent(&mut self, name: &Name) -> Result<(), Unanswerable> {
-        let row = self.tables.agents.get(name).ok_or_else(|| missing("agent", name))?;
+        let row = self
+            .tables
+            .agents
+            .get(name)
+            .ok_or_else(|| missing("agent", name))?;
         let row = self.groups.join(Arc::clone(row));
         self.entity_fact("agent", row.uid.clone());
         self.entities.push(row.entity.clone());
@@ -312,7 +334,10 @@ impl Form<'_> {
         let mut fields = vec![
             attribute("srcIp", RestrictedExpression::new_ip(source)),
             attribute("srcPort", long(net.source_port.into())),
-            attribute("listener", RestrictedExpression::new_entity_uid(row.uid.clone())),
+            attribute(
+                "listener",
+                RestrictedExpression::new_entity_uid(row.uid.clone()),
+            ),
         ];
         if let Some(tls) = &net.tls {
             fields.push(attribute("tls", tls_record(tls)?));
@@ -350,7 +375,7 @@ fn missing(what: &str, name: &Name) -> Unanswerable {
 fn record(
     fields: Vec<(String, RestrictedExpression)>,
 ) -> Result<RestrictedExpression, Unanswerable> {
-    RestrictedExpression::new_record(fields).map_err(|error| error.to_string())
+    RestrictedExpression::new_record(fields).map_err(|error| with_causes(&error))
 }
 
 fn tls_record(tls: &Tls) -> Result<RestrictedExpression, Unanswerable> {

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) struct Row {
     pub(crate) uid: EntityUid,
     pub(crate) entity: Entity,
-    /// Without those that only a bundle knows.
+    /// Each once, without those that only a bundle knows.
     pub(crate) ancestors: Vec<EntityUid>,
     attributes: Vec<(String, RestrictedExpression)>,
     tags: Vec<(String, String)>,
@@ -40,14 +40,18 @@ impl Row {
     pub(crate) fn new(
         uid: EntityUid,
         attributes: Vec<(String, RestrictedExpression)>,
-        ancestors: Vec<EntityUid>,
+        mut ancestors: Vec<EntityUid>,
         tags: Vec<(String, String)>,
     ) -> Self {
+        // A token may name a group twice.
+        ancestors.sort_unstable();
+        ancestors.dedup();
         let entity = Entity::new_with_tags(
             uid.clone(),
             attributes.iter().cloned(),
             ancestors.iter().cloned(),
-            tags.iter().map(|(name, value)| (name.clone(), string(value))),
+            tags.iter()
+                .map(|(name, value)| (name.clone(), string(value))),
         )
         .expect("attributes are literals, and the texts of addresses and times are made here");
         Self {
@@ -63,8 +67,6 @@ impl Row {
     pub(crate) fn joined(&self, ancestors: &[EntityUid], tags: &[(String, String)]) -> Self {
         let mut all = self.ancestors.clone();
         all.extend(ancestors.iter().cloned());
-        all.sort_unstable();
-        all.dedup();
         let mut labels = self.tags.clone();
         for (name, value) in tags {
             if labels.iter().all(|(known, _)| known != name) {
@@ -138,7 +140,10 @@ impl Row {
     pub(crate) fn listener(facts: &ListenerFacts) -> Self {
         let attributes = vec![
             attribute("tenant", tenant(&facts.listener)),
-            attribute("port", RestrictedExpression::new_long(i64::from(facts.port))),
+            attribute(
+                "port",
+                RestrictedExpression::new_long(i64::from(facts.port)),
+            ),
             attribute("protocol", string(&facts.protocol)),
         ];
         Self::new(
@@ -188,7 +193,10 @@ impl Row {
     pub(crate) fn operator(facts: &OperatorFacts) -> Self {
         let attributes = vec![
             attribute("amr", strings(&facts.amr)),
-            attribute("breakGlass", RestrictedExpression::new_bool(facts.break_glass)),
+            attribute(
+                "breakGlass",
+                RestrictedExpression::new_bool(facts.break_glass),
+            ),
         ];
         let mut ancestors: Vec<EntityUid> = facts
             .roles
@@ -276,10 +284,7 @@ fn unique(tags: &[(String, String)]) -> Vec<(String, String)> {
     labels
 }
 
-pub(crate) fn attribute(
-    name: &str,
-    value: RestrictedExpression,
-) -> (String, RestrictedExpression) {
+pub(crate) fn attribute(name: &str, value: RestrictedExpression) -> (String, RestrictedExpression) {
     (name.to_owned(), value)
 }
 

@@ -68,8 +68,10 @@ impl Reading {
                 }
             }
             Expr::BinaryOp { op, left, right } => {
-                if matches!(op, BinaryOp::Contains | BinaryOp::ContainsAll | BinaryOp::ContainsAny)
-                    && is_signals(left)
+                if matches!(
+                    op,
+                    BinaryOp::Contains | BinaryOp::ContainsAll | BinaryOp::ContainsAny
+                ) && is_signals(left)
                 {
                     self.collect(right);
                 }
@@ -77,13 +79,21 @@ impl Reading {
                 self.walk(right);
             }
             Expr::UnaryOp { expr: inner, .. } | Expr::Like { expr: inner, .. } => self.walk(inner),
-            Expr::Is { expr: inner, in_expr, .. } => {
+            Expr::Is {
+                expr: inner,
+                in_expr,
+                ..
+            } => {
                 self.walk(inner);
                 if let Some(in_expr) = in_expr {
                     self.walk(in_expr);
                 }
             }
-            Expr::IfThenElse { cond, then_expr, else_expr } => {
+            Expr::IfThenElse {
+                cond,
+                then_expr,
+                else_expr,
+            } => {
                 self.walk(cond);
                 self.walk(then_expr);
                 self.walk(else_expr);

@@ -9,9 +9,6 @@ use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, Schema};
 /// The text of the schema that this hub was built with.
 pub(crate) const SCHEMA_TEXT: &str = include_str!("../../../policies/schema.cedarschema");
 
-/// The name under which messages speak of [`SCHEMA_TEXT`].
-pub(crate) const SCHEMA_NAME: &str = "schema.cedarschema";
-
 /// The namespace of everything in the schema.
 pub(crate) const NAMESPACE: &str = "NowConnect";
 
@@ -105,10 +102,20 @@ mod tests {
     fn every_type_named_here_is_in_the_schema() {
         let known: Vec<_> = SCHEMA.entity_types().collect();
         for name in [
-            &AGENT, &CONNECTOR, &ENDPOINT, &GROUP, &LISTENER, &NODE, &OPERATOR, &PLUGIN,
-            &POLICY_BUNDLE, &ROLE, &TENANT, &VIEWER,
+            &AGENT,
+            &CONNECTOR,
+            &ENDPOINT,
+            &GROUP,
+            &LISTENER,
+            &NODE,
+            &OPERATOR,
+            &PLUGIN,
+            &POLICY_BUNDLE,
+            &ROLE,
+            &TENANT,
+            &VIEWER,
         ] {
-            assert!(known.contains(&&***name), "{} is not in the schema", **name);
+            assert!(known.contains(&&**name), "{} is not in the schema", **name);
         }
     }
 

@@ -1,0 +1,9 @@
+//! The policy crate as the hub uses it: texts in, decisions out.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod checks;
+mod decisions;
+mod explanations;
+mod fixture;
+mod shipped;
