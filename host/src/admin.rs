@@ -5,7 +5,40 @@
 //! rebinding. The API knows the hub only through [`HubView`]; decisions come from the
 //! [`DecisionRing`](crate::telemetry::decisions::DecisionRing), the log level from the log
 //! pipeline. Errors are `application/problem+json` with a stable `code`.
+//!
+//! | method and path | what |
+//! |---|---|
+//! | `GET /v1/status` | [`HubStatus`](view::HubStatus) |
+//! | `GET /v1/agents`, `/v1/agents/{agent}` | agents with a session |
+//! | `POST /v1/agents/{agent}/kick` | ends an agent's session |
+//! | `GET /v1/flows?agent=&connector=&client=&limit=` | running flows |
+//! | `POST /v1/flows/{flow}/close` | ends a flow |
+//! | `GET /v1/decisions?client=&action=&allow=&agent=&connector=&limit=` | kept decisions |
+//! | `GET /v1/decisions/{id}` | one decision |
+//! | `POST /v1/explain` | asks again, explaining |
+//! | `GET /v1/generation` | policies and plugins in force |
+//! | `POST /v1/reload` | reads everything again |
+//! | `GET`, `PUT /v1/log-level` | the log level |
+//! | `POST /v1/drain` | drains the hub |
+//!
+//! An agent outside the default tenant is `tenant%2Fagent` in a path.
 
+pub mod client;
+pub mod problem;
 pub mod view;
 
+mod guard;
+mod routes;
+mod server;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use client::{AdminClient, ClientError};
+pub use routes::{
+    ANSWER_TIMEOUT, AdminState, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel,
+    MAX_BODY_BYTES, MAX_DECISIONS_PER_PAGE,
+};
+pub use server::{AdminBindError, AdminServer, AdminTcp, HEAD_TIMEOUT, MAX_CONNECTIONS};
+pub use socket::{SocketError, default_socket_path};
 pub use view::HubView;

@@ -9,6 +9,7 @@ pub mod events;
 pub mod logs;
 pub mod mask;
 pub mod metrics;
+pub mod plugins;
 pub mod redact;
 pub mod traces;
 

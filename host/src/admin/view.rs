@@ -82,6 +82,19 @@ pub enum AdminCaller {
     },
 }
 
+impl std::fmt::Display for AdminCaller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local { uid: Some(uid) } => write!(f, "uid {uid} by the socket"),
+            Self::Local { uid: None } => f.write_str("by the socket"),
+            Self::Token { from } => write!(f, "{from} by token"),
+            Self::Certificate { from, fingerprint } => {
+                write!(f, "{from} by certificate {fingerprint}")
+            }
+        }
+    }
+}
+
 /// What a caller wants to do; the names are those of the policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminAction {

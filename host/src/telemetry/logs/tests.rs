@@ -5,12 +5,13 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
+use nowconnect_plugins::{LogEntry, Masked};
 use parking_lot::Mutex;
 use tracing::{Dispatch, error, info, info_span, warn};
 
 use super::super::decisions::{DecisionAction, DecisionIds, PluginAnswer, Why};
 use super::super::events;
-use super::super::mask::{Cover, Mask, MaskEntry, MaskFailure};
+use super::super::mask::MaskFailure;
 use super::super::metrics::Metrics;
 use super::super::{Settings, Telemetry, build};
 use super::*;
@@ -156,6 +157,7 @@ fn masks_cover_messages_and_fields() {
             user = "alice",
             mail = "alice@example.org",
             pin_code = 4711,
+            port = 4711,
             "hello alice"
         );
         info!(user = "alice", "second");
@@ -165,9 +167,11 @@ fn masks_cover_messages_and_fields() {
     assert_eq!(lines[0]["message"], "***");
     assert_eq!(lines[0]["mail"], "***.org");
     assert_eq!(lines[0]["pin_code"], "***");
-    let hash = lines[0]["user"].as_str().unwrap();
-    assert!(hash.starts_with('#') && !hash.contains("alice"));
-    assert_eq!(lines[1]["user"], hash, "equal values show equal");
+    assert_eq!(lines[0]["user"], "#");
+    assert_eq!(
+        lines[0]["port"], 4711,
+        "what was not covered keeps its form"
+    );
     assert_eq!(lines[1]["message"], "***");
     assert_eq!(lines[2]["message"], "nobody");
     assert!(!log.text().contains("alice"));
@@ -190,8 +194,8 @@ fn a_masker_that_fails_costs_the_values_and_never_shows_them() {
         How::Error,
         How::Panic,
         How::Hang,
-        How::WrongEntry,
-        How::WrongField,
+        How::AddsField,
+        How::RenamesField,
     ] {
         let log = Log::start(LogSettings::default());
         log.telemetry.logs.set_masker(Some(Arc::new(Broken(how))));
@@ -556,34 +560,25 @@ impl Log {
     }
 }
 
-/// Hashes users, erases pins and messages about alice, keeps the ends of mail addresses.
+/// Covers users and pins, messages about users, and keeps the ends of mail addresses.
 struct Users;
 
 impl LogMasker for Users {
-    fn mask<'a>(&'a self, batch: &'a [MaskEntry]) -> BoxFuture<'a, Result<Vec<Mask>, MaskFailure>> {
-        let mut masks = Vec::new();
-        for (entry, record) in (0_u32..).zip(batch) {
-            let mut put = |field: Option<&str>, cover| {
-                let field = field.map(str::to_owned);
-                masks.push(Mask {
-                    entry,
-                    field,
-                    cover,
-                });
-            };
-            for (name, _) in &record.fields {
+    fn mask<'a>(&'a self, batch: &'a mut [LogEntry]) -> BoxFuture<'a, Result<Masked, MaskFailure>> {
+        for record in batch {
+            for (name, value) in &mut record.fields {
                 match name.as_str() {
                     "user" => {
-                        put(Some("user"), Cover::Hash);
-                        put(None, Cover::Erase);
+                        *value = String::from("#");
+                        record.message = String::from("***");
                     }
-                    "mail" => put(Some("mail"), Cover::KeepLast(4)),
-                    "pin_code" => put(Some("pin_code"), Cover::Erase),
+                    "mail" => *value = format!("***{}", &value[value.len() - 4..]),
+                    "pin_code" => *value = String::from("***"),
                     _ => {}
                 }
             }
         }
-        Box::pin(std::future::ready(Ok(masks)))
+        Box::pin(std::future::ready(Ok(Masked::default())))
     }
 }
 
@@ -592,30 +587,36 @@ enum How {
     Error,
     Panic,
     Hang,
-    WrongEntry,
-    WrongField,
+    AddsField,
+    RenamesField,
 }
 
 struct Broken(How);
 
 impl LogMasker for Broken {
-    fn mask<'a>(&'a self, _: &'a [MaskEntry]) -> BoxFuture<'a, Result<Vec<Mask>, MaskFailure>> {
+    fn mask<'a>(&'a self, batch: &'a mut [LogEntry]) -> BoxFuture<'a, Result<Masked, MaskFailure>> {
         let how = self.0;
-        let wrong = |entry, field: &str| Mask {
-            entry,
-            field: Some(field.to_owned()),
-            cover: Cover::Erase,
-        };
         Box::pin(async move {
             match how {
-                How::Error => Err(MaskFailure {
-                    reason: String::from("trap"),
-                }),
+                How::Error => {
+                    return Err(MaskFailure {
+                        reason: String::from("trap"),
+                    });
+                }
                 How::Panic => panic!("a masker fails on purpose"),
                 How::Hang => std::future::pending().await,
-                How::WrongEntry => Ok(vec![wrong(4_000_000, "user")]),
-                How::WrongField => Ok(vec![wrong(0, "no_such_field")]),
+                How::AddsField => {
+                    let forged = (String::from("forged"), String::from("1"));
+                    batch[0].fields.push(forged);
+                }
+                How::RenamesField => {
+                    for (name, _) in &mut batch[0].fields {
+                        *name = String::from("forged");
+                    }
+                    batch[0].fields.push((String::new(), String::new()));
+                }
             }
+            Ok(Masked::default())
         })
     }
 }

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use nowconnect_plugins::{LogEntry, Masked};
 use tracing::Level;
 
 use super::super::events;
-use super::super::mask::{
-    HashKey, LogMasker, MAX_MASK_BATCH, MAX_MASKS, Mask, MaskEntry, MaskFailure,
-};
+use super::super::mask::{LogMasker, MAX_MASK_BATCH, MaskFailure};
 use super::super::metrics::LogDrop;
+use super::super::redact::ERASED;
 use super::format::push_line;
 use super::record::{Record, Value};
 use super::{MASK_TIMEOUT, MASKER_WAIT, Shared};
@@ -121,7 +121,6 @@ impl Shared {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     runtime: Option<tokio::runtime::Runtime>,
-    key: Option<HashKey>,
     last_failure: Option<Instant>,
     lines: String,
 }
@@ -131,7 +130,6 @@ impl Writer {
         Self {
             shared,
             runtime: None,
-            key: HashKey::random(),
             last_failure: None,
             lines: String::new(),
         }
@@ -197,13 +195,19 @@ impl Writer {
             }
             return Ok(());
         };
-        let entries: Vec<MaskEntry> = maskable.iter().map(|at| entry_of(&batch[*at])).collect();
-        let masks = self.ask(masker.as_ref(), &entries)?;
-        if masks.len() > MAX_MASKS {
-            return Err(failure("too many masks in one answer"));
+        let mut entries: Vec<LogEntry> = maskable.iter().map(|at| entry_of(&batch[*at])).collect();
+        let masked = self.ask(masker.as_ref(), &mut entries)?;
+        if masked.erased_by_failure {
+            self.shared.metrics.masking_failed(entries.len() as u64);
+            self.report_failure(&failure(
+                "a mask plugin failed; its part of a batch is erased",
+            ));
         }
-        for mask in &masks {
-            self.apply(mask, batch, maskable)?;
+        if entries.len() != maskable.len() {
+            return Err(failure("the masker changed the number of records"));
+        }
+        for (at, entry) in maskable.iter().zip(entries) {
+            cover(&mut batch[*at], entry)?;
         }
         Ok(())
     }
@@ -211,8 +215,8 @@ impl Writer {
     fn ask(
         &mut self,
         masker: &dyn LogMasker,
-        entries: &[MaskEntry],
-    ) -> Result<Vec<Mask>, MaskFailure> {
+        entries: &mut [LogEntry],
+    ) -> Result<Masked, MaskFailure> {
         if self.runtime.is_none() {
             let built = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
@@ -230,36 +234,6 @@ impl Writer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(failure("no answer in time")),
             Err(_) => Err(failure("the masker panicked")),
-        }
-    }
-
-    fn apply(
-        &self,
-        mask: &Mask,
-        batch: &mut [Record],
-        maskable: &[usize],
-    ) -> Result<(), MaskFailure> {
-        let record = usize::try_from(mask.entry)
-            .ok()
-            .and_then(|entry| maskable.get(entry))
-            .map(|at| &mut batch[*at])
-            .ok_or_else(|| failure("a mask names a record that is not in the batch"))?;
-        let key = self.key.as_ref();
-        let Some(name) = &mask.field else {
-            record.message = mask.cover.apply(key, &record.message);
-            return Ok(());
-        };
-        let mut found = false;
-        for (field, value) in &mut record.fields {
-            if *field == name {
-                *value = Value::Text(mask.cover.apply(key, &value.to_text()));
-                found = true;
-            }
-        }
-        if found {
-            Ok(())
-        } else {
-            Err(failure("a mask names a field that the record has not"))
         }
     }
 
@@ -301,16 +275,46 @@ impl Writer {
 /// Memory that the line buffer keeps between batches.
 const MAX_KEPT_LINE_BYTES: usize = 256 * 1024;
 
-fn entry_of(record: &Record) -> MaskEntry {
-    let mut fields: Vec<(String, String)> = Vec::with_capacity(record.fields.len());
-    for (name, value) in &record.fields {
-        fields.push(((*name).to_owned(), value.to_text()));
-    }
-    MaskEntry {
-        level: record.level,
+fn entry_of(record: &Record) -> LogEntry {
+    let fields = record
+        .fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.to_text()))
+        .collect();
+    LogEntry {
+        level: plugin_level(record.level),
         target: record.target.to_owned(),
         message: record.message.clone(),
         fields,
+    }
+}
+
+/// Takes over what a masker covered. A field that it left out is erased.
+fn cover(record: &mut Record, entry: LogEntry) -> Result<(), MaskFailure> {
+    record.message = entry.message;
+    let mut answers = entry.fields.into_iter().peekable();
+    for (name, value) in &mut record.fields {
+        match answers.next_if(|(answered, _)| answered == name) {
+            Some((_, answer)) if answer == value.to_text() => {}
+            Some((_, answer)) => *value = Value::Text(answer),
+            None => *value = Value::Text(String::from(ERASED)),
+        }
+    }
+    match answers.next() {
+        None => Ok(()),
+        Some(_) => Err(failure(
+            "the masker answered a field that the record has not",
+        )),
+    }
+}
+
+const fn plugin_level(level: Level) -> nowconnect_plugins::Level {
+    match level {
+        Level::ERROR => nowconnect_plugins::Level::Error,
+        Level::WARN => nowconnect_plugins::Level::Warn,
+        Level::INFO => nowconnect_plugins::Level::Info,
+        Level::DEBUG => nowconnect_plugins::Level::Debug,
+        Level::TRACE => nowconnect_plugins::Level::Trace,
     }
 }
 

@@ -8,7 +8,7 @@ use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 };
 
-use super::label::{CappedChildren, LabelCap, MAX_CODES, MAX_PLUGINS, MAX_POLICIES};
+use super::label::{CappedChildren, LabelCap, MAX_CODES, MAX_PLUGINS, MAX_POLICIES, OTHER};
 use super::registrar::Registrar;
 use super::traffic::saturating_i64;
 use crate::telemetry::decisions::{DecisionAction, Why};
@@ -17,6 +17,24 @@ use crate::telemetry::decisions::{DecisionAction, Why};
 const CALL_BUCKETS: &[f64] = &[
     0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0,
 ];
+
+/// Buckets for values of any unit that plugins observe.
+const OWN_BUCKETS: &[f64] = &[
+    0.001,
+    0.01,
+    0.1,
+    1.0,
+    10.0,
+    100.0,
+    1_000.0,
+    10_000.0,
+    100_000.0,
+    1_000_000.0,
+];
+
+/// Series that all plugins together keep themselves. A histogram has 13 lines in a scrape, so
+/// at most some 3,000 lines.
+const MAX_OWN_SERIES: usize = 256;
 
 /// A part that can be reloaded at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,6 +266,10 @@ pub struct PluginMetrics {
     memory_peak: IntGaugeVec,
     active: IntGaugeVec,
     quarantined: IntGaugeVec,
+    dropped: IntCounterVec,
+    own_counts: IntCounterVec,
+    own_values: HistogramVec,
+    own_series: LabelCap,
     codes: LabelCap,
     active_now: Mutex<Vec<(String, String)>>,
     plugins: CappedChildren<OnePlugin>,
@@ -294,6 +316,23 @@ impl PluginMetrics {
                 &["plugin"],
                 "1 while a plugin is not called because it failed too often.",
             ),
+            dropped: families.counters(
+                "nowconnect_plugin_dropped_total",
+                &["plugin", "what"],
+                "What a plugin sent over its bounds: log_lines, metric_samples or signals.",
+            ),
+            own_counts: families.counters(
+                "nowconnect_plugin_own_total",
+                &["plugin", "name", "labels"],
+                "Counters that plugins keep themselves; labels is their list as name=value.",
+            ),
+            own_values: families.histograms(
+                "nowconnect_plugin_own_value",
+                &["plugin", "name", "labels"],
+                OWN_BUCKETS,
+                "Values that plugins observe themselves; labels is their list as name=value.",
+            ),
+            own_series: LabelCap::new(MAX_OWN_SERIES),
             codes: LabelCap::new(MAX_CODES),
             active_now: Mutex::default(),
             plugins: CappedChildren::new(MAX_PLUGINS),
@@ -336,6 +375,42 @@ impl PluginMetrics {
         self.plugin(plugin).quarantined.set(i64::from(quarantined));
     }
 
+    /// Counts what was dropped over a bound.
+    pub fn dropped(&self, plugin: &str, what: &str, number: u64) {
+        let plugin = self.plugin(plugin);
+        self.dropped
+            .with_label_values(&[plugin.label.as_ref(), self.codes.admit(what)])
+            .inc_by(number);
+    }
+
+    /// Adds to a counter that a plugin keeps itself.
+    pub fn own_count(&self, plugin: &str, name: &str, delta: u64, labels: &[(String, String)]) {
+        let (plugin, labels) = (self.plugin(plugin), joined(labels));
+        let (name, labels) = self.own_labels(&plugin.label, name, &labels);
+        self.own_counts
+            .with_label_values(&[plugin.label.as_ref(), name, labels])
+            .inc_by(delta);
+    }
+
+    /// Observes a value that a plugin measured itself.
+    pub fn own_value(&self, plugin: &str, name: &str, value: f64, labels: &[(String, String)]) {
+        let (plugin, labels) = (self.plugin(plugin), joined(labels));
+        let (name, labels) = self.own_labels(&plugin.label, name, &labels);
+        self.own_values
+            .with_label_values(&[plugin.label.as_ref(), name, labels])
+            .observe(value);
+    }
+
+    /// Name and labels, or `other` for both once all plugins together have too many.
+    fn own_labels<'l>(&self, plugin: &str, name: &'l str, labels: &'l str) -> (&'l str, &'l str) {
+        let series = format!("{plugin} {name} {labels}");
+        if self.own_series.admit(&series) == OTHER {
+            (OTHER, OTHER)
+        } else {
+            (name, labels)
+        }
+    }
+
     /// Replaces the list of (plugin, digest) in force.
     pub fn set_active(&self, active: &[(&str, &str)]) {
         let mut now = self.active_now.lock();
@@ -367,4 +442,17 @@ struct OnePlugin {
     pool_wait: Histogram,
     memory_peak: IntGauge,
     quarantined: IntGauge,
+}
+
+fn joined(labels: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (name, value) in labels {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value);
+    }
+    text
 }

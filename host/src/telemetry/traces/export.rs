@@ -3,6 +3,7 @@
 //! The SDK calls exporters from a plain thread, and the client needs a tokio runtime, so each
 //! export is a task on the trace pipeline's own. On the way every text passes the floor.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -109,17 +110,13 @@ fn clean_attribute(attribute: &mut KeyValue) {
         attribute.value = Value::from(ERASED);
         return;
     }
-    match &mut attribute.value {
-        Value::String(text) => {
-            if let std::borrow::Cow::Owned(clean) = redact::floor(text.as_str()) {
-                attribute.value = Value::from(clean);
-            }
+    if let Value::String(text) = &attribute.value {
+        if let Cow::Owned(clean) = redact::floor(text.as_str()) {
+            attribute.value = Value::from(clean);
         }
-        Value::Array(Array::String(texts)) => {
-            for text in texts {
-                *text = redact::floor(text.as_str()).into_owned().into();
-            }
+    } else if let Value::Array(Array::String(texts)) = &mut attribute.value {
+        for text in texts {
+            *text = redact::floor(text.as_str()).into_owned().into();
         }
-        _ => {}
     }
 }

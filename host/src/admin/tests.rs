@@ -1,0 +1,513 @@
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::view::*;
+use super::*;
+use crate::config::Secret;
+use crate::health::{Readiness, Reason, ReasonCode};
+use crate::telemetry::decisions::{DecisionAction, DecisionIds, DecisionRecord, DecisionRing, Why};
+
+#[tokio::test]
+async fn what_the_hub_shows_arrives_at_the_client() {
+    let hub = Hub::start().await;
+    let status = hub.client.status().await.unwrap();
+    assert_eq!(status.hub, "hub-1");
+    assert_eq!(status.readiness.as_str(), "degraded");
+    let agents = hub.client.agents().await.unwrap();
+    assert_eq!(agents.agents[0].agent, "acme/dc1");
+    let query = FlowQuery {
+        client: Some(String::from("192.0.2.7")),
+        limit: Some(1),
+        ..FlowQuery::default()
+    };
+    let page = hub.client.flows(&query).await.unwrap();
+    assert_eq!((page.flows.len(), page.selected), (1, 2));
+    assert_eq!(hub.client.generation().await.unwrap().number, 7);
+}
+
+#[tokio::test]
+async fn what_the_client_orders_arrives_at_the_hub() {
+    let hub = Hub::start().await;
+    hub.client.kick_agent("acme/dc1").await.unwrap();
+    hub.client.close_flow("hub-1.5.9").await.unwrap();
+    let drain = DrainRequest {
+        deadline_ms: Some(5),
+    };
+    hub.client.drain(&drain).await.unwrap();
+    let report = hub.client.reload().await.unwrap();
+    assert_eq!(report.errors, ["policies/base.cedar:3:1: unexpected token"]);
+    assert_eq!(
+        *hub.view.orders.lock(),
+        [
+            "kick acme/dc1",
+            "close hub-1.5.9",
+            "drain Some(5)",
+            "reload"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn decisions_are_found_by_client_and_id() {
+    let hub = Hub::start().await;
+    let query = DecisionQuery {
+        client: Some(String::from("192.0.2.7")),
+        ..DecisionQuery::default()
+    };
+    let page = hub.client.decisions(&query).await.unwrap();
+    assert_eq!(page.decisions.len(), 2);
+    let newest = page.decisions[0].decision_id.to_string();
+    assert_eq!(newest, "b-3");
+    let one = hub.client.decision(&newest).await.unwrap();
+    assert_eq!(one.client, page.decisions[0].client);
+    let query = DecisionQuery {
+        allow: Some(true),
+        action: Some(DecisionAction::Open),
+        ..DecisionQuery::default()
+    };
+    assert_eq!(
+        hub.client.decisions(&query).await.unwrap().decisions.len(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn refusals_have_codes() {
+    let hub = Hub::start().await;
+    let client = &hub.client;
+    assert_eq!(code(client.close_flow("../../x?y").await), "not_found");
+    assert_eq!(code(client.kick_agent("nobody").await), "not_found");
+    assert_eq!(code(client.decision("b-99").await), "not_found");
+    assert_eq!(code(client.decision("x").await), "invalid_request");
+    let query = DecisionQuery {
+        client: Some(String::from("example.org")),
+        ..DecisionQuery::default()
+    };
+    assert_eq!(code(client.decisions(&query).await), "invalid_request");
+    let both = ExplainRequest {
+        decision: Some(String::from("b-1")),
+        client: Some(String::from("192.0.2.7")),
+        question: None,
+    };
+    assert_eq!(code(client.explain(&both).await), "invalid_request");
+    let one = ExplainRequest {
+        client: None,
+        ..both
+    };
+    assert_eq!(client.explain(&one).await.unwrap(), json!({"why": "b-1"}));
+    assert_eq!(code(client.set_log_level("debug").await), "unavailable");
+}
+
+#[tokio::test]
+async fn a_hub_that_panics_still_answers() {
+    let hub = Hub::start().await;
+    assert_eq!(code(hub.client.kick_agent("panic").await), "unavailable");
+    assert_eq!(hub.client.status().await.unwrap().hub, "hub-1");
+}
+
+#[tokio::test]
+async fn the_hub_may_deny() {
+    let hub = Hub::start().await;
+    *hub.view.deny.lock() = true;
+    assert_eq!(code(hub.client.status().await), "denied");
+    assert_eq!(code(hub.client.reload().await), "denied");
+    assert_eq!(hub.view.orders.lock().len(), 0);
+}
+
+#[tokio::test]
+async fn malformed_requests_are_answered_with_problems() {
+    let hub = Hub::start().await;
+    let large = "x".repeat(MAX_BODY_BYTES + 1);
+    for (request, status, code) in [
+        (
+            "GET /v2/status HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+            404,
+            "not_found",
+        ),
+        (
+            "DELETE /v1/status HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+            405,
+            "method_not_allowed",
+        ),
+        (
+            "GET /v1/flows?nope=1 HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+            400,
+            "invalid_request",
+        ),
+        (
+            post("/v1/drain", "{\"deadline_s\":1}"),
+            400,
+            "invalid_request",
+        ),
+        (post("/v1/drain", "{"), 400, "invalid_request"),
+        (post("/v1/explain", &large), 413, "too_large"),
+        (
+            "GET /v1/status HTTP/1.1\r\nHost: h\r\nOrigin: https://evil.example\r\n\r\n".to_owned(),
+            403,
+            "foreign_origin",
+        ),
+    ] {
+        let stream = UnixStream::connect(hub.client.socket()).await.unwrap();
+        let answer = exchange(stream, &request).await;
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&start), "{request}\n{answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+        assert!(answer.contains("no-store") || status == 403, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn tcp_asks_for_the_token() {
+    let hub = Hub::start_with(Some(AdminTcp {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        token: Some(Secret::new("t0ken")),
+        tls: None,
+        client_certificates: false,
+        allowed_hosts: Vec::new(),
+    }))
+    .await;
+    let address = hub.server.tcp_address().unwrap();
+    for (headers, status) in [
+        (
+            format!("Host: {address}\r\nAuthorization: Bearer t0ken\r\n"),
+            200,
+        ),
+        (format!("Host: {address}\r\n"), 401),
+        (
+            String::from("Host: evil.example\r\nAuthorization: Bearer t0ken\r\n"),
+            403,
+        ),
+    ] {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /v1/status HTTP/1.1\r\n{headers}\r\n");
+        let answer = exchange(stream, &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn tcp_without_proof_or_in_clear_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let tcp = |listen: &str, token: Option<&str>| AdminTcp {
+        listen: listen.parse().unwrap(),
+        token: token.map(Secret::new),
+        tls: None,
+        client_certificates: true,
+        allowed_hosts: Vec::new(),
+    };
+    let (view, ring) = (Arc::new(View::default()), Arc::new(DecisionRing::default()));
+    let state = || state(&view, &ring);
+    let refused = AdminServer::bind(state(), Some(&path), Some(tcp("127.0.0.1:0", None))).await;
+    assert!(matches!(refused, Err(AdminBindError::Unproven { .. })));
+    let refused = AdminServer::bind(state(), Some(&path), Some(tcp("0.0.0.0:0", Some("t")))).await;
+    assert!(matches!(refused, Err(AdminBindError::Clear { .. })));
+    assert!(!path.exists(), "a failed start must leave no socket");
+}
+
+#[tokio::test]
+async fn a_hub_that_is_not_there_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = AdminClient::new(folder.path().join("none.sock"));
+    let text = client.status().await.unwrap_err().to_string();
+    assert!(
+        text.contains("is it running?") && text.contains("--socket"),
+        "{text}"
+    );
+
+    let hub = Hub::start().await;
+    let Hub { client, server, .. } = hub;
+    drop(server);
+    assert!(matches!(
+        client.status().await,
+        Err(ClientError::NotRunning { .. })
+    ));
+}
+
+#[tokio::test]
+async fn what_is_no_hub_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let other = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"220 smtp ready\r\n").await.unwrap();
+        let read = stream.read(&mut [0; 512]).await.unwrap();
+        assert!(read > 0);
+    });
+    let refused = AdminClient::new(path).status().await;
+    assert!(matches!(refused, Err(ClientError::Unexpected { .. })));
+    other.await.unwrap();
+}
+
+#[test]
+fn a_flow_query_selects_by_what_is_set() {
+    let query = FlowQuery {
+        client: Some(String::from("192.0.2.7:80")),
+        connector: Some(String::from("ldap")),
+        ..FlowQuery::default()
+    };
+    let client = |text: &str| Some(text.parse().unwrap());
+    assert!(query.selects("a", "ldap", client("192.0.2.7:80")));
+    assert!(!query.selects("a", "ldap", client("192.0.2.7:81")));
+    assert!(!query.selects("a", "ssh", client("192.0.2.7:80")));
+    assert!(!query.selects("a", "ldap", None));
+    assert!(FlowQuery::default().selects("a", "b", None));
+}
+
+struct Hub {
+    client: AdminClient,
+    server: AdminServer,
+    view: Arc<View>,
+    _folder: tempfile::TempDir,
+}
+
+impl Hub {
+    async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(tcp: Option<AdminTcp>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let (view, ring) = (Arc::new(View::default()), Arc::new(DecisionRing::default()));
+        let ids = DecisionIds::new(0xb);
+        for client in ["192.0.2.7:1", "192.0.2.8:1", "192.0.2.7:2"] {
+            let mut record = DecisionRecord::new(
+                ids.next_id(),
+                0,
+                "hub-1".into(),
+                7,
+                DecisionAction::Open,
+                (false, Why::NotPermitted),
+            );
+            record.client = Some(client.parse().unwrap());
+            ring.push(Arc::new(record));
+        }
+        let server = bind(&path, &view, &ring, tcp).await;
+        Self {
+            client: AdminClient::new(path),
+            server,
+            view,
+            _folder: folder,
+        }
+    }
+}
+
+async fn bind(
+    path: &Path,
+    view: &Arc<View>,
+    ring: &Arc<DecisionRing>,
+    tcp: Option<AdminTcp>,
+) -> AdminServer {
+    AdminServer::bind(state(view, ring), Some(path), tcp)
+        .await
+        .unwrap()
+}
+
+fn state(view: &Arc<View>, ring: &Arc<DecisionRing>) -> AdminState {
+    AdminState {
+        hub: Arc::clone(view) as Arc<dyn HubView>,
+        decisions: Arc::clone(ring),
+        level: None,
+    }
+}
+
+/// A hub that remembers what was ordered.
+#[derive(Default)]
+struct View {
+    orders: Mutex<Vec<String>>,
+    deny: Mutex<bool>,
+}
+
+impl View {
+    fn order(&self, text: String) {
+        self.orders.lock().push(text);
+    }
+}
+
+impl HubView for View {
+    fn authorize<'a>(
+        &'a self,
+        caller: &'a AdminCaller,
+        action: AdminAction,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        let denied = *self.deny.lock();
+        let proven = match caller {
+            AdminCaller::Local { uid } => uid.is_some(),
+            AdminCaller::Token { .. } | AdminCaller::Certificate { .. } => true,
+        };
+        let allowed = if denied || !proven {
+            Err(AdminRefusal::Denied(action.as_str().to_owned()))
+        } else {
+            Ok(())
+        };
+        now(allowed)
+    }
+
+    fn status(&self) -> BoxFuture<'_, HubStatus> {
+        now(HubStatus {
+            hub: String::from("hub-1"),
+            version: String::from("0.1.0"),
+            uptime_seconds: 61,
+            readiness: Readiness::serving(vec![Reason {
+                code: ReasonCode::PluginQuarantined,
+                detail: String::from("geo"),
+            }]),
+            generation: GenerationStatus::default(),
+            listeners: Vec::new(),
+            tunnel_address: None,
+            totals: Totals::default(),
+        })
+    }
+
+    fn agents(&self) -> BoxFuture<'_, Vec<AgentStatus>> {
+        now(vec![AgentStatus {
+            agent: String::from("acme/dc1"),
+            session: 3,
+            state: AgentState::Up,
+            role: String::from("primary"),
+            address: None,
+            version: String::new(),
+            connectors: Vec::new(),
+            refused: Vec::new(),
+            tunnel_seconds: 5,
+            rtt_us: None,
+            flows: 0,
+            bytes_c2a: 0,
+            bytes_a2c: 0,
+            token_expires_seconds: None,
+            labels: std::collections::BTreeMap::new(),
+        }])
+    }
+
+    fn flows<'a>(&'a self, query: &'a FlowQuery) -> BoxFuture<'a, FlowPage> {
+        let client = "192.0.2.7:4000".parse().ok();
+        let flow = |number: u64| FlowStatus {
+            flow: format!("hub-1.5.{number}"),
+            connector: String::from("ldap"),
+            agent: String::from("acme/dc1"),
+            listener: String::new(),
+            client,
+            age_seconds: 0,
+            bytes_c2a: 0,
+            bytes_a2c: 0,
+            generation: 7,
+            decision: String::new(),
+        };
+        let flows: Vec<FlowStatus> = [1, 2]
+            .map(flow)
+            .into_iter()
+            .filter(|flow| query.selects(&flow.agent, &flow.connector, flow.client))
+            .collect();
+        let selected = flows.len() as u64;
+        now(FlowPage { flows, selected })
+    }
+
+    fn close_flow<'a>(&'a self, flow: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        if flow.starts_with("hub-1.") {
+            self.order(format!("close {flow}"));
+            return now(Ok(()));
+        }
+        now(Err(AdminRefusal::NotFound {
+            what: "flow",
+            name: flow.to_owned(),
+        }))
+    }
+
+    fn generation(&self) -> BoxFuture<'_, GenerationStatus> {
+        now(GenerationStatus {
+            number: 7,
+            ..GenerationStatus::default()
+        })
+    }
+
+    fn reload(&self) -> BoxFuture<'_, ReloadReport> {
+        self.order(String::from("reload"));
+        now(ReloadReport {
+            errors: vec![String::from("policies/base.cedar:3:1: unexpected token")],
+            ..ReloadReport::default()
+        })
+    }
+
+    fn kick_agent<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        if agent == "panic" {
+            return Box::pin(async { panic!("the hub fails on purpose") });
+        }
+        if agent == "acme/dc1" {
+            self.order(format!("kick {agent}"));
+            return now(Ok(()));
+        }
+        now(Err(AdminRefusal::NotFound {
+            what: "agent",
+            name: agent.to_owned(),
+        }))
+    }
+
+    fn drain<'a>(&'a self, request: &'a DrainRequest) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        self.order(format!("drain {:?}", request.deadline_ms));
+        now(Ok(()))
+    }
+
+    fn explain<'a>(
+        &'a self,
+        request: &'a ExplainRequest,
+    ) -> BoxFuture<'a, Result<serde_json::Value, AdminRefusal>> {
+        now(Ok(json!({ "why": request.decision })))
+    }
+}
+
+fn now<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
+    Box::pin(std::future::ready(value))
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Sends one request and reads what comes until its body is there or the peer ends.
+async fn exchange<S>(mut stream: S, request: &str) -> String
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    // A peer that refuses a large body may stop reading; its answer counts.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    let read = async {
+        loop {
+            let count = stream.read(&mut buffer).await.unwrap_or(0);
+            answer.extend_from_slice(&buffer[..count]);
+            if count == 0 || answer.ends_with(b"}") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), read)
+        .await
+        .unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn code<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> String {
+    match answer {
+        Err(ClientError::Refused { code, .. }) => code,
+        other => panic!("{other:?} is no refusal"),
+    }
+}
