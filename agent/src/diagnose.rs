@@ -77,6 +77,3 @@ async fn diagnose(path: Option<&Path>, env: &dyn Env, with_hello: bool) -> Repor
     }
     Walk::new(config, report).run(with_hello).await
 }
-
-#[cfg(test)]
-mod tests;
