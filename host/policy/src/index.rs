@@ -121,6 +121,12 @@ impl Index {
         Some(set)
     }
 
+    /// All policies as the engine wants them.
+    pub(crate) fn whole(&self) -> PolicySet {
+        PolicySet::from_policies(self.policies.iter().cloned())
+            .expect("ids were checked to differ, and none is linked")
+    }
+
     pub(crate) fn policies(&self) -> &[Policy] {
         &self.policies
     }

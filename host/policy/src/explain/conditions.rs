@@ -95,6 +95,10 @@ pub(super) fn seen(policy: &Policy, scene: &Scene<'_>) -> Vec<Condition> {
 }
 
 /// `a && b` has to hold in both parts, and `!(a || b)` too.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "any other expression is one part"
+)]
 fn split<'a>(expr: &'a Expr, negated: bool, parts: &mut Vec<(&'a Expr, bool)>) {
     match expr {
         Expr::BinaryOp {
@@ -117,10 +121,6 @@ fn split<'a>(expr: &'a Expr, negated: bool, parts: &mut Vec<(&'a Expr, bool)>) {
             op: UnaryOp::Not,
             expr,
         } => split(expr, !negated, parts),
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "any other expression is one part"
-        )]
         _ => parts.push((expr, negated)),
     }
 }
@@ -158,6 +158,7 @@ fn value_of(text: &str, scene: &Scene<'_>) -> Result<EvalResult, String> {
 }
 
 /// What an expression looks at: variables with their attributes, and tags.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others look at nothing")]
 fn look(expr: &Expr, paths: &mut Vec<String>, membership: &mut bool) {
     if is_path(expr) {
         paths.push(expr.to_string());
@@ -190,20 +191,19 @@ fn look(expr: &Expr, paths: &mut Vec<String>, membership: &mut bool) {
             look(else_expr, paths, membership);
         }
         Expr::Set(items) => items.iter().for_each(|item| look(item, paths, membership)),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the others look at nothing")]
         _ => {}
     }
 }
 
 /// `context.net.srcIp` and the like; not `context` alone, which would be shown whole.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "any other expression is no path"
+)]
 fn is_path(expr: &Expr) -> bool {
     match expr {
         Expr::Var(Var::Principal | Var::Resource) => true,
         Expr::GetAttr { expr, .. } => is_path(expr) || matches!(**expr, Expr::Var(Var::Context)),
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "any other expression is no path"
-        )]
         _ => false,
     }
 }

@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cedar_policy::PolicySet;
 use proptest::prelude::*;
 
 use crate::request::{Asked, Shared};
@@ -31,7 +30,7 @@ proptest! {
     ) {
         let bundle = PolicyBundle::compile(&sources(&policies, with_groups), 1)
             .map_err(|problems| TestCaseError::fail(problems.to_string()))?;
-        let whole = PolicySet::from_policies(bundle.index.policies().iter().cloned()).unwrap();
+        let whole = bundle.index.whole();
         let facts = facts(&placed);
         // Twice, so that kept sets are used too.
         for question in questions.iter().chain(&questions) {
