@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use nowconnect_protocol::{CloseCode, ResetClass, ResetCode};
+
 use crate::gateway::{binary, clean};
+use crate::parts::certificates::Authority;
 use crate::parts::run;
 use crate::repository::{files, root, text};
 
@@ -50,24 +53,12 @@ fn commands_and_their_options_exist() {
 
 #[test]
 fn hub_configurations_are_accepted() {
-    check_each("yaml cloud", "cloud.yaml", |path| {
-        clean(&binary("nowconnect"))
-            .args(["config", "check"])
-            .arg(path)
-            .output()
-            .unwrap()
-    });
+    check_each("yaml cloud", "cloud.yaml", check_hub);
 }
 
 #[test]
 fn agent_configurations_are_accepted() {
-    check_each("yaml premise", "premise.yaml", |path| {
-        clean(&binary("nowconnect-agent"))
-            .args(["config", "check"])
-            .arg(path)
-            .output()
-            .unwrap()
-    });
+    check_each("yaml premise", "premise.yaml", check_agent);
 }
 
 #[test]
@@ -84,14 +75,20 @@ fn policies_are_valid() {
 #[test]
 fn shipped_configurations_are_accepted() {
     for path in files() {
-        let program = match path.file_name().and_then(|name| name.to_str()) {
-            Some("cloud.yaml") => "nowconnect",
-            Some("premise.yaml") => "nowconnect-agent",
+        let check = match path.file_name().and_then(|name| name.to_str()) {
+            Some("cloud.yaml") => check_hub,
+            Some("premise.yaml") => check_agent,
             _ => continue,
         };
-        let output = run(clean(&binary(program))
-            .args(["config", "check"])
-            .arg(root().join(&path)));
+        let folder = tempfile::tempdir().unwrap();
+        let furnished = furnish(folder.path(), &text(&path).unwrap());
+        let copy = folder.path().join(path.file_name().unwrap());
+        std::fs::write(&copy, furnished).unwrap();
+        let policies = root().join(path.parent().unwrap()).join("policies");
+        if policies.exists() {
+            std::os::unix::fs::symlink(policies, folder.path().join("policies")).unwrap();
+        }
+        let output = check(&copy);
         assert!(
             output.status.success(),
             "{}: {}",
@@ -99,6 +96,36 @@ fn shipped_configurations_are_accepted() {
             said(&output)
         );
     }
+}
+
+#[test]
+fn error_codes_are_those_of_the_registry() {
+    let page = text(Path::new("docs/error-codes.md")).unwrap();
+    let table = |heading: &str| -> Vec<(String, bool)> {
+        let section = page
+            .split("\n## ")
+            .find(|section| section.starts_with(heading))
+            .unwrap();
+        section
+            .lines()
+            .filter_map(|line| {
+                let cells: Vec<_> = line.split('|').map(str::trim).collect();
+                let code = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+                Some((code.to_owned(), cells[2] == "yes"))
+            })
+            .collect()
+    };
+    let resets = ResetCode::ALL.iter().map(|code| {
+        (
+            code.as_str().to_owned(),
+            code.class() == ResetClass::NotStarted,
+        )
+    });
+    assert_eq!(table("Why a flow was reset"), resets.collect::<Vec<_>>());
+    let closes = CloseCode::ALL
+        .iter()
+        .map(|code| (code.as_str().to_owned(), code.is_retryable()));
+    assert_eq!(table("Why a tunnel ended"), closes.collect::<Vec<_>>());
 }
 
 #[test]
@@ -227,13 +254,41 @@ fn check_each(tag: &str, name: &str, check: impl Fn(&Path) -> Output) {
     for block in blocks(tag) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        std::fs::write(&path, &block.text).unwrap();
+        std::fs::create_dir(folder.path().join("policies")).unwrap();
+        std::fs::write(&path, furnish(folder.path(), &block.text)).unwrap();
         let output = check(&path);
         if !output.status.success() {
             wrong.push(format!("{}: {}", block.place, said(&output)));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn check_hub(path: &Path) -> Output {
+    run(clean(&binary("nowconnect"))
+        .args(["config", "check"])
+        .arg(path))
+}
+
+fn check_agent(path: &Path) -> Output {
+    run(clean(&binary("nowconnect-agent"))
+        .args(["config", "check", "--config"])
+        .arg(path))
+}
+
+/// The text with `/etc/nowconnect` replaced by a folder that has what a machine would have there.
+fn furnish(folder: &Path, text: &str) -> String {
+    let authority = Authority::new(folder);
+    let tls = folder.join("tls");
+    std::fs::create_dir(&tls).unwrap();
+    let certificate = authority.issue("hub", &["hub.corp.example"]);
+    std::fs::rename(certificate.cert_file, tls.join("cert.pem")).unwrap();
+    std::fs::rename(certificate.key_file, tls.join("key.pem")).unwrap();
+    for name in ["agent.token", "client-secret", "token"] {
+        std::fs::write(folder.join(name), "shown-in-a-document").unwrap();
+    }
+    std::fs::write(folder.join("jwks.json"), r#"{"keys":[]}"#).unwrap();
+    text.replace("/etc/nowconnect", &folder.display().to_string())
 }
 
 fn said(output: &Output) -> String {
