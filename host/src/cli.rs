@@ -6,6 +6,7 @@
 
 // One line per command module, in the order of the help text.
 pub mod config;
+pub mod policy;
 
 use std::process::ExitCode;
 

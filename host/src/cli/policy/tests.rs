@@ -1,0 +1,211 @@
+//! The commands, as an operator uses them.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const PERMIT: &str = "@id(\"all\")\npermit (principal, action, resource);\n";
+
+#[test]
+fn the_built_in_policies_are_right() {
+    let (exit, out, problems) = run(check_of(None, true));
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""));
+    assert!(out.starts_with("right: "), "{out}");
+    assert!(out.contains("0 warnings (built in, digest "), "{out}");
+}
+
+#[test]
+fn a_wrong_policy_is_shown_at_its_place() {
+    let dir = folder(&[("a.cedar", "\npermit (principal, action, resource);")]);
+    let (exit, out, problems) = run(check_of(Some(dir.path()), false));
+    assert_eq!((exit, out.as_str()), (Exit::Failure, ""));
+    assert!(
+        problems.contains("a.cedar:2:1: error: this policy has no `@id`"),
+        "{problems}"
+    );
+    assert!(problems.contains("\n  help: "), "{problems}");
+    assert!(problems.ends_with("refused: 1 error\n"), "{problems}");
+}
+
+#[test]
+fn a_warning_counts_where_it_is_asked_to() {
+    let text = PERMIT.replace("@id", "@note(\"x\") @id");
+    let dir = folder(&[("a.cedar", &text)]);
+    let (exit, out, problems) = run(check_of(Some(dir.path()), false));
+    assert_eq!(exit, Exit::Success);
+    assert!(out.contains("shipped guards, 1 warning"), "{out}");
+    assert!(
+        problems.contains("a.cedar:1:1: warning: annotation `@note`"),
+        "{problems}"
+    );
+    assert_eq!(run(check_of(Some(dir.path()), true)).0, Exit::Failure);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_a_wrong_argument() {
+    let dir = tempfile::tempdir().unwrap();
+    for dir in [dir.path().join("gone"), dir.path().to_owned()] {
+        let (exit, _, problems) = run(check_of(Some(&dir), false));
+        assert_eq!(exit, Exit::Usage);
+        assert!(problems.contains(&*dir.display().to_string()), "{problems}");
+    }
+}
+
+#[test]
+fn what_init_writes_is_right_and_is_never_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("policies");
+    let init = || Command::Init {
+        dir: target.clone(),
+    };
+    let (exit, out, _) = run(init());
+    assert_eq!(exit, Exit::Success);
+    assert!(out.contains("nowconnect policy check"), "{out}");
+    let (exit, out, problems) = run(check_of(Some(&target), true));
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""), "{out}");
+    assert!(!out.contains("shipped guards"), "{out}");
+    let (exit, _, problems) = run(init());
+    assert_eq!(exit, Exit::Usage);
+    assert!(problems.contains("is there already"), "{problems}");
+}
+
+#[test]
+fn the_projects_own_cases_pass() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+    let (exit, out, problems) = run(test_of(&dir));
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""), "{out}");
+    assert!(out.contains("ok    "), "{out}");
+    assert!(out.ends_with(" 0 failed\n"), "{out}");
+}
+
+#[test]
+fn a_failed_case_says_what_came_instead() {
+    let dir = folder(&[("a.cedar", PERMIT)]);
+    let cases = dir.path().join("tests");
+    std::fs::create_dir(&cases).unwrap();
+    let text = include_str!("../../../../policies/tests/open.json");
+    std::fs::write(cases.join("open.json"), text).unwrap();
+    let (exit, out, _) = run(test_of(dir.path()));
+    assert_eq!(exit, Exit::Failure);
+    assert!(
+        out.contains("`open-own-tenant` not among the determining policies"),
+        "{out}"
+    );
+    std::fs::write(cases.join("open.json"), "[]").unwrap();
+    assert_eq!(run(test_of(dir.path())).0, Exit::Usage);
+}
+
+#[test]
+fn a_case_of_a_file_can_be_explained_without_a_hub() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+    let file = dir.join("tests/guard-tenants.json");
+    let explain = |case: Option<&str>, json: bool| {
+        Command::Explain(Explain {
+            what: Some(file.display().to_string()),
+            client: None,
+            last: false,
+            policies: Some(dir.clone()),
+            case: case.map(ToOwned::to_owned),
+            socket: None,
+            json,
+        })
+    };
+    let case = "an agent of another tenant would serve a flow";
+    let (exit, out, problems) = run(explain(Some(case), false));
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""));
+    assert!(
+        out.starts_with("denied: forbidden, code tenant_mismatch"),
+        "{out}"
+    );
+    assert!(out.contains("forbid `tenant-open` at "), "{out}");
+    assert!(out.contains("what would turn it"), "{out}");
+
+    let (exit, out, _) = run(explain(Some(case), true));
+    assert_eq!(exit, Exit::Success);
+    let explained: explain::Explained = serde_json::from_str(&out).unwrap();
+    assert!(!explained.explanation.unwrap().decision.allow);
+
+    let (exit, _, problems) = run(explain(None, false));
+    assert_eq!(exit, Exit::Usage);
+    assert!(problems.contains("--case NAME"), "{problems}");
+}
+
+#[test]
+fn without_a_hub_a_past_decision_cannot_be_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let (exit, _, problems) = run(Command::Explain(Explain {
+        what: None,
+        client: Some("192.0.2.7".to_owned()),
+        last: true,
+        policies: None,
+        case: None,
+        socket: Some(dir.path().join("admin.sock")),
+        json: false,
+    }));
+    assert_eq!(exit, Exit::Failure);
+    assert!(problems.contains("is it running"), "{problems}");
+}
+
+#[test]
+fn the_arguments_are_as_documented() {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+    let parse = |line: &str| Line::try_parse_from(line.split(' ').map(ToOwned::to_owned));
+    for line in [
+        "policy check",
+        "policy check policies --strict",
+        "policy test policies",
+        "policy explain 18c2f0a1b-2f",
+        "policy explain --client 192.0.2.7:4000 --last",
+        "policy explain case.json --policies policies",
+        "policy schema",
+        "policy init policies",
+    ] {
+        assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
+    }
+    for line in ["policy explain", "policy explain --last", "policy init"] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+fn check_of(dir: Option<&Path>, strict: bool) -> Command {
+    Command::Check {
+        dir: dir.map(ToOwned::to_owned),
+        strict,
+        quiet: false,
+    }
+}
+
+fn test_of(dir: &Path) -> Command {
+    Command::Test {
+        dir: Some(dir.to_owned()),
+        cases: None,
+        quiet: false,
+    }
+}
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    dir
+}
+
+fn run(command: Command) -> (Exit, String, String) {
+    let (mut out, mut problems) = (Vec::new(), Vec::new());
+    let env: BTreeMap<String, String> = BTreeMap::new();
+    let exit = command.run_with(&env, &mut out, &mut problems);
+    (
+        exit,
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(problems).unwrap(),
+    )
+}
