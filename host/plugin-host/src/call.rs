@@ -69,7 +69,7 @@ where
             Some(function) => record
                 .run(&function, params)
                 .await
-                .and_then(|answer| judge(answer)),
+                .and_then(judge),
             None => Err(Failure::new(CallOutcome::Shed, "it has no such hook")),
         },
         Err(failure) => Err(failure),

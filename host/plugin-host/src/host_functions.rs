@@ -91,7 +91,7 @@ impl HostState {
             plugin: &self.plugin.name,
             request_id: &self.request_id,
             level,
-            message: &take(message, &mut LOG_TEXT_BYTES_MAX.clone()),
+            message: &one_line(message, LOG_TEXT_BYTES_MAX),
             fields: &fields,
         });
     }
@@ -294,6 +294,12 @@ fn is_metric_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
+/// The beginning of a text, at most so many bytes of it, as one line.
+pub(crate) fn one_line(text: &str, bytes_max: usize) -> String {
+    let mut bytes_left = bytes_max;
+    take(text, &mut bytes_left)
 }
 
 /// The beginning of a text that fits, with control characters made visible: a guest's line

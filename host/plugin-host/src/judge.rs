@@ -8,6 +8,7 @@ use crate::answer::Edit;
 use crate::call::Failure;
 use crate::facts::Attribute;
 use crate::grant::{EditKind, is_field_name_byte};
+use crate::host_functions::one_line;
 use crate::plugin::Plugin;
 use crate::wire;
 
@@ -27,7 +28,8 @@ const SIGNAL_BYTES_MAX: usize = 64;
 /// Code of a denial that stands for a plugin's failure.
 pub(crate) const PLUGIN_FAILED: &str = "plugin_failed";
 
-/// Checks a denial and puts the plugin's name on it.
+/// Checks a denial and puts the plugin's name on it. Its texts may quote what a peer sent, so
+/// they are cut and escaped rather than held against the plugin.
 pub(crate) fn denial(
     plugin: &Plugin,
     denial: wire::Denial,
@@ -42,18 +44,11 @@ pub(crate) fn denial(
             "the code of a denial must be 1 to 64 of `a-z`, `0-9` and `_`",
         ));
     }
-    for text in [&denial.public, &denial.private] {
-        if text.len() > DENIAL_TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-            return Err(Failure::bad_output(
-                "the text of a denial must be one line of at most 512 bytes",
-            ));
-        }
-    }
     Ok(crate::answer::Denial {
         plugin: plugin.name.clone(),
         code: denial.code,
-        public: denial.public,
-        private: denial.private,
+        public: one_line(&denial.public, DENIAL_TEXT_BYTES_MAX),
+        private: one_line(&denial.private, DENIAL_TEXT_BYTES_MAX),
     })
 }
 

@@ -74,6 +74,9 @@ impl Plugin {
         check_limits(&spec.limits, engine)?;
         check_hooks(&spec, &compiled)?;
         check_grants(&compiled, &grants)?;
+        if !spec.config.is_object() {
+            return Err(LoadProblem::Config("it must be a mapping".to_owned()));
+        }
         let mut linker = Linker::new(&engine.wasm);
         for capability in &compiled.imports {
             link(&mut linker, *capability)

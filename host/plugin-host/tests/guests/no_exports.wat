@@ -1,0 +1,2 @@
+;; component: as it is
+(component)

@@ -1,0 +1,123 @@
+//! Makes components of the texts in `tests/guests`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// Every guest, by the module whose tests use it.
+const TESTED: [(&str, &[&str]); 3] = [
+    ("hooks", super::hooks::GUESTS),
+    ("hostile", super::hostile::GUESTS),
+    ("loading", super::loading::GUESTS),
+];
+
+const MEMORY: &str = r#"
+  (memory (export "memory") 2)
+  (global $heap (mut i32) (i32.const 65536))
+  (func (export "cabi_realloc") (param $old i32) (param i32) (param $align i32) (param $size i32)
+      (result i32)
+    (local $at i32)
+    (local.set $at
+      (i32.and
+        (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
+        (i32.sub (i32.const 0) (local.get $align))))
+    (global.set $heap (i32.add (local.get $at) (local.get $size)))
+    (if (i32.gt_u (global.get $heap) (i32.shl (memory.size) (i32.const 16)))
+      (then
+        (if (i32.eq
+              (memory.grow (i32.add (i32.shr_u (local.get $size) (i32.const 16)) (i32.const 1)))
+              (i32.const -1))
+          (then (unreachable)))))
+    (local.get $at))
+"#;
+
+const LIFECYCLE: &str = r#"
+  (func (export "nowconnect:plugin/lifecycle@0.1.0#describe") (result i32) (i32.const 64))
+  (func (export "nowconnect:plugin/lifecycle@0.1.0#check-config") (param i32 i32) (result i32)
+    (i32.const 64))
+"#;
+
+#[test]
+fn every_guest_has_a_test() {
+    let files: BTreeSet<String> = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wat"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let tested: BTreeSet<String> = TESTED
+        .iter()
+        .flat_map(|(_, guests)| *guests)
+        .map(|guest| (*guest).to_owned())
+        .collect();
+    assert_eq!(files, tested);
+    for (module, guests) in TESTED {
+        let source =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/plugins/{module}.rs"));
+        let source = fs::read_to_string(source).unwrap();
+        for guest in guests {
+            let uses = source.matches(&format!("\"{guest}\"")).count();
+            assert!(
+                uses >= 2,
+                "`{guest}` is listed in {module}.rs and not used there"
+            );
+        }
+    }
+}
+
+/// The component of that name.
+pub(crate) fn component(name: &str) -> Arc<[u8]> {
+    let text = fs::read_to_string(folder().join(format!("{name}.wat"))).unwrap();
+    if text.starts_with(";; component:") {
+        return wat::parse_str(&text).unwrap().into();
+    }
+    let (imports, rest): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.starts_with("(import"));
+    let lifecycle = if header(&text, "lifecycle").is_empty() {
+        LIFECYCLE
+    } else {
+        ""
+    };
+    let module = format!(
+        "(module {}\n{MEMORY}{lifecycle}{}\n)",
+        imports.join("\n"),
+        rest.join("\n")
+    );
+    let mut module = wat::parse_str(&module).unwrap_or_else(|error| panic!("{name}: {error}"));
+
+    let mut world = String::from("package test:guest;\nworld guest {\n");
+    for import in header(&text, "imports") {
+        world += &format!("  import nowconnect:plugin/{import}@0.1.0;\n");
+    }
+    for export in std::iter::once("lifecycle").chain(header(&text, "exports")) {
+        world += &format!("  export nowconnect:plugin/{export}@0.1.0;\n");
+    }
+    world += "}\n";
+    let mut resolve = Resolve::default();
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/0.1");
+    resolve.push_dir(wit).unwrap();
+    let package = resolve.push_str("guest.wit", &world).unwrap();
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default()
+        .module(&module)
+        .and_then(|encoder| encoder.validate(true).encode())
+        .unwrap_or_else(|error| panic!("{name}: {error:#}"))
+        .into()
+}
+
+fn header<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let prefix = format!(";; {key}:");
+    text.lines()
+        .find_map(|line| line.strip_prefix(&prefix))
+        .map(|names| names.split_whitespace().collect())
+        .unwrap_or_default()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests")
+}

@@ -1,0 +1,149 @@
+//! An engine with an observer that remembers, and the facts that tests ask about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nowconnect_plugins::{
+    Agent, CallInfo, CallOutcome, CallReport, Dropped, EngineSettings, Hello, Hook, LoadError,
+    MemoryKv, MemoryKvSettings, Open, OpenOutcome, Peer, PluginEngine, PluginLogLine,
+    PluginObserver, PluginSet, PluginSource, PluginSpec, Viewer,
+};
+use parking_lot::Mutex;
+
+use super::guest;
+
+/// An engine small enough to have one for each test.
+pub(crate) struct Bench {
+    pub(crate) engine: PluginEngine,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) agent: Agent,
+    pub(crate) peer: Peer,
+    pub(crate) viewer: Viewer,
+}
+
+/// What the observer was told.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) calls: Mutex<Vec<(Hook, CallOutcome, String)>>,
+    pub(crate) log_lines: Mutex<Vec<String>>,
+    pub(crate) dropped: Mutex<Vec<(Dropped, u64)>>,
+    pub(crate) quarantine: Mutex<Vec<bool>>,
+}
+
+impl PluginObserver for Seen {
+    fn call_ended(&self, report: &CallReport<'_>) {
+        let detail = report.detail.unwrap_or_default().to_owned();
+        self.calls
+            .lock()
+            .push((report.hook, report.outcome, detail));
+    }
+
+    fn log_line(&self, line: &PluginLogLine<'_>) {
+        self.log_lines.lock().push(line.message.to_owned());
+    }
+
+    fn dropped(&self, _: &str, what: Dropped, number: u64) {
+        self.dropped.lock().push((what, number));
+    }
+
+    fn quarantine(&self, _: &str, quarantined: bool) {
+        self.quarantine.lock().push(quarantined);
+    }
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let seen = Arc::new(Seen::default());
+        let settings = EngineSettings {
+            instances_max: 64,
+            ..EngineSettings::default()
+        };
+        let kv = Arc::new(MemoryKv::new(MemoryKvSettings::default()));
+        let engine = PluginEngine::new(settings, kv, Arc::clone(&seen) as _).unwrap();
+        Self {
+            engine,
+            seen,
+            agent: Agent {
+                id: "site-1".to_owned(),
+                version: "0.1.0".to_owned(),
+                ..Agent::default()
+            },
+            peer: Peer {
+                ip: "192.0.2.1".to_owned(),
+                port: 4711,
+                ..Peer::default()
+            },
+            viewer: Viewer::default(),
+        }
+    }
+
+    pub(crate) async fn load(&self, specs: Vec<PluginSpec>) -> Result<PluginSet, Vec<LoadError>> {
+        PluginSet::load(&self.engine, specs).await
+    }
+
+    /// A set of one guest with default settings.
+    pub(crate) async fn set_of(&self, name: &str) -> PluginSet {
+        self.load(vec![spec(name)]).await.unwrap()
+    }
+
+    pub(crate) async fn open(&self, set: &PluginSet) -> OpenOutcome {
+        self.open_on(set, "public", "db").await
+    }
+
+    pub(crate) async fn open_on(
+        &self,
+        set: &PluginSet,
+        listener: &str,
+        connector: &str,
+    ) -> OpenOutcome {
+        let open = Open {
+            connector,
+            listener,
+            peer: &self.peer,
+            viewer: &self.viewer,
+            agent: &self.agent,
+            via_mesh: false,
+        };
+        set.open(&info(), &open).await
+    }
+
+    pub(crate) fn hello<'a>(&'a self, announced: &'a [&'a str]) -> Hello<'a> {
+        Hello {
+            agent: &self.agent,
+            peer: &self.peer,
+            announced,
+            why: "new",
+        }
+    }
+
+    pub(crate) fn outcomes(&self) -> Vec<CallOutcome> {
+        let calls = self.seen.calls.lock();
+        calls.iter().map(|(_, outcome, _)| *outcome).collect()
+    }
+
+    pub(crate) fn last_detail(&self) -> String {
+        let calls = self.seen.calls.lock();
+        calls.last().map(|(_, _, detail)| detail.clone()).unwrap()
+    }
+}
+
+/// A guest from `tests/guests`, with no grants.
+pub(crate) fn spec(name: &str) -> PluginSpec {
+    let plugin = name.replace('_', "-");
+    let mut spec = PluginSpec::new(plugin, PluginSource::Bytes(guest::component(name)));
+    // A busy test machine may take the processor from a well-behaved guest for a while.
+    spec.limits.guest_time = Duration::from_secs(5);
+    spec.limits.wall_time = Duration::from_secs(20);
+    spec
+}
+
+pub(crate) fn info() -> CallInfo<'static> {
+    CallInfo {
+        request_id: "r-1",
+        ..CallInfo::default()
+    }
+}
+
+pub(crate) fn grants(grants: &[&str]) -> Vec<String> {
+    grants.iter().map(|grant| (*grant).to_owned()).collect()
+}

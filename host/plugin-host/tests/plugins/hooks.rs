@@ -1,0 +1,317 @@
+//! What the chains make of answers.
+
+use nowconnect_plugins::{
+    Bye, CallOutcome, Carry, Closed, Dropped, Edit, Enrich, Head, HelloOutcome, Hook, HttpRequest,
+    HttpRequestOutcome, HttpResponse, HttpResponseOutcome, Level, LogEntry, Mode, OpenOutcome,
+    PluginSet, Terms,
+};
+
+use super::harness::{Bench, grants, info, spec};
+
+pub(crate) const GUESTS: &[&str] = &[
+    "agreeable",
+    "counts_memory",
+    "denies",
+    "echoes_carry",
+    "masks_everything",
+    "masks_outside",
+    "sets_authorization",
+    "signals",
+    "widens",
+];
+
+#[tokio::test]
+async fn every_hook_has_the_types_of_the_contract_and_is_called() {
+    let bench = Bench::new();
+    let set = bench.set_of("agreeable").await;
+    for hook in Hook::ALL {
+        assert!(set.has(hook), "{hook}");
+    }
+    let HelloOutcome::Accept(welcome) = set.hello(&info(), &bench.hello(&["db"])).await else {
+        panic!("it accepts");
+    };
+    assert!(welcome.accepted.is_empty(), "it accepted no connector");
+    assert_eq!(welcome.refused, [("db".to_owned(), "agreeable".into())]);
+    let bye = Bye {
+        agent_id: "site-1",
+        reason: "shutdown",
+        lasted_ms: 1,
+        flows: 0,
+    };
+    set.bye(&info(), &bye, &Carry::default()).await;
+    assert_eq!(enrich(&bench, &set).await, (vec![], vec![]));
+    assert_eq!(bench.open(&set).await, OpenOutcome::Allow(Terms::default()));
+    close(&set, &Carry::default()).await;
+    assert_eq!(
+        request(&bench, &set).await,
+        HttpRequestOutcome::Forward {
+            edits: vec![],
+            carry: Carry::default()
+        }
+    );
+    let response = HttpResponse {
+        status: 200,
+        headers: &[],
+    };
+    let response = set
+        .http_response(&info(), &response, &Carry::default())
+        .await;
+    assert_eq!(response, HttpResponseOutcome::Forward(vec![]));
+    set.mask(&mut [entry("a")]).await;
+    let hooks: Vec<Hook> = bench.seen.calls.lock().iter().map(|call| call.0).collect();
+    assert_eq!(hooks, Hook::ALL);
+    assert!(bench.outcomes().iter().all(|one| *one == CallOutcome::Ok));
+}
+
+#[tokio::test]
+async fn the_empty_set_allows_and_keeps_everything() {
+    let bench = Bench::new();
+    let set = PluginSet::empty();
+    assert_eq!(bench.open(&set).await, OpenOutcome::Allow(Terms::default()));
+    let HelloOutcome::Accept(welcome) = set.hello(&info(), &bench.hello(&["db", "web"])).await
+    else {
+        panic!("it accepts");
+    };
+    assert_eq!(welcome.accepted, ["db", "web"]);
+    let mut entries = [entry("ann@example.com")];
+    set.mask(&mut entries).await;
+    assert_eq!(entries, [entry("ann@example.com")]);
+}
+
+#[tokio::test]
+async fn a_denial_names_its_plugin_and_ends_the_chain() {
+    let bench = Bench::new();
+    let mut later = spec("agreeable");
+    later.order = 1;
+    let set = bench.load(vec![later, spec("denies")]).await.unwrap();
+    let OpenOutcome::Deny(denial) = bench.open(&set).await else {
+        panic!("it denies");
+    };
+    assert_eq!(&*denial.plugin, "denies");
+    assert_eq!(denial.code, "too_late");
+    assert_eq!(denial.public, "closed");
+    assert_eq!(denial.private, "after\\nhours");
+    assert_eq!(bench.outcomes(), [CallOutcome::Deny]);
+
+    let denied = set.hello(&info(), &bench.hello(&["db"])).await;
+    assert!(matches!(denied, HelloOutcome::Deny(denial) if denial.code == "too_late"));
+}
+
+#[tokio::test]
+async fn in_shadow_a_denial_is_recorded_and_not_acted_on() {
+    let bench = Bench::new();
+    let mut spec = spec("denies");
+    spec.mode = Mode::Shadow;
+    let set = bench.load(vec![spec]).await.unwrap();
+    assert!(matches!(bench.open(&set).await, OpenOutcome::Allow(_)));
+    assert_eq!(bench.outcomes(), [CallOutcome::Deny]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_off_is_not_called() {
+    let bench = Bench::new();
+    let mut spec = spec("denies");
+    spec.mode = Mode::Off;
+    let set = bench.load(vec![spec]).await.unwrap();
+    assert!(!set.has(Hook::Open));
+    assert!(matches!(bench.open(&set).await, OpenOutcome::Allow(_)));
+    assert!(bench.outcomes().is_empty());
+}
+
+#[tokio::test]
+async fn only_configured_hooks_are_called() {
+    let bench = Bench::new();
+    let mut spec = spec("denies");
+    spec.hooks = vec![Hook::Hello];
+    let set = bench.load(vec![spec]).await.unwrap();
+    assert!(set.has(Hook::Hello) && !set.has(Hook::Open));
+}
+
+#[tokio::test]
+async fn a_plugin_cannot_accept_what_was_not_announced() {
+    let bench = Bench::new();
+    let set = bench.set_of("widens").await;
+    let HelloOutcome::Accept(welcome) = set.hello(&info(), &bench.hello(&["web", "db"])).await
+    else {
+        panic!("it accepts");
+    };
+    assert_eq!(welcome.accepted, ["db"]);
+    assert_eq!(welcome.refused, [("web".to_owned(), "widens".into())]);
+}
+
+#[tokio::test]
+async fn signals_are_prefixed_and_kept_as_granted() {
+    let bench = Bench::new();
+    let mut spec = spec("signals");
+    spec.grants = grants(&["signals:DE"]);
+    let set = bench.load(vec![spec]).await.unwrap();
+    let (signals, missing) = enrich(&bench, &set).await;
+    assert_eq!(signals, ["signals/DE"]);
+    assert!(missing.is_empty());
+    assert_eq!(*bench.seen.dropped.lock(), [(Dropped::Signals, 1)]);
+}
+
+#[tokio::test]
+async fn an_enricher_that_fails_is_missing() {
+    let bench = Bench::new();
+    let set = bench.set_of("trap").await;
+    assert_eq!(
+        enrich(&bench, &set).await,
+        (vec![], vec!["trap".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn an_edit_without_a_grant_is_a_fault_that_names_the_grant() {
+    let bench = Bench::new();
+    let mut broad = spec("sets_authorization");
+    broad.grants = grants(&["headers.set:*"]);
+    let set = bench.load(vec![broad]).await.unwrap();
+    let outcome = request(&bench, &set).await;
+    assert!(
+        matches!(outcome, HttpRequestOutcome::Failed(denial) if denial.code == "plugin_failed")
+    );
+    assert_eq!(bench.outcomes(), [CallOutcome::BadOutput]);
+    let detail = bench.last_detail();
+    assert!(detail.contains("headers.set:authorization"), "{detail}");
+
+    let mut exact = spec("sets_authorization");
+    exact.grants = grants(&["headers.set:authorization"]);
+    let set = bench.load(vec![exact]).await.unwrap();
+    let HttpRequestOutcome::Forward { edits, .. } = request(&bench, &set).await else {
+        panic!("it is granted");
+    };
+    assert_eq!(
+        edits,
+        [Edit::Set(("authorization".to_owned(), b"x".to_vec()))]
+    );
+}
+
+#[tokio::test]
+async fn a_failed_http_plugin_answers_in_place_of_the_origin() {
+    let bench = Bench::new();
+    let set = bench.set_of("trap").await;
+    let outcome = request(&bench, &set).await;
+    assert!(
+        matches!(outcome, HttpRequestOutcome::Failed(denial) if denial.code == "plugin_failed")
+    );
+}
+
+#[tokio::test]
+async fn what_a_plugin_carries_comes_back_to_it() {
+    let bench = Bench::new();
+    let mut spec = spec("echoes_carry");
+    spec.grants = grants(&["log"]);
+    let set = bench.load(vec![spec]).await.unwrap();
+    let OpenOutcome::Allow(terms) = bench.open(&set).await else {
+        panic!("it allows");
+    };
+    assert!(!terms.carry.is_empty());
+    close(&set, &terms.carry).await;
+    assert_eq!(*bench.seen.log_lines.lock(), ["k"]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_when_told_is_counted_and_nothing_else() {
+    let bench = Bench::new();
+    let set = bench.set_of("trap").await;
+    close(&set, &Carry::default()).await;
+    assert_eq!(bench.outcomes(), [CallOutcome::Trap]);
+}
+
+#[tokio::test]
+async fn each_call_has_a_fresh_memory() {
+    let bench = Bench::new();
+    let set = bench.set_of("counts_memory").await;
+    for _ in 0..20 {
+        assert!(matches!(bench.open(&set).await, OpenOutcome::Allow(_)));
+    }
+}
+
+#[tokio::test]
+async fn masks_cover_what_they_name() {
+    let bench = Bench::new();
+    let set = bench.set_of("masks_everything").await;
+    let mut entries = [entry("one"), entry("two")];
+    let masked = set.mask(&mut entries).await;
+    assert_eq!(masked.covered, 1);
+    assert_eq!(entries[0].message, "***");
+    assert_eq!(entries[1].message, "two");
+}
+
+#[tokio::test]
+async fn a_large_batch_is_masked_in_parts() {
+    let bench = Bench::new();
+    let set = bench.set_of("masks_everything").await;
+    let mut entries = vec![entry("x"); 600];
+    let masked = set.mask(&mut entries).await;
+    assert_eq!(masked.covered, 3, "one of each part of 256");
+    assert_eq!(bench.outcomes().len(), 3);
+}
+
+#[tokio::test]
+async fn a_masker_that_fails_lets_nothing_out() {
+    for name in ["trap", "masks_outside"] {
+        let bench = Bench::new();
+        let mut spec = spec(name);
+        spec.optional = true;
+        let set = bench.load(vec![spec]).await.unwrap();
+        let mut entries = [entry("ann@example.com")];
+        let masked = set.mask(&mut entries).await;
+        assert!(masked.erased_by_failure, "{name}");
+        assert_eq!(entries[0].message, "***");
+        assert_eq!(entries[0].fields, [("user".to_owned(), "***".to_owned())]);
+        assert_eq!(entries[0].target, "test");
+    }
+}
+
+async fn enrich(bench: &Bench, set: &PluginSet) -> (Vec<String>, Vec<String>) {
+    let enrich = Enrich {
+        connector: "db",
+        listener: "public",
+        peer: &bench.peer,
+        viewer: &bench.viewer,
+        http: None,
+    };
+    let signals = set.enrich(&info(), &enrich).await;
+    (signals.signals, signals.missing)
+}
+
+async fn close(set: &PluginSet, carry: &Carry) {
+    let closed = Closed {
+        connector: "db",
+        agent_id: "site-1",
+        cause: "fin",
+        bytes_c2a: 1,
+        bytes_a2c: 2,
+        lasted_ms: 3,
+    };
+    set.close(&info(), &closed, carry).await;
+}
+
+async fn request(bench: &Bench, set: &PluginSet) -> HttpRequestOutcome {
+    let request = HttpRequest {
+        head: Head {
+            method: "GET",
+            scheme: "https",
+            authority: "app.example",
+            path_with_query: "/",
+            headers: &[("accept".to_owned(), b"*/*".to_vec())],
+        },
+        peer: &bench.peer,
+        viewer: &bench.viewer,
+        agent: &bench.agent,
+        endpoint: "app",
+        connector: "web",
+    };
+    set.http_request(&info(), &request).await
+}
+
+fn entry(message: &str) -> LogEntry {
+    LogEntry {
+        level: Level::Info,
+        target: "test".to_owned(),
+        message: message.to_owned(),
+        fields: vec![("user".to_owned(), message.to_owned())],
+    }
+}
