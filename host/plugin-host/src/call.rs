@@ -66,10 +66,7 @@ where
     let mut record = Record::start(plugin, hook, info);
     let answer = match record.admit().await {
         Ok(_slot) => match plugin.compiled.hooks[hook.index()] {
-            Some(function) => record
-                .run(&function, params)
-                .await
-                .and_then(judge),
+            Some(function) => record.run(&function, params).await.and_then(judge),
             None => Err(Failure::new(CallOutcome::Shed, "it has no such hook")),
         },
         Err(failure) => Err(failure),
