@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nowconnect_policy::{
-    AgentFacts, PolicyBundle, Question, ReasonKind, Sources, run_cases, shipped,
+    AgentFacts, PolicyBundle, Question, ReasonKind, SourceFile, Sources, run_cases, shipped,
 };
 
 use crate::fixture::{agent, announce, facts, hello, http_request, open, viewer};
@@ -109,4 +109,34 @@ fn denials_have_the_codes_of_their_policies() {
     unsure.signals.missing = vec!["geo".to_owned()];
     let decision = bundle.decide(&facts, &Question::Open(unsure));
     assert_eq!(decision.code(), Some("signal_missing"));
+}
+
+#[test]
+fn what_the_guide_shows_is_right() {
+    let guide = include_str!("../../../../docs/policy-guide.md");
+    let policies: String = fenced(guide, "cedar").collect();
+    let entities: Vec<_> = fenced(guide, "json")
+        .filter(|text| text.contains("parents"))
+        .collect();
+    assert!(!policies.is_empty() && entities.len() == 1);
+    let sources = Sources {
+        policies: vec![SourceFile::new("policy-guide.md", policies)],
+        entities: Some(SourceFile::new("policy-guide.md", entities[0])),
+    };
+    PolicyBundle::compile(&sources, 1).unwrap_or_else(|found| panic!("{found}"));
+    for policy in PolicyBundle::compile(&shipped(), 1).unwrap().policies() {
+        let Some(code) = &policy.error else { continue };
+        assert!(
+            guide.contains(&format!("`{}`", policy.id)),
+            "no word of {}",
+            policy.id
+        );
+        assert!(guide.contains(&format!("`{code}`")), "no word of {code}");
+    }
+}
+
+fn fenced<'a>(text: &'a str, language: &'a str) -> impl Iterator<Item = &'a str> {
+    let start = format!("{language}\n");
+    text.split("```")
+        .filter_map(move |block| block.strip_prefix(&start))
 }
