@@ -5,6 +5,7 @@
 //! command or `Command` for a group, with `fn run(self) -> Exit`.
 
 // One line per command module, in the order of the help text.
+pub mod agent;
 pub mod config;
 pub mod policy;
 

@@ -7,20 +7,29 @@
 //! identity, never with the token.
 //!
 //! Absent on purpose: shared-secret algorithms, `none`, keys inside a token (`jwk`, `jku`,
-//! `x5u`, `x5c` are ignored), and tokens without `kid` where an issuer has several keys.
+//! `x5u`, `x5c` are ignored), critical header extensions (`crit` refuses the token), and tokens
+//! without `kid` where an issuer has several keys.
 
+mod claims;
 pub mod extract;
 pub(crate) mod fetch;
+mod keys;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use jsonwebtoken::Validation;
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 
-use crate::config::{Secret, SecurityConfig};
+use crate::config::{IssuerConfig, KeySource, Secret, SecurityConfig, TokenAlgorithm};
+use claims::{Clock, StrictObject};
+use fetch::Fetcher;
+use keys::{IssuerKeys, Pace, Usable};
 
-pub use extract::{ExtractError, PresentedToken, TokenSource, extract_token};
+pub use extract::{ExtractError, MAX_TOKEN_BYTES, PresentedToken, TokenSource, extract_token};
 
 /// What a verified token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,17 +42,17 @@ pub struct AgentIdentity {
     pub issuer: Arc<str>,
     /// `sub`, if there is one; at most 256 bytes are kept.
     pub subject: Option<String>,
-    /// `jti`, if there is one.
+    /// `jti`, if there is one; at most 256 bytes are kept.
     pub jti: Option<String>,
     /// `iat`; where it is missing, revocations by time treat the token as issued at the epoch.
     pub issued_at: Option<SystemTime>,
     /// `exp`.
     pub expires_at: SystemTime,
-    /// The connectors that the token names; `None` if it has no such claim.
+    /// The connectors that the token names, sorted; `None` if it has no such claim.
     pub scopes: Option<Vec<ConnectorName>>,
-    /// Claims listed under `security.claims.tags`, as text.
+    /// Claims listed under `security.claims.tags`, as text; at most 256 bytes each.
     pub tags: BTreeMap<String, String>,
-    /// The claim named by `security.claims.groups`.
+    /// The claim named by `security.claims.groups`; at most 64.
     pub groups: Vec<String>,
 }
 
@@ -54,12 +63,30 @@ impl AgentIdentity {
     pub fn is_expired(&self, now: SystemTime) -> bool {
         now >= self.expires_at
     }
+
+    /// How long it is valid from `now` on; zero if it is expired.
+    #[must_use]
+    pub fn expires_in(&self, now: SystemTime) -> Duration {
+        self.expires_at.duration_since(now).unwrap_or_default()
+    }
 }
 
 /// Verifies agents' tokens. Cheap to clone; all clones share keys.
 #[derive(Clone, Debug)]
 pub struct Authenticator {
-    _inner: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: SecurityConfig,
+    issuers: Vec<Issuer>,
+}
+
+#[derive(Clone, Debug)]
+struct Issuer {
+    config: IssuerConfig,
+    keys: Arc<IssuerKeys>,
 }
 
 impl Authenticator {
@@ -68,24 +95,90 @@ impl Authenticator {
     /// # Errors
     /// A key file or the CA bundle cannot be read.
     pub fn new(config: &SecurityConfig) -> Result<Self, AuthenticatorError> {
-        let _ = config;
-        todo!()
+        Self::build(config, None)
     }
 
-    /// The same for a new configuration: issuers that did not change keep their keys.
+    /// The same for a new configuration: issuers whose key source did not change keep their keys.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn rebuilt(&self, config: &SecurityConfig) -> Result<Self, AuthenticatorError> {
-        let _ = config;
-        todo!()
+        Self::build(config, Some(&self.shared))
     }
 
-    /// Starts fetching keys in the background, now and then every `jwks_refresh_ms`. Dropping the
-    /// guard ends it. Needs a tokio runtime.
+    fn build(config: &SecurityConfig, old: Option<&Shared>) -> Result<Self, AuthenticatorError> {
+        let fetcher = Fetcher::new(&config.jwks).map_err(AuthenticatorError)?;
+        let old = old.filter(|old| old.config.jwks == config.jwks);
+        let mut issuers = Vec::with_capacity(config.issuers.len());
+        for issuer in &config.issuers {
+            let kept = old.and_then(|old| {
+                old.issuers.iter().find(|old| {
+                    old.config.issuer == issuer.issuer && old.config.keys == issuer.keys
+                })
+            });
+            let keys = match kept {
+                Some(kept) => Arc::clone(&kept.keys),
+                None => Arc::new(IssuerKeys::new(issuer, &config.jwks, fetcher.clone())),
+            };
+            keys.prime_from_file()
+                .map_err(|error| AuthenticatorError(error.to_string()))?;
+            issuers.push(Issuer {
+                config: issuer.clone(),
+                keys,
+            });
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config: config.clone(),
+                issuers,
+            }),
+        })
+    }
+
+    /// Starts fetching keys in the background, at once and then every `jwks_refresh_ms`, one
+    /// issuer not waiting for another. Dropping the guard ends it. Needs a tokio runtime.
     #[must_use]
     pub fn keep_fresh(&self) -> KeepFresh {
-        todo!()
+        let mut tasks = tokio::task::JoinSet::new();
+        let every = self.shared.config.jwks.refresh;
+        for issuer in &self.shared.issuers {
+            if matches!(issuer.config.keys, KeySource::File(_)) {
+                continue;
+            }
+            let issuer = issuer.clone();
+            tasks.spawn(async move {
+                loop {
+                    let pause = match issuer.keys.renew(Pace::Free).await {
+                        Ok(_) => every,
+                        Err(error) => {
+                            tracing::warn!(
+                                event = "jwks_refresh_failed",
+                                issuer = issuer.config.issuer,
+                                error = %error,
+                                "keys could not be fetched; those at hand stay in use"
+                            );
+                            every.min(RETRY_PAUSE)
+                        }
+                    };
+                    tokio::time::sleep(pause).await;
+                }
+            });
+        }
+        KeepFresh { _tasks: tasks }
+    }
+
+    /// Reads key files again, after one changed.
+    ///
+    /// # Errors
+    /// One cannot be read; the keys at hand stay in use.
+    pub fn reload_files(&self) -> Result<(), AuthenticatorError> {
+        for issuer in &self.shared.issuers {
+            issuer
+                .keys
+                .prime_from_file()
+                .map_err(|error| AuthenticatorError(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Proves a token. Fetches keys if it names one that is unknown, bounded by
@@ -94,38 +187,272 @@ impl Authenticator {
     /// # Errors
     /// Why it does not count; [`AuthError::is_our_trouble`] tells a 503 from a 401.
     pub async fn verify(&self, token: &Secret) -> Result<AgentIdentity, AuthError> {
-        let _ = token;
-        todo!()
+        self.verify_at(token, SystemTime::now()).await
     }
+
+    /// The same at another time, for tests.
+    async fn verify_at(&self, token: &Secret, now: SystemTime) -> Result<AgentIdentity, AuthError> {
+        let presented = Presented::parse(token.expose())?;
+        let issuer = self
+            .shared
+            .issuers
+            .iter()
+            .find(|issuer| presented.claims.text("iss") == Some(issuer.config.issuer.as_str()))
+            .ok_or(AuthError::UnknownIssuer)?;
+        if !issuer.config.algorithms.contains(&presented.algorithm) {
+            return Err(AuthError::AlgorithmNotAllowed);
+        }
+        let keys = issuer.keys_for(&presented).await?;
+        let key = keys
+            .find(presented.kid.as_deref(), presented.algorithm)
+            .ok_or(AuthError::UnknownKey)?;
+        presented.prove(token, &key.decoding, &issuer.config)?;
+        let clock = Clock {
+            now,
+            skew: self.shared.config.clock_skew,
+            max_lifetime: self.shared.config.max_token_lifetime,
+        };
+        claims::identity(
+            &presented.claims,
+            &issuer.config,
+            &self.shared.config.claims,
+            clock,
+        )
+    }
+
+    /// How each issuer's keys are, for `status` and readiness.
+    #[must_use]
+    pub fn status(&self) -> Vec<IssuerStatus> {
+        self.shared
+            .issuers
+            .iter()
+            .map(|issuer| IssuerStatus {
+                issuer: issuer.config.issuer.clone(),
+                tenant: issuer.config.tenant.clone(),
+                keys: issuer.keys.usable().map_or(0, |keys| keys.len()),
+                age: issuer.keys.age(),
+                last_error: issuer.keys.last_error().map(|error| error.to_string()),
+            })
+            .collect()
+    }
+}
+
+/// How long the background waits after a failed fetch, if `jwks_refresh_ms` is not shorter.
+const RETRY_PAUSE: Duration = Duration::from_secs(15);
+
+impl Issuer {
+    /// The keys, fetched anew if they lack the one that the token names.
+    async fn keys_for(&self, presented: &Presented) -> Result<Usable, AuthError> {
+        let lacking = match self.keys.usable() {
+            Some(keys) if presented.kid.as_ref().is_none_or(|kid| keys.knows(kid)) => {
+                return Ok(keys);
+            }
+            Some(_) => AuthError::UnknownKey,
+            None => AuthError::KeysUnavailable,
+        };
+        if let Err(error) = self.keys.renew(Pace::Bounded).await {
+            tracing::warn!(
+                event = "jwks_fetch_failed",
+                issuer = self.config.issuer,
+                error = %error,
+                "keys could not be fetched for a token"
+            );
+        }
+        // Whatever the fetch brought: the keys at hand decide.
+        self.keys.usable().ok_or(lacking)
+    }
+}
+
+/// A token taken apart, nothing of it proven.
+struct Presented {
+    algorithm: TokenAlgorithm,
+    kid: Option<String>,
+    claims: StrictObject,
+}
+
+impl Presented {
+    fn parse(token: &str) -> Result<Self, AuthError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AuthError::Malformed("it is too long"));
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(claims), Some(_), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(AuthError::Malformed("it has not three parts"));
+        };
+        let header = StrictObject::decode(header)?;
+        if header.get("crit").is_some() {
+            return Err(AuthError::Malformed("it has critical extensions"));
+        }
+        let algorithm = header
+            .text("alg")
+            .and_then(TokenAlgorithm::from_header)
+            .ok_or(AuthError::AlgorithmNotAllowed)?;
+        let kid = match header.get("kid") {
+            None => None,
+            Some(serde_json::Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err(AuthError::Malformed("`kid` is no text")),
+        };
+        Ok(Self {
+            algorithm,
+            kid,
+            claims: StrictObject::decode(claims)?,
+        })
+    }
+
+    /// Checks the signature. The claims are checked afterwards, from the same bytes.
+    fn prove(
+        &self,
+        token: &Secret,
+        key: &jsonwebtoken::DecodingKey,
+        issuer: &IssuerConfig,
+    ) -> Result<(), AuthError> {
+        let mut validation = Validation::new(self.algorithm.for_jwt());
+        validation.set_audience(&[&issuer.audience]);
+        validation.set_issuer(&[&issuer.issuer]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        // Times are checked in one place, against the caller's clock.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        match jsonwebtoken::decode::<serde::de::IgnoredAny>(token.expose(), key, &validation) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(AuthError::from_jwt(&error)),
+        }
+    }
+}
+
+/// How an issuer's keys are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IssuerStatus {
+    /// The issuer.
+    pub issuer: String,
+    /// The tenants that it may speak for.
+    pub tenant: crate::config::TenantRule,
+    /// How many usable keys are at hand.
+    pub keys: usize,
+    /// Time since they were fetched.
+    pub age: Option<Duration>,
+    /// Why the last fetch failed, if it did.
+    pub last_error: Option<String>,
 }
 
 /// Ends the background refresh when dropped.
 #[derive(Debug)]
-pub struct KeepFresh {}
+pub struct KeepFresh {
+    _tasks: tokio::task::JoinSet<()>,
+}
 
 /// Why an authenticator cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct AuthenticatorError(String);
 
-/// Why a token does not count. No variant holds any of it.
+/// Why a token does not count. No variant holds any of its secret parts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// It is not a token at all.
+    /// It is not a signed JWT, or not an unambiguous one.
     #[error("the token is malformed: {0}")]
     Malformed(&'static str),
+    /// `alg` is `none`, a shared secret, unknown, or not configured for the issuer.
+    #[error("the token's algorithm is not allowed")]
+    AlgorithmNotAllowed,
+    /// `iss` names no configured issuer.
+    #[error("the token's issuer is not configured")]
+    UnknownIssuer,
+    /// The issuer has no such key, or no `kid` was given and it has several.
+    #[error("the token's key is unknown")]
+    UnknownKey,
+    /// The hub has no usable keys of the issuer.
+    #[error("the issuer's keys cannot be had at the moment")]
+    KeysUnavailable,
+    /// The signature is not the key's.
+    #[error("the token's signature does not fit")]
+    BadSignature,
+    /// `iss` is not one text that equals the issuer.
+    #[error("the token's `iss` does not fit")]
+    WrongIssuer,
+    /// `aud` does not contain the audience.
+    #[error("the token is for another audience")]
+    WrongAudience,
+    /// `exp` is past.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` or `iat` is ahead.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `exp` minus `iat` is above the configured bound.
+    #[error("the token lives longer than {max_token_lifetime_ms} ms")]
+    LivesTooLong {
+        /// The bound, in milliseconds.
+        max_token_lifetime_ms: u128,
+    },
+    /// A claim that has to be there is not.
+    #[error("the token lacks the claim `{0}`")]
+    MissingClaim(String),
+    /// A claim is not what it has to be: its name, and why.
+    #[error("the token's claim `{0}`: {1}")]
+    BadClaim(String, String),
+    /// The issuer may not speak for the tenant that it names.
+    #[error("the issuer may not speak for the tenant `{0}`")]
+    TenantNotAllowed(TenantName),
 }
 
 impl AuthError {
-    /// A stable code for logs and metrics, such as `token_expired`.
+    /// A stable code for logs and metrics.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        todo!()
+        match self {
+            Self::Malformed(_) => "token_malformed",
+            Self::AlgorithmNotAllowed => "token_algorithm",
+            Self::UnknownIssuer => "token_issuer_unknown",
+            Self::UnknownKey => "token_key_unknown",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::BadSignature => "token_signature",
+            Self::WrongIssuer => "token_issuer",
+            Self::WrongAudience => "token_audience",
+            Self::Expired => "token_expired",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::LivesTooLong { .. } => "token_lifetime",
+            Self::MissingClaim(_) | Self::BadClaim(..) => "token_claims",
+            Self::TenantNotAllowed(_) => "token_tenant",
+        }
     }
 
     /// Whether the hub could not find out (no keys): answer 503, not 401.
     #[must_use]
     pub fn is_our_trouble(&self) -> bool {
-        todo!()
+        match self {
+            Self::KeysUnavailable => true,
+            Self::Malformed(_)
+            | Self::AlgorithmNotAllowed
+            | Self::UnknownIssuer
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::WrongIssuer
+            | Self::WrongAudience
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::LivesTooLong { .. }
+            | Self::MissingClaim(_)
+            | Self::BadClaim(..)
+            | Self::TenantNotAllowed(_) => false,
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library's enum is open; what is not named is malformed"
+    )]
+    fn from_jwt(error: &jsonwebtoken::errors::Error) -> Self {
+        use jsonwebtoken::errors::ErrorKind;
+        match error.kind() {
+            ErrorKind::InvalidSignature => Self::BadSignature,
+            ErrorKind::InvalidIssuer => Self::WrongIssuer,
+            ErrorKind::InvalidAudience => Self::WrongAudience,
+            ErrorKind::InvalidAlgorithm => Self::AlgorithmNotAllowed,
+            ErrorKind::MissingRequiredClaim(name) => Self::MissingClaim(name.clone()),
+            _ => Self::Malformed("the library refuses it"),
+        }
     }
 }

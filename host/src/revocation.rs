@@ -2,25 +2,48 @@
 //!
 //! `nowconnect agent revoke` writes a list of JSON lines; every hub that shares the file reads it
 //! anew when it changes and asks it at HELLO, RENEW, RESUME and every OPEN, before any policy.
-//! A list that cannot be read leaves the last good one in force. Looking up is three hash
+//! A list that cannot be read leaves the last good one in force. Looking up is a few hash
 //! lookups, whatever the length.
 
-use std::path::Path;
+mod list_file;
+#[cfg(test)]
+mod tests;
+pub mod time;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use nowconnect_protocol::{AgentId, TenantName};
 
 use crate::identity::AgentIdentity;
+
+pub use list_file::{Revocation, RevocationError, Revoked, edit, read};
 
 /// The list in force. Cheap to clone; all clones share it.
 #[derive(Clone, Debug)]
 pub struct RevocationList {
-    _inner: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: Option<(PathBuf, u32)>,
+    index: ArcSwap<Index>,
 }
 
 impl RevocationList {
     /// A list that revokes nothing and has no file.
     #[must_use]
     pub fn empty() -> Self {
-        todo!()
+        Self {
+            shared: Arc::new(Shared {
+                file: None,
+                index: ArcSwap::default(),
+            }),
+        }
     }
 
     /// Reads the file; one that does not exist is an empty list.
@@ -28,28 +51,134 @@ impl RevocationList {
     /// # Errors
     /// It cannot be read, holds a bad line, or has more than `max_entries`.
     pub fn open(path: &Path, max_entries: u32) -> Result<Self, RevocationError> {
-        let _ = (path, max_entries);
-        todo!()
+        let entries = read(path, max_entries)?.unwrap_or_default();
+        Ok(Self {
+            shared: Arc::new(Shared {
+                file: Some((path.to_path_buf(), max_entries)),
+                index: ArcSwap::from_pointee(Index::new(&entries)),
+            }),
+        })
     }
 
-    /// Reads the file again and publishes it whole. On an error the last good list stays.
+    /// Reads the file again and publishes it whole. On an error the last good list stays; so it
+    /// does when the file is gone, because a lost file must not let anyone back in.
     /// `true` if it now differs.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open), and the file of a list with entries does not exist any more.
     pub fn reload(&self) -> Result<bool, RevocationError> {
-        todo!()
+        let Some((path, max_entries)) = &self.shared.file else {
+            return Ok(false);
+        };
+        let current = self.shared.index.load();
+        let next = match read(path, *max_entries)? {
+            Some(entries) => Index::new(&entries),
+            None if current.entries == 0 => return Ok(false),
+            None => return Err(RevocationError::Gone { path: path.clone() }),
+        };
+        let differs = **current != next;
+        if differs {
+            self.shared.index.store(Arc::new(next));
+        }
+        Ok(differs)
     }
 
     /// Whether the identity counts no more.
     #[must_use]
     pub fn is_revoked(&self, identity: &AgentIdentity) -> bool {
-        let _ = identity;
-        todo!()
+        self.shared.index.load().revokes(identity)
+    }
+
+    /// How many entries are in force.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.index.load().entries
+    }
+
+    /// Whether nothing is revoked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
-/// Why a list cannot be used or written.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RevocationError(String);
+/// The entries, arranged for looking up.
+#[derive(Debug, Default, PartialEq)]
+struct Index {
+    entries: usize,
+    jtis: HashSet<String>,
+    tenants: HashMap<TenantName, Tenant>,
+    /// Every token issued before this time.
+    all_before: Option<SystemTime>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Tenant {
+    agents: HashSet<AgentId>,
+    before: HashMap<AgentId, SystemTime>,
+}
+
+impl Index {
+    fn new(entries: &[Revocation]) -> Self {
+        let mut index = Self {
+            entries: entries.len(),
+            ..Self::default()
+        };
+        for entry in entries {
+            index.add(&entry.revoked);
+        }
+        index
+    }
+
+    fn add(&mut self, revoked: &Revoked) {
+        match revoked {
+            Revoked::Agent { tenant, agent } => {
+                let tenant = self.tenants.entry(tenant.clone()).or_default();
+                tenant.agents.insert(agent.clone());
+            }
+            Revoked::Jti { jti } => {
+                self.jtis.insert(jti.clone());
+            }
+            Revoked::IssuedBefore { issued_before } => {
+                self.all_before = self.all_before.max(Some(at(*issued_before)));
+            }
+            Revoked::AgentIssuedBefore {
+                tenant,
+                agent,
+                issued_before,
+            } => {
+                let tenant = self.tenants.entry(tenant.clone()).or_default();
+                let before = tenant.before.entry(agent.clone()).or_insert(UNIX_EPOCH);
+                *before = (*before).max(at(*issued_before));
+            }
+        }
+    }
+
+    fn revokes(&self, identity: &AgentIdentity) -> bool {
+        // Without `iat` nobody knows when it was issued: then it was too early.
+        let issued_at = identity.issued_at.unwrap_or(UNIX_EPOCH);
+        if self.all_before.is_some_and(|before| issued_at < before) {
+            return true;
+        }
+        if !self.jtis.is_empty()
+            && identity
+                .jti
+                .as_ref()
+                .is_some_and(|jti| self.jtis.contains(jti))
+        {
+            return true;
+        }
+        self.tenants.get(&identity.tenant).is_some_and(|tenant| {
+            tenant.agents.contains(&identity.agent_id)
+                || tenant
+                    .before
+                    .get(&identity.agent_id)
+                    .is_some_and(|before| issued_at < *before)
+        })
+    }
+}
+
+/// Seconds since 1970 as a time; the reader bounds them.
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}

@@ -1,17 +1,37 @@
 //! TLS in this process: certificates from files, taken over while it runs.
+//!
+//! New handshakes get the certificate of the moment; established connections keep theirs. A pair
+//! that does not load, or does not belong together, leaves the last good one in place.
 
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
 
-/// The server's side of TLS with a certificate that can be swapped. Cheap to clone.
+/// The largest PEM file that is read, in bytes: some 500 certificates.
+const MAX_PEM_BYTES: u64 = 1 << 20;
+
+/// The server's side of TLS with a certificate that can be swapped. Cheap to clone; all clones
+/// share the certificate.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    config: Arc<rustls::ServerConfig>,
+    files: TlsFiles,
+    current: Arc<Current>,
+    config: Arc<ServerConfig>,
 }
 
 impl ServerTls {
@@ -22,22 +42,68 @@ impl ServerTls {
     /// A file is missing, malformed or empty, or key and leaf do not match; the message names the
     /// file and the way out.
     pub fn load(files: &TlsFiles, alpn: &[&str]) -> Result<Self, TlsError> {
-        let _ = (files, alpn);
-        todo!()
+        Self::build(files, alpn, None)
+    }
+
+    /// The same for clients that have to prove a certificate under one of the roots in
+    /// `client_ca_file`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and the roots cannot be read or one of them is malformed.
+    pub fn load_with_clients(
+        files: &TlsFiles,
+        alpn: &[&str],
+        client_ca_file: &Path,
+    ) -> Result<Self, TlsError> {
+        Self::build(files, alpn, Some(client_ca_file))
+    }
+
+    fn build(
+        files: &TlsFiles,
+        alpn: &[&str],
+        client_ca_file: Option<&Path>,
+    ) -> Result<Self, TlsError> {
+        let current = Arc::new(Current(ArcSwap::from_pointee(read_pair(files)?)));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Unusable)?;
+        let builder = match client_ca_file {
+            Some(path) => {
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider)
+                        .build()
+                        .map_err(|error| TlsError::malformed(path, error.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let resolver: Arc<Current> = Arc::clone(&current);
+        let mut config = builder.with_cert_resolver(resolver);
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Ok(Self {
+            files: files.clone(),
+            current,
+            config: Arc::new(config),
+        })
     }
 
     /// Reads the files again; new handshakes get the new certificate. On an error the last good
-    /// one stays. `true` if the leaf differs.
+    /// one stays. `true` if the chain differs.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn reload(&self) -> Result<bool, TlsError> {
-        todo!()
+        let next = read_pair(&self.files)?;
+        let differs = self.current.0.load().cert != next.cert;
+        // Also where the chain is the same: the key might come from another place.
+        self.current.0.store(Arc::new(next));
+        Ok(differs)
     }
 
     /// The configuration for a server of one's own.
     #[must_use]
-    pub fn config(&self) -> Arc<rustls::ServerConfig> {
+    pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
 
@@ -49,12 +115,174 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let _ = (io, timeout);
-        todo!()
+        let accept = TlsAcceptor::from(self.config()).accept(io);
+        match tokio::time::timeout(timeout, accept).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(TlsError::Handshake(error)),
+            Err(_) => Err(TlsError::Timeout {
+                timeout_ms: timeout.as_millis(),
+            }),
+        }
+    }
+}
+
+/// The certificate of the moment.
+struct Current(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Current(***)")
     }
 }
 
 /// Why TLS cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TlsError(String);
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read `{path}`: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("`{path}`: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        reason: String,
+    },
+    /// Key and certificate are not a pair.
+    #[error(
+        "the key in `{key_file}` does not belong to the first certificate in `{cert_file}`: put \
+         the leaf first, or take the key that it was made with"
+    )]
+    Mismatch {
+        /// The chain.
+        cert_file: PathBuf,
+        /// The key.
+        key_file: PathBuf,
+    },
+    /// The library refuses the parameters.
+    #[error("TLS cannot be set up: {0}")]
+    Unusable(rustls::Error),
+    /// The peer failed the handshake.
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(io::Error),
+    /// The peer was too slow.
+    #[error("the TLS handshake took longer than {timeout_ms} ms")]
+    Timeout {
+        /// The bound, in milliseconds.
+        timeout_ms: u128,
+    },
+}
+
+impl TlsError {
+    fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed {
+            path: path.to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Whether the peer is at fault.
+    #[must_use]
+    pub fn is_peers_fault(&self) -> bool {
+        match self {
+            Self::Handshake(_) | Self::Timeout { .. } => true,
+            Self::Unreadable { .. }
+            | Self::Malformed { .. }
+            | Self::Mismatch { .. }
+            | Self::Unusable(_) => false,
+        }
+    }
+}
+
+fn read_pair(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(&read(&files.cert_file)?, &files.cert_file)?;
+    let pem = read(&files.key_file)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        TlsError::malformed(
+            &files.key_file,
+            "it holds no private key as PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)",
+        )
+    })?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
+            cert_file: files.cert_file.clone(),
+            key_file: files.key_file.clone(),
+        },
+        other => TlsError::malformed(&files.key_file, other.to_string()),
+    })
+}
+
+/// Every certificate of a PEM file. A block that is broken refuses the file: skipping it would
+/// drop a root or an intermediate without a word.
+pub(crate) fn certificates(
+    pem: &[u8],
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    let announced = pem
+        .windows(BEGIN.len())
+        .filter(|window| *window == BEGIN)
+        .count();
+    let found = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::malformed(path, format!("a PEM block is broken: {error:?}")))?;
+    if found.is_empty() {
+        return Err(TlsError::malformed(path, "it holds no certificate as PEM"));
+    }
+    if found.len() != announced {
+        return Err(TlsError::malformed(
+            path,
+            format!(
+                "{announced} certificates begin in it, but only {} can be read",
+                found.len()
+            ),
+        ));
+    }
+    Ok(found)
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for (index, certificate) in certificates(&read(path)?, path)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|error| {
+            TlsError::malformed(path, format!("certificate {}: {error}", index + 1))
+        })?;
+    }
+    Ok(roots)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |error| TlsError::Unreadable {
+        path: path.to_path_buf(),
+        error,
+    };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .map_err(unreadable)?
+        .take(MAX_PEM_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_PEM_BYTES {
+        return Err(TlsError::malformed(
+            path,
+            format!("it is larger than {MAX_PEM_BYTES} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
