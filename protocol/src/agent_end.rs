@@ -198,6 +198,8 @@ impl AgentEnd {
                 ResetCode::UnsupportedKind,
                 "this agent carries byte streams only",
             ))
+        } else if let Some(code) = self.tunnel.buried(&open.flow_ref) {
+            Some((code, "the flow was reset here before"))
         } else if self.tunnel.knows(&open.flow_ref) {
             // One flow is dialled once, whatever the tunnels did.
             Some((
@@ -239,6 +241,8 @@ impl AgentEnd {
         self.tunnel
             .push_control(Frame::OpenAck(OpenAck { cid, alpn }));
         self.tunnel.readable(cid);
+        // What came while the target was being reached has not been answered yet.
+        self.tunnel.schedule_window(now, cid);
         true
     }
 

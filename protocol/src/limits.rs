@@ -83,6 +83,10 @@ pub const MAX_FLOWS_PER_TUNNEL: u32 = 20_000;
 /// Connectors that one agent announces.
 pub const MAX_CONNECTORS: usize = 1_024;
 
+/// Flows that an agent reset and of which it remembers that their target was reached, so that
+/// a hub that never heard of it does not reach the target a second time.
+pub const MAX_TOMBSTONES: usize = 4_096;
+
 /// Bytes of the body of a HELLO, HELLO_ACK, RENEW or RENEW_ACK.
 pub const MAX_CONTROL_BODY_BYTES: usize = 131_072;
 

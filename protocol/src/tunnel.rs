@@ -1,6 +1,7 @@
 //! What both ends of a tunnel share: its flows, their turns, their timers.
 
 mod resume;
+mod tombstones;
 mod transmit;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
+
+use tombstones::Tombstones;
 
 pub use resume::{DetachedFlow, DetachedFlows};
 pub use transmit::{FlowSource, SourceRead};
@@ -153,6 +156,8 @@ pub struct Tunnel {
     by_ref: FxHashMap<FlowRef, u32>,
     /// Flows of an earlier tunnel that wait for RESUME or RESUMED.
     awaiting: BTreeMap<FlowRef, Flow>,
+    /// Flows that this agent reset after it had reached their target.
+    tombstones: Tombstones,
     /// The highest number given to a flow on this tunnel.
     last_cid: u32,
     control: VecDeque<Frame>,
@@ -181,6 +186,7 @@ impl Tunnel {
             flows: FxHashMap::default(),
             by_ref: FxHashMap::default(),
             awaiting: BTreeMap::new(),
+            tombstones: Tombstones::default(),
             last_cid: 0,
             control: VecDeque::new(),
             ready: VecDeque::new(),
@@ -409,7 +415,7 @@ impl Tunnel {
         }
     }
 
-    fn schedule_window(&mut self, now: Instant, cid: u32) {
+    pub(crate) fn schedule_window(&mut self, now: Instant, cid: u32) {
         let Some(flow) = self.flows.get_mut(&cid) else {
             return;
         };
@@ -436,7 +442,7 @@ impl Tunnel {
         };
         let tell = !flow.closed;
         // A far end that has everything has forgotten the flow.
-        if !(flow.send.done() && flow.recv.finished()) {
+        if !(flow.send.done() && flow.recv.finished() && !flow.recv.answer_due()) {
             self.counters.rst_sent += 1;
             self.control.push_back(Frame::Rst {
                 cid,
@@ -449,6 +455,7 @@ impl Tunnel {
             && tell
         {
             flow.send.abandon();
+            self.bury(&flow, code);
             let cause = FlowCause::Reset {
                 code,
                 local: true,
@@ -469,6 +476,18 @@ impl Tunnel {
         for (_, flow) in std::mem::take(&mut self.awaiting) {
             self.lose(now, &flow, code);
         }
+    }
+
+    /// Remembers a flow whose reset the hub may never hear of.
+    fn bury(&mut self, flow: &Flow, code: ResetCode) {
+        if self.side == Side::Agent && flow.acknowledged {
+            self.tombstones.put(flow.flow_ref.clone(), code);
+        }
+    }
+
+    /// Why the flow was reset here, where its target had been reached.
+    pub(crate) fn buried(&self, flow_ref: &FlowRef) -> Option<ResetCode> {
+        self.tombstones.get(flow_ref)
     }
 
     fn lose(&mut self, now: Instant, flow: &Flow, code: ResetCode) {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::tombstones::Tombstones;
 use super::{FlowEvent, Tunnel};
 use crate::error::ProtocolViolation;
 use crate::flow::{Flow, FlowCause, FlowSummary, Side};
@@ -47,24 +48,27 @@ impl DetachedFlow {
 
 /// The flows of a tunnel that is gone.
 #[derive(Debug, Default)]
-pub struct DetachedFlows(pub(super) Vec<DetachedFlow>);
+pub struct DetachedFlows {
+    flows: Vec<DetachedFlow>,
+    tombstones: Tombstones,
+}
 
 impl DetachedFlows {
     /// The flows.
     pub fn iter(&self) -> impl Iterator<Item = &DetachedFlow> {
-        self.0.iter()
+        self.flows.iter()
     }
 
-    /// Whether there are none.
+    /// Whether there is nothing that a later tunnel should know.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.flows.is_empty() && self.tombstones.is_empty()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.flows.len()
     }
 }
 
@@ -81,17 +85,19 @@ impl Tunnel {
         self.by_ref.clear();
         self.hop_inflight = 0;
         let side = self.side;
-        DetachedFlows(
-            flows
+        DetachedFlows {
+            flows: flows
                 .into_values()
                 .map(|flow| DetachedFlow { flow, side })
                 .collect(),
-        )
+            tombstones: std::mem::take(&mut self.tombstones),
+        }
     }
 
     /// Takes in the flows of an earlier tunnel; each waits to be named by the far end.
     pub(crate) fn attach(&mut self, now: Instant, flows: DetachedFlows) {
-        for DetachedFlow { mut flow, side } in flows.0 {
+        self.tombstones.extend(flows.tombstones);
+        for DetachedFlow { mut flow, side } in flows.flows {
             debug_assert_eq!(side, self.side, "a flow keeps its end");
             flow.queued = false;
             flow.window_queued = false;

@@ -1,0 +1,8 @@
+//! Fuzz target: see `nowconnect_protocol_fuzz::agent_end`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nowconnect_protocol_fuzz::agent_end(data));
+
+#[cfg(not(fuzzing))]
+fn main() {}

@@ -1,0 +1,11 @@
+//! The wire.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod samples;
+mod wire_properties;
+mod wire_snapshot;
