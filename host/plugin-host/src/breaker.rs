@@ -1,7 +1,7 @@
 //! Quarantine: a plugin that keeps failing is not called for a while.
 //!
 //! ```text
-//!            5 faults within 10 s                  pause is over, one probe call
+//!       enough faults within the window            pause is over, one probe call
 //! closed ───────────────────────────► open ──────────────────────────────► half open
 //!    ▲                                  ▲  the probe is a fault: double pause   │
 //!    │                                  └───────────────────────────────────────┤
@@ -16,26 +16,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Faults that open the breaker, when they come within [`WINDOW`].
-const FAULTS_MAX: u32 = 5;
-const WINDOW: Duration = Duration::from_secs(10);
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+use crate::spec::Quarantine;
+
+/// How often failed probes may double the pause.
+const DOUBLINGS_MAX: u32 = 6;
 
 #[derive(Debug)]
 pub(crate) struct Breaker {
     /// Read on every call; the lock is taken only where this is set or a fault happened.
     troubled: AtomicBool,
     state: Mutex<State>,
+    quarantine: Quarantine,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     faults: u32,
     first_fault: Option<Instant>,
     open_until: Option<Instant>,
     probing: bool,
-    pause: Duration,
+    failed_probes: u32,
 }
 
 /// Whether a call may be made.
@@ -55,22 +55,15 @@ pub(crate) enum Change {
     Closed,
 }
 
-impl Default for Breaker {
-    fn default() -> Self {
+impl Breaker {
+    pub(crate) fn new(quarantine: Quarantine) -> Self {
         Self {
             troubled: AtomicBool::new(false),
-            state: Mutex::new(State {
-                faults: 0,
-                first_fault: None,
-                open_until: None,
-                probing: false,
-                pause: PAUSE_MIN,
-            }),
+            state: Mutex::default(),
+            quarantine,
         }
     }
-}
 
-impl Breaker {
     pub(crate) fn admit(&self, now: Instant) -> Admission {
         if !self.troubled.load(Ordering::Acquire) {
             return Admission::Call;
@@ -101,18 +94,12 @@ impl Breaker {
         match fault {
             None => Change::None,
             Some(false) if probe => {
-                *state = State {
-                    faults: 0,
-                    first_fault: None,
-                    open_until: None,
-                    probing: false,
-                    pause: PAUSE_MIN,
-                };
+                *state = State::default();
                 self.troubled.store(false, Ordering::Release);
                 Change::Closed
             }
             Some(false) => {
-                state.forget_old_faults(now);
+                state.forget_old_faults(now, self.quarantine.window);
                 if state.faults == 0 && state.open_until.is_none() {
                     self.troubled.store(false, Ordering::Release);
                 }
@@ -120,7 +107,7 @@ impl Breaker {
             }
             Some(true) => {
                 self.troubled.store(true, Ordering::Release);
-                state.fault(now, probe)
+                state.fault(now, probe, self.quarantine)
             }
         }
     }
@@ -131,26 +118,26 @@ impl Breaker {
 }
 
 impl State {
-    fn fault(&mut self, now: Instant, probe: bool) -> Change {
+    fn fault(&mut self, now: Instant, probe: bool, quarantine: Quarantine) -> Change {
         if probe {
-            self.pause = (self.pause * 2).min(PAUSE_MAX);
-            self.open_until = Some(now + self.pause);
+            self.failed_probes = (self.failed_probes + 1).min(DOUBLINGS_MAX);
+            self.open_until = Some(now + quarantine.pause * 2u32.pow(self.failed_probes));
             return Change::None;
         }
-        self.forget_old_faults(now);
+        self.forget_old_faults(now, quarantine.window);
         self.faults += 1;
         self.first_fault.get_or_insert(now);
-        if self.faults < FAULTS_MAX || self.open_until.is_some() {
+        if self.faults < quarantine.faults || self.open_until.is_some() {
             return Change::None;
         }
-        self.open_until = Some(now + self.pause);
+        self.open_until = Some(now + quarantine.pause);
         Change::Opened
     }
 
-    fn forget_old_faults(&mut self, now: Instant) {
+    fn forget_old_faults(&mut self, now: Instant, window: Duration) {
         if self
             .first_fault
-            .is_some_and(|first| now.duration_since(first) > WINDOW)
+            .is_some_and(|first| now.duration_since(first) > window)
         {
             self.faults = 0;
             self.first_fault = None;
@@ -162,14 +149,19 @@ impl State {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Admission, Breaker, Change, FAULTS_MAX, PAUSE_MIN, WINDOW};
+    use super::{Admission, Breaker, Change};
+    use crate::spec::Quarantine;
+
+    const FAULTS: u32 = 5;
+    const WINDOW: Duration = Duration::from_secs(10);
+    const PAUSE: Duration = Duration::from_secs(1);
 
     #[test]
     fn it_opens_after_enough_faults_and_closes_after_a_good_probe() {
         let (breaker, now) = opened();
         assert_eq!(breaker.admit(now), Admission::Quarantined);
 
-        let later = now + PAUSE_MIN;
+        let later = now + PAUSE;
         assert_eq!(breaker.admit(later), Admission::Probe);
         assert_eq!(
             breaker.admit(later),
@@ -187,17 +179,17 @@ mod tests {
     #[test]
     fn a_bad_probe_doubles_the_pause() {
         let (breaker, now) = opened();
-        let later = now + PAUSE_MIN;
+        let later = now + PAUSE;
         assert_eq!(breaker.admit(later), Admission::Probe);
         breaker.record(later, Admission::Probe, Some(true));
-        assert_eq!(breaker.admit(later + PAUSE_MIN), Admission::Quarantined);
-        assert_eq!(breaker.admit(later + 2 * PAUSE_MIN), Admission::Probe);
+        assert_eq!(breaker.admit(later + PAUSE), Admission::Quarantined);
+        assert_eq!(breaker.admit(later + 2 * PAUSE), Admission::Probe);
     }
 
     #[test]
     fn a_probe_that_was_given_up_leaves_room_for_the_next() {
         let (breaker, now) = opened();
-        let later = now + PAUSE_MIN;
+        let later = now + PAUSE;
         assert_eq!(breaker.admit(later), Admission::Probe);
         breaker.record(later, Admission::Probe, None);
         assert_eq!(breaker.admit(later), Admission::Probe);
@@ -205,9 +197,9 @@ mod tests {
 
     #[test]
     fn faults_far_apart_do_not_open_it() {
-        let breaker = Breaker::default();
+        let breaker = closed();
         let mut now = Instant::now();
-        for _ in 0..3 * FAULTS_MAX {
+        for _ in 0..3 * FAULTS {
             assert_eq!(
                 breaker.record(now, Admission::Call, Some(true)),
                 Change::None
@@ -217,10 +209,18 @@ mod tests {
         assert_eq!(breaker.admit(now), Admission::Call);
     }
 
+    fn closed() -> Breaker {
+        Breaker::new(Quarantine {
+            faults: FAULTS,
+            window: WINDOW,
+            pause: PAUSE,
+        })
+    }
+
     fn opened() -> (Breaker, Instant) {
-        let breaker = Breaker::default();
+        let breaker = closed();
         let now = Instant::now();
-        for _ in 1..FAULTS_MAX {
+        for _ in 1..FAULTS {
             assert_eq!(
                 breaker.record(now, Admission::Call, Some(true)),
                 Change::None

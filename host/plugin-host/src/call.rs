@@ -1,9 +1,9 @@
 //! One call of one plugin: slot, instance, limits, outcome.
 //!
 //! Each call gets a store and an instance of its own and drops both at its end, whatever
-//! happened. Three clocks bound it: guest time, counted in epochs while the guest computes
-//! (it yields to the executor at each); wall time, which also covers waits; and the deadline of
-//! the pipeline that asks.
+//! happened. Three clocks bound it: the processor time of the guest, looked at in each epoch
+//! (where the guest also yields to the executor); wall time, which also covers waits; and the
+//! deadline of the pipeline that asks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use crate::breaker::{Admission, Change};
 use crate::component::first_line;
 use crate::facts::CallInfo;
+use crate::guest_time::metered;
 use crate::hook::{CallOutcome, Hook};
 use crate::host_functions::HostState;
 use crate::observer::CallReport;
@@ -29,6 +30,8 @@ use crate::wire;
 pub(crate) struct Failure {
     pub(crate) outcome: CallOutcome,
     pub(crate) detail: String,
+    /// It counts towards quarantine.
+    is_fault: bool,
 }
 
 impl Failure {
@@ -36,6 +39,7 @@ impl Failure {
         Self {
             outcome,
             detail: detail.into(),
+            is_fault: outcome.is_fault(),
         }
     }
 
@@ -73,11 +77,11 @@ where
     };
     match answer {
         Ok((value, outcome)) => {
-            record.end(outcome, None);
+            record.end(outcome, false, None);
             Ok(value)
         }
         Err(failure) => {
-            record.end(failure.outcome, Some(&failure.detail));
+            record.end(failure.outcome, failure.is_fault, Some(&failure.detail));
             Err(failure)
         }
     }
@@ -150,17 +154,14 @@ impl<'p, 'a> Record<'p, 'a> {
         let params = params(wire::Call::new(&self.info, budget_ns, self.shadow));
         let state = HostState::new(self.plugin, &self.info, self.shadow);
         let mut run = Run::new(self.plugin, state);
-        let result = timeout(budget, run.call(function, params)).await;
+        let result = timeout(budget, metered(run.call(function, params))).await;
         self.instantiate = run.instantiate;
         self.memory_peak_bytes = run.store.data().limiter.memory_peak_bytes;
         run.store.data().report_dropped();
         match result {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(classify(&error, run.store.data())),
-            Err(_) => Err(Failure::new(
-                CallOutcome::Timeout,
-                format!("no answer after {budget:?} of wall time"),
-            )),
+            Err(_) => Err(out_of_wall_time(budget, run.store.data().computed)),
         }
     }
 
@@ -178,10 +179,10 @@ impl<'p, 'a> Record<'p, 'a> {
         Ok(wall.min(left))
     }
 
-    fn end(&mut self, outcome: CallOutcome, detail: Option<&str>) {
+    fn end(&mut self, outcome: CallOutcome, is_fault: bool, detail: Option<&str>) {
         self.ended = true;
         let now = Instant::now();
-        let fault = (outcome != CallOutcome::Shed).then(|| outcome.is_fault());
+        let fault = (outcome != CallOutcome::Shed).then_some(is_fault);
         if self.admission != Admission::Quarantined {
             self.note(now, fault);
         }
@@ -234,13 +235,11 @@ impl<'p> Run<'p> {
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(plugin.spec.limits.output_bytes);
         store.epoch_deadline_callback(|mut cx| {
-            let state = cx.data_mut();
-            if state.ticks_left == 0 {
-                state.out_of_time = true;
-                return Ok(UpdateDeadline::Interrupt);
-            }
-            state.ticks_left -= 1;
-            Ok(UpdateDeadline::Yield(1))
+            Ok(if cx.data_mut().may_compute_on() {
+                UpdateDeadline::Yield(1)
+            } else {
+                UpdateDeadline::Interrupt
+            })
         });
         store.set_epoch_deadline(1);
         Self {
@@ -268,10 +267,20 @@ impl<'p> Run<'p> {
     }
 }
 
+/// No capability waits, so a guest that computed for little of the time was kept from computing
+/// by other work of the thread or machine: not its fault, though the answer is as late.
+fn out_of_wall_time(budget: Duration, computed: Duration) -> Failure {
+    let detail = format!("no answer after {budget:?} of wall time, it computed for {computed:?}");
+    Failure {
+        is_fault: computed * 2 >= budget,
+        ..Failure::new(CallOutcome::Timeout, detail)
+    }
+}
+
 /// Names the outcome of a call that the runtime ended.
 pub(crate) fn classify(error: &wasmtime::Error, state: &HostState) -> Failure {
     if state.out_of_time {
-        let limit = state.plugin.spec.limits.guest_time;
+        let limit = state.guest_time;
         return Failure::new(
             CallOutcome::Timeout,
             format!("it computed for over {limit:?}"),

@@ -56,7 +56,7 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             cache_dir: None,
-            instances_max: 512,
+            instances_max: 1024,
             memory_bytes_max: 64 * 1024 * 1024,
         }
     }

@@ -40,7 +40,7 @@ pub struct LoadError {
 #[non_exhaustive]
 pub enum LoadProblem {
     /// Its name is not usable.
-    #[error("the name must be 1 to 64 of `a-z`, `0-9` and `-`")]
+    #[error("the name must be 1 to 64 letters, digits, `.`, `_` and `-`")]
     BadName,
     /// The name is used twice.
     #[error("the name is used twice in `plugins`")]

@@ -5,13 +5,14 @@
 //! async function, so that the wall limit of the call can cut it off.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wasmtime::component::{Linker, LinkerInstance};
 use wasmtime::{ResourceLimiter, Result, StoreContextMut};
 
 use crate::facts::{CallInfo, Level};
 use crate::grant::Capability;
+use crate::guest_time::computed_since_look;
 use crate::kv::{self, KvStore, Namespace};
 use crate::observer::{Dropped, PluginLogLine};
 use crate::plugin::Plugin;
@@ -30,7 +31,8 @@ const METRIC_LABELS_MAX: usize = 4;
 pub(crate) struct HostState {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) limiter: Limiter,
-    pub(crate) ticks_left: u32,
+    pub(crate) guest_time: Duration,
+    pub(crate) computed: Duration,
     pub(crate) out_of_time: bool,
     request_id: Box<str>,
     tenant: Box<str>,
@@ -46,7 +48,8 @@ impl HostState {
         let owned = |wanted: bool, text: &str| if wanted { text.into() } else { Box::default() };
         Self {
             limiter: Limiter::new(&plugin.spec.limits),
-            ticks_left: plugin.guest_ticks,
+            guest_time: plugin.spec.limits.guest_time,
+            computed: Duration::ZERO,
             out_of_time: false,
             request_id: owned(uses(Capability::Log), info.request_id),
             tenant: owned(uses(Capability::Kv), info.tenant.unwrap_or_default()),
@@ -56,6 +59,13 @@ impl HostState {
             metric_samples_dropped: 0,
             plugin: Arc::clone(plugin),
         }
+    }
+
+    /// Called at each epoch while the guest computes; `false` where its time is used up.
+    pub(crate) fn may_compute_on(&mut self) -> bool {
+        self.computed += computed_since_look();
+        self.out_of_time = self.computed > self.guest_time;
+        !self.out_of_time
     }
 
     /// Tells the observer once per call what was dropped in it.

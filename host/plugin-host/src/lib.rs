@@ -20,6 +20,7 @@ mod engine;
 mod error;
 mod facts;
 mod grant;
+mod guest_time;
 mod hook;
 mod host_functions;
 mod judge;
@@ -48,7 +49,7 @@ pub use hook::{CallOutcome, Hook};
 pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
 pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
 pub use set::{PluginSet, PluginStatus};
-pub use spec::{Limits, Mode, PluginSource, PluginSpec};
+pub use spec::{Limits, Mode, PluginSource, PluginSpec, Quarantine};
 
 /// Versions of the contract in `wit/` that this hub serves.
 pub const CONTRACT_VERSIONS: &str = "nowconnect:plugin 0.1.x";

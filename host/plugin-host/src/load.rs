@@ -13,6 +13,7 @@ use crate::component::{Compiled, compile, first_line, read};
 use crate::engine::{EngineInner, PluginEngine};
 use crate::error::{LoadError, LoadProblem};
 use crate::facts::CallInfo;
+use crate::guest_time::metered;
 use crate::hook::Hook;
 use crate::host_functions::HostState;
 use crate::plugin::Plugin;
@@ -22,6 +23,9 @@ use crate::wire;
 /// Wall time of `describe` and `check-config` together. It is more than a call's, because a
 /// first call warms caches and a check may look at large data.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A check may compute for at least this long, however little a call may.
+const CHECK_GUEST_TIME_MIN: Duration = Duration::from_millis(250);
 
 const NAME_BYTES_MAX: usize = 64;
 
@@ -125,7 +129,7 @@ fn check_name(name: &str) -> Result<(), LoadProblem> {
     let is_good = (1..=NAME_BYTES_MAX).contains(&name.len())
         && name
             .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
     if is_good {
         Ok(())
     } else {
@@ -212,14 +216,13 @@ where
     R: ComponentNamedList + Lift + Send + Sync + 'static,
 {
     let mut run = Run::new(plugin, throwaway(plugin));
-    let result = run.call(function, params).await;
+    let result = metered(run.call(function, params)).await;
     result.map_err(|error| classify(&error, run.store.data()))
 }
 
-/// The guest's time here is what it has for a call, and at least a quarter of a second.
 fn throwaway(plugin: &Arc<Plugin>) -> HostState {
     let mut state = HostState::new(plugin, &CallInfo::default(), false);
-    state.ticks_left = state.ticks_left.max(250);
+    state.guest_time = state.guest_time.max(CHECK_GUEST_TIME_MIN);
     state
 }
 

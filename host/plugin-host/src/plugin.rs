@@ -44,7 +44,6 @@ pub(crate) struct Plugin {
     pub(crate) digest: String,
     pub(crate) pre: InstancePre<HostState>,
     pub(crate) engine: Arc<EngineInner>,
-    pub(crate) guest_ticks: u32,
     pub(crate) slots: Semaphore,
     pub(crate) waiting: AtomicU32,
     pub(crate) breaker: Breaker,
@@ -96,10 +95,9 @@ impl Plugin {
         Ok(Self {
             name: spec.name.as_str().into(),
             config: Settings::new(&spec.config),
-            guest_ticks: ticks(spec.limits.guest_time),
             slots: Semaphore::new(slots),
             waiting: AtomicU32::new(0),
-            breaker: Breaker::default(),
+            breaker: Breaker::new(spec.limits.quarantine),
             digest: compiled.digest.to_string(),
             engine: Arc::clone(engine),
             log_budget: LogBudget::default(),
@@ -202,11 +200,6 @@ impl MetricSeries {
     }
 }
 
-fn ticks(time: Duration) -> u32 {
-    // One more, because the first step may end the moment after the call began.
-    u32::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).map_or(u32::MAX, |ticks| ticks + 1)
-}
-
 fn check_limits(limits: &Limits, engine: &EngineInner) -> Result<(), LoadProblem> {
     let refuse = |key, value: String, allowed: String| {
         Err(LoadProblem::Limit {
@@ -236,6 +229,9 @@ fn check_limits(limits: &Limits, engine: &EngineInner) -> Result<(), LoadProblem
         if time < TICK || time > max {
             return refuse(key, format!("{time:?}"), format!("1ms to {max:?}"));
         }
+    }
+    if limits.quarantine.faults == 0 {
+        return refuse("quarantine.faults", "0".to_owned(), "1 or more".to_owned());
     }
     if limits.concurrency == 0 {
         return refuse("concurrency", "0".to_owned(), "1 or more".to_owned());

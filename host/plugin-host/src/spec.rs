@@ -9,7 +9,8 @@ use crate::hook::Hook;
 /// One plugin of a set, as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginSpec {
-    /// Unique in the set; `[a-z0-9-]`, 1 to 64 bytes; prefix of its signals and attributes.
+    /// Unique in the set; letters, digits, `.`, `_` and `-`, 1 to 64; prefix of its signals and
+    /// attributes.
     pub name: String,
     /// Where its component is.
     pub source: PluginSource,
@@ -80,11 +81,9 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Elements of all tables of one instance.
     pub table_elements: usize,
-    /// Time that the guest may compute, in steps of 1 ms. Time taken by the operating system
-    /// from a computing thread counts too, so this is generous beside the microseconds of a
-    /// normal call.
+    /// Processor time that the guest may use, looked at every 1 ms.
     pub guest_time: Duration,
-    /// Time from start to answer, including waits for other work of the thread.
+    /// Time from start to answer, including waits for other work of the thread and machine.
     pub wall_time: Duration,
     /// Bytes that the plugin may hand to the host in one answer or one host call.
     pub output_bytes: usize,
@@ -92,6 +91,31 @@ pub struct Limits {
     pub concurrency: u32,
     /// How long a call may wait for one of those slots before it is shed.
     pub queue_time: Duration,
+    /// When a plugin that fails is no longer called.
+    pub quarantine: Quarantine,
+}
+
+/// When a plugin that fails is no longer called. Faults are traps, timeouts, exhausted memory
+/// and answers that break a rule; a plugin that says no or `error` behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// So many faults ...
+    pub faults: u32,
+    /// ... within this time ...
+    pub window: Duration,
+    /// ... leave it uncalled for this long. Then one call tries it; each that fails doubles the
+    /// pause, up to 64 times this.
+    pub pause: Duration,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self {
+            faults: 5,
+            window: Duration::from_secs(10),
+            pause: Duration::from_secs(1),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -104,6 +128,7 @@ impl Default for Limits {
             output_bytes: 64 * 1024,
             concurrency: 16,
             queue_time: Duration::from_millis(10),
+            quarantine: Quarantine::default(),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// Length of one epoch: the unit of [`crate::Limits::guest_time`].
+/// Length of one epoch: how often [`crate::Limits::guest_time`] is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Idle steps before the thread rests: a tenth of a second.

@@ -88,7 +88,7 @@ async fn every_wrong_plugin_is_named_and_nothing_is_loaded() {
     bad_grant.name = "bad-grant".to_owned();
     bad_grant.grants = vec!["root".to_owned()];
     let mut bad_name = spec("agreeable");
-    bad_name.name = "Bad Name".to_owned();
+    bad_name.name = "bad/name".to_owned();
     let mut missing = spec("agreeable");
     missing.name = "missing".to_owned();
     missing.source = PluginSource::Path("/nonexistent/plugin.wasm".into());
@@ -110,7 +110,7 @@ async fn every_wrong_plugin_is_named_and_nothing_is_loaded() {
         "used twice",
         "`mask`",
         "`root`",
-        "`a-z`",
+        "letters, digits",
         "/nonexistent/plugin.wasm",
         "limits.wall",
     ]) {
