@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use nowconnect_plugins::{
-    Hook, Limits, LoadError, Mode, PluginEngine, PluginSet, PluginSource, PluginSpec,
+    Hook, Limits, LoadError, Mode, PluginEngine, PluginSet, PluginSource, PluginSpec, Quarantine,
 };
 use nowconnect_policy::{Diagnostics, PolicyBundle, SourceError, Sources};
 use tokio::sync::watch;
@@ -187,6 +187,11 @@ pub(crate) fn plugin_spec(config: &PluginConfig) -> PluginSpec {
         wall_time: config.limits.wall,
         output_bytes: bytes(config.limits.output_bytes),
         concurrency: config.limits.concurrency,
+        quarantine: Quarantine {
+            faults: config.limits.quarantine.faults,
+            window: config.limits.quarantine.window,
+            pause: config.limits.quarantine.retry_after,
+        },
         ..Limits::default()
     };
     spec.config.clone_from(&config.config);
