@@ -8,6 +8,8 @@
 pub mod agent;
 pub mod config;
 pub mod policy;
+pub mod status;
+pub mod top;
 
 use std::process::ExitCode;
 

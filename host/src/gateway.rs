@@ -34,7 +34,7 @@ use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
 use crate::identity::Authenticator;
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
-use crate::plugin_bridge::{Bridge, GenerationMasker};
+use crate::plugin_bridge::GenerationMasker;
 use crate::recheck;
 use crate::registry::memory::MemoryRegistry;
 use crate::reload::{self, Loader, LogLevel, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
@@ -46,6 +46,7 @@ use crate::telemetry::events;
 use crate::telemetry::logs::Logs;
 use crate::telemetry::mask::LogMasker;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::plugins::PluginTelemetry;
 use crate::tunnel_endpoint::{self, Admissions};
 use crate::watch::{WatchSet, Watcher};
 
@@ -320,9 +321,7 @@ async fn make_hub(
             ..EngineSettings::default()
         },
         Arc::new(MemoryKv::new(MemoryKvSettings::default())),
-        Arc::new(Bridge {
-            metrics: Arc::clone(&metrics),
-        }),
+        Arc::new(PluginTelemetry::new(Arc::clone(&metrics))),
     )?;
     let first = Generation::build(config, &engine, 1).await?;
     metrics

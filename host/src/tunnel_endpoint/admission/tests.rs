@@ -8,9 +8,15 @@ fn handshakes_are_bounded_in_number_per_source_and_rate() {
     let bounds = Admissions::new(&config(3, 2, 100));
     let one = bounds.admit(ip("10.0.0.1"), NOW).unwrap();
     let _two = bounds.admit(ip("10.0.0.1"), NOW).unwrap();
-    assert_eq!(bounds.admit(ip("10.0.0.1"), NOW).unwrap_err(), Crowded::FromSource);
+    assert_eq!(
+        bounds.admit(ip("10.0.0.1"), NOW).unwrap_err(),
+        Crowded::FromSource
+    );
     let _three = bounds.admit(ip("10.0.0.2"), NOW).unwrap();
-    assert_eq!(bounds.admit(ip("10.0.0.3"), NOW).unwrap_err(), Crowded::AtOnce);
+    assert_eq!(
+        bounds.admit(ip("10.0.0.3"), NOW).unwrap_err(),
+        Crowded::AtOnce
+    );
     drop(one);
     assert!(bounds.admit(ip("10.0.0.1"), NOW).is_ok());
 
@@ -34,9 +40,15 @@ fn a_forwarded_address_counts_only_from_a_trusted_ingress() {
     let ingress = bounds.admit(ip("192.0.2.1"), NOW).unwrap().source();
     let address = |list| ingress.agent_address(ip("192.0.2.1"), Some(list));
     assert_eq!(address("198.51.100.7"), ip("198.51.100.7"));
-    assert_eq!(address("6.6.6.6, 198.51.100.7, 192.0.2.9"), ip("198.51.100.7"));
+    assert_eq!(
+        address("6.6.6.6, 198.51.100.7, 192.0.2.9"),
+        ip("198.51.100.7")
+    );
     assert_eq!(address("nonsense"), ip("192.0.2.1"));
-    assert_eq!(ingress.agent_address(ip("192.0.2.1"), None), ip("192.0.2.1"));
+    assert_eq!(
+        ingress.agent_address(ip("192.0.2.1"), None),
+        ip("192.0.2.1")
+    );
 
     let stranger = bounds.admit(ip("203.0.113.5"), NOW).unwrap().source();
     assert_eq!(
