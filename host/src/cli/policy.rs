@@ -14,7 +14,7 @@ use nowconnect_policy::{
 use super::Exit;
 use crate::config::{self, Env, ProcessEnv};
 
-pub use explain::Explain;
+pub use explain::{Explain, Explained};
 
 /// Checks, tests and explains Cedar policies.
 #[derive(Clone, Debug, Subcommand)]

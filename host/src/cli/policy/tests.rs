@@ -124,7 +124,7 @@ fn a_case_of_a_file_can_be_explained_without_a_hub() {
 
     let (exit, out, _) = run(explain(Some(case), true));
     assert_eq!(exit, Exit::Success);
-    let explained: explain::Explained = serde_json::from_str(&out).unwrap();
+    let explained: Explained = serde_json::from_str(&out).unwrap();
     assert!(!explained.explanation.unwrap().decision.allow);
 
     let (exit, _, problems) = run(explain(None, false));
