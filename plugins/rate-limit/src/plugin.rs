@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, missing_docs, reason = "the bindings are generated")]
 
+use bump as _;
+
 use crate::limits::{Flow, Limits};
 
 wit_bindgen::generate!({
