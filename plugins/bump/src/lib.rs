@@ -9,6 +9,7 @@
 
 /// Where a block of `size` bytes goes: its address, a multiple of `align`, and the first byte
 /// behind it; `None` where that is beyond the address space. `align` is a power of two.
+#[cfg(any(test, target_family = "wasm"))]
 fn place(next: usize, size: usize, align: usize) -> Option<(usize, usize)> {
     let at = next.checked_next_multiple_of(align)?;
     Some((at, at.checked_add(size)?))
