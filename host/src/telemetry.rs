@@ -111,6 +111,9 @@ pub fn init(settings: &Settings, metrics: &Metrics) -> Result<Telemetry, Telemet
     let (dispatch, telemetry) = build(settings, Box::new(std::io::stderr()), metrics)?;
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| TelemetryError::Twice)?;
     logs::install_panic_hook(telemetry.logs.clone());
+    if let Some(traces) = &telemetry.traces {
+        traces.make_global();
+    }
     Ok(telemetry)
 }
 

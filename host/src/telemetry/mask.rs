@@ -4,8 +4,10 @@
 //! away: names of fields stay as they are, and an answer that adds any, or none at all in time,
 //! is a failure, on which the values of the whole batch are dropped.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
-use nowconnect_plugins::{LogEntry, Masked};
+use nowconnect_plugins::{Hook, LogEntry, Masked, PluginSet};
 
 /// Records in one batch for a masker.
 pub const MAX_MASK_BATCH: usize = 256;
@@ -27,4 +29,33 @@ pub trait LogMasker: Send + Sync + 'static {
 pub struct MaskFailure {
     /// For the log; must not quote what was to be masked.
     pub reason: String,
+}
+
+/// Masks with the plugins that `current` gives: those of the generation in force.
+pub struct PluginMasker<F> {
+    current: F,
+}
+
+impl<F: Fn() -> Arc<PluginSet> + Send + Sync + 'static> PluginMasker<F> {
+    /// `current` is called once a batch, from the log writer's thread.
+    pub const fn new(current: F) -> Self {
+        Self { current }
+    }
+}
+
+impl<F> std::fmt::Debug for PluginMasker<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PluginMasker(..)")
+    }
+}
+
+impl<F: Fn() -> Arc<PluginSet> + Send + Sync + 'static> LogMasker for PluginMasker<F> {
+    fn is_active(&self) -> bool {
+        (self.current)().has(Hook::Mask)
+    }
+
+    fn mask<'a>(&'a self, batch: &'a mut [LogEntry]) -> BoxFuture<'a, Result<Masked, MaskFailure>> {
+        let plugins = (self.current)();
+        Box::pin(async move { Ok(plugins.mask(batch).await) })
+    }
 }

@@ -7,6 +7,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use super::events;
 use super::metrics::Metrics;
+use super::traces;
 
 /// Give it to the plugin engine.
 #[derive(Debug, Clone)]
@@ -26,6 +27,7 @@ impl PluginObserver for PluginTelemetry {
         let plugins = &self.metrics.plugins;
         let (plugin, hook, outcome) = (report.plugin, report.hook.as_str(), report.outcome);
         plugins.called(plugin, hook, outcome.as_str(), report.took);
+        traces::plugin_called(plugin, hook, outcome.as_str(), report.took);
         if !report.instantiate.is_zero() {
             plugins.instantiated(plugin, report.instantiate);
         }

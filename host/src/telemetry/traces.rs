@@ -12,16 +12,17 @@ mod parent;
 mod tests;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider,
 };
 use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::events;
 use super::metrics::LogMetrics;
@@ -128,6 +129,11 @@ impl Traces {
         Ok((traces, tracer))
     }
 
+    /// Makes [`plugin_called`] report here, for the whole process.
+    pub(super) fn make_global(&self) {
+        opentelemetry::global::set_tracer_provider(self.provider.clone());
+    }
+
     /// Exports what waits, at most until `deadline` from now.
     pub(super) fn shutdown(&mut self, deadline: Duration) {
         // What fails here was counted and logged by the exporter.
@@ -186,14 +192,14 @@ fn traces_url(endpoint: &str) -> String {
     }
 }
 
-/// The span of one flow, from accept to the answer of its agent; a trace's root.
+/// The root of a flow's trace: from accept to the answer of its agent.
 ///
 /// Later facts are set with `span.record(…)`: `agent_id`, `flow`, `decision`, `result`. When it
 /// is `is_disabled()`, nothing is traced.
 pub fn flow_span(listener: &str, connector: &str, client: SocketAddr) -> Span {
     tracing::info_span!(
         target: events::TRACE,
-        "flow",
+        "accept",
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,
         listener,
@@ -204,6 +210,12 @@ pub fn flow_span(listener: &str, connector: &str, client: SocketAddr) -> Span {
         decision = tracing::field::Empty,
         result = tracing::field::Empty,
     )
+}
+
+/// The span of a decision. Run the pipeline inside it (`Instrument::instrument`), so that the
+/// spans of plugin calls find their parent.
+pub fn decision_span(parent: &Span) -> Span {
+    step_span(parent, "decision", "")
 }
 
 /// The span of an agent's handshake.
@@ -220,8 +232,8 @@ pub fn hello_span(client: SocketAddr) -> Span {
     )
 }
 
-/// A step inside a flow or handshake, such as `authorize`, `plugin` or `open`; `subject` is what
-/// it concerns, such as the plugin's name. None where `parent` is disabled.
+/// A step inside a flow or handshake; `subject` is what it concerns, such as the name of a peer.
+/// No span where `parent` is disabled.
 pub fn step_span(parent: &Span, step: &'static str, subject: &str) -> Span {
     if parent.is_disabled() {
         return Span::none();
@@ -251,4 +263,27 @@ pub fn open_span(parent: &Span, agent_id: &str) -> Span {
         agent_id,
         result = tracing::field::Empty,
     )
+}
+
+/// Adds the span of a plugin call that has just ended to the span that the caller runs in.
+pub fn plugin_called(plugin: &str, hook: &'static str, outcome: &'static str, took: Duration) {
+    let current = Span::current();
+    if current.is_disabled() {
+        return;
+    }
+    let context = current.context();
+    if !context.span().span_context().is_sampled() {
+        return;
+    }
+    let end = SystemTime::now();
+    let tracer = opentelemetry::global::tracer("nowconnect");
+    tracer
+        .span_builder(format!("plugin {hook}"))
+        .with_start_time(end.checked_sub(took).unwrap_or(end))
+        .with_attributes([
+            KeyValue::new("plugin", plugin.to_owned()),
+            KeyValue::new("outcome", outcome),
+        ])
+        .start_with_context(&tracer, &context)
+        .end_with_timestamp(end);
 }

@@ -150,7 +150,8 @@ fn schemed(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 /// `eyJ….….…`: a JSON object in base64url, dots between.
 fn json_web(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let end = skip(bytes, at, |byte| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'=' | b'+' | b'/')
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'_' | b'.' | b'=' | b'+' | b'/' | b'~')
     });
     let token = &bytes[at..end];
     // A header alone, as where a line was cut, is still no text anybody needs.

@@ -216,3 +216,37 @@ fn a_cut_never_splits_a_character() {
     assert_eq!(truncated("aé", 2), "a");
     assert_eq!(truncated("ab", 8), "ab");
 }
+
+proptest::proptest! {
+    /// Whatever a credential looks like and whatever stands around it, it does not come out.
+    #[test]
+    fn no_credential_comes_out_of_any_line(
+        before in "[ -~\\n]{0,40}",
+        secret in "[A-Za-z0-9]{3}[A-Z0-9][A-Za-z0-9._~+-]{6,40}[A-Z0-9]",
+        place in 0..PLACES.len(),
+        after in "[ -~]{0,40}",
+    ) {
+        let line = PLACES[place].replace("{}", &secret);
+        let text = format!("{before}\n{line}\n{after}");
+        let clean = floor(&text);
+        proptest::prop_assert!(!clean.contains(&secret), "{clean}");
+    }
+}
+
+/// Where credentials stand in what is logged.
+const PLACES: &[&str] = &[
+    "Authorization: Bearer {}",
+    "authorization: {}",
+    "Cookie: a={}",
+    "sent Bearer {} to the peer",
+    "GET /tunnel?nb_token={}&v=1",
+    "{\"access_token\":\"{}\",\"expires_in\":60}",
+    "{\\\"client_secret\\\": \\\"{}\\\"}",
+    "Config { password: Some(\"{}\") }",
+    "password={}",
+    "redis://:{}@redis:6379/0",
+    "https://user:{}@proxy.example:3128/",
+    "refresh_token: '{}'",
+    "eyJ{}.eyJ{}.{}",
+    "-----BEGIN RSA PRIVATE KEY-----\\n{}\\n-----END RSA PRIVATE KEY-----",
+];

@@ -43,10 +43,14 @@ async fn spans_reach_a_collector_without_their_secrets() {
     };
     let (dispatch, mut telemetry) =
         build(&settings, Box::new(std::io::sink()), &Metrics::new()).unwrap();
+    telemetry.traces.as_ref().unwrap().make_global();
     let parents = tracing::dispatcher::with_default(&dispatch, || {
         let flow = flow_span("ldap", "ldap", client());
         flow.record("result", "denied Bearer s3cr3tvalue");
         let open = open_span(&flow, "dc1");
+        decision_span(&flow).in_scope(|| {
+            plugin_called("geo", "enrich", "timeout", Duration::from_millis(5));
+        });
         (trace_parent(&flow).unwrap(), trace_parent(&open).unwrap())
     });
     assert_eq!(parents.0.trace_id(), parents.1.trace_id());
@@ -60,7 +64,10 @@ async fn spans_reach_a_collector_without_their_secrets() {
     }
     let seen = bodies.lock().concat();
     for text in [
-        "flow",
+        "accept",
+        "decision",
+        "plugin enrich",
+        "timeout",
         "open",
         "dc1",
         "nowconnect-test",
