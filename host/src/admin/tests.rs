@@ -253,6 +253,17 @@ async fn what_is_no_hub_is_said_so() {
 }
 
 #[test]
+fn the_documentation_lists_every_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/admin-api.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    for code in problem::ProblemCode::ALL {
+        let status = problem::Problem::new(code, "").status;
+        let row = format!("| `{}` | {status} | ", code.as_str());
+        assert!(document.contains(&row), "docs/admin-api.md lacks `{row}`");
+    }
+}
+
+#[test]
 fn a_flow_query_selects_by_what_is_set() {
     let query = FlowQuery {
         client: Some(String::from("192.0.2.7:80")),

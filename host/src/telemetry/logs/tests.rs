@@ -149,7 +149,7 @@ fn the_level_changes_while_it_runs() {
 }
 
 #[test]
-fn masks_cover_messages_and_fields() {
+fn only_what_was_covered_is_masked() {
     let log = Log::start(LogSettings::default());
     log.telemetry.logs.set_masker(Some(Arc::new(Users)));
     log.run(|| {
@@ -442,6 +442,19 @@ fn a_decision_is_one_line() {
     assert_eq!(line["plugin"]["code"], "geo_denied");
     assert!(!log.text().contains('\u{202e}'));
     assert_eq!(line["latency"]["total_us"], 0);
+}
+
+#[test]
+fn the_documentation_lists_every_event() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/logs.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    for event in events::ALL {
+        let row = format!("| `{event}` | ");
+        assert!(
+            document.contains(&row),
+            "docs/logs.md has no row for `{event}`"
+        );
+    }
 }
 
 #[test]
