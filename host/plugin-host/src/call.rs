@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
-use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::breaker::{Admission, Change};
@@ -249,6 +249,15 @@ impl<'p> Run<'p> {
         }
     }
 
+    /// Makes the instance, which may run code of the guest's already.
+    pub(crate) async fn instantiate(&mut self) -> wasmtime::Result<Instance> {
+        let _awake = self.plugin.engine.ticker.awake();
+        let before = Instant::now();
+        let instance = self.plugin.pre.instantiate_async(&mut self.store).await?;
+        self.instantiate = before.elapsed();
+        Ok(instance)
+    }
+
     pub(crate) async fn call<P, R>(
         &mut self,
         function: &ComponentExportIndex,
@@ -259,9 +268,7 @@ impl<'p> Run<'p> {
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let _awake = self.plugin.engine.ticker.awake();
-        let before = Instant::now();
-        let instance = self.plugin.pre.instantiate_async(&mut self.store).await?;
-        self.instantiate = before.elapsed();
+        let instance = self.instantiate().await?;
         let function = instance.get_typed_func::<P, R>(&mut self.store, function)?;
         function.call_async(&mut self.store, params).await
     }

@@ -228,7 +228,7 @@ fn throwaway(plugin: &Arc<Plugin>) -> HostState {
 
 async fn check_types(plugin: &Arc<Plugin>) -> Result<(), LoadProblem> {
     let mut run = Run::new(plugin, throwaway(plugin));
-    let instance = plugin.pre.instantiate_async(&mut run.store).await;
+    let instance = metered(run.instantiate()).await;
     let instance = instance.map_err(|error| {
         let failure = classify(&error, run.store.data());
         LoadProblem::CheckFailed {

@@ -28,6 +28,7 @@ pub(crate) struct Seen {
     pub(crate) log_lines: Mutex<Vec<String>>,
     pub(crate) dropped: Mutex<Vec<(Dropped, u64)>>,
     pub(crate) quarantine: Mutex<Vec<bool>>,
+    pub(crate) metrics: Mutex<Vec<String>>,
 }
 
 impl PluginObserver for Seen {
@@ -44,6 +45,14 @@ impl PluginObserver for Seen {
 
     fn dropped(&self, _: &str, what: Dropped, number: u64) {
         self.dropped.lock().push((what, number));
+    }
+
+    fn count(&self, _: &str, name: &str, delta: u64, _: &[(String, String)]) {
+        self.metrics.lock().push(format!("{name} {delta}"));
+    }
+
+    fn observe(&self, _: &str, name: &str, value: f64, _: &[(String, String)]) {
+        self.metrics.lock().push(format!("{name} {value}"));
     }
 
     fn quarantine(&self, _: &str, quarantined: bool) {

@@ -1,5 +1,7 @@
 //! What the chains make of answers.
 
+use std::fs;
+
 use nowconnect_plugins::{
     Bye, CallOutcome, Carry, Closed, Dropped, Edit, Enrich, Head, HelloOutcome, Hook, HttpRequest,
     HttpRequestOutcome, HttpResponse, HttpResponseOutcome, Level, LogEntry, Mode, OpenOutcome,
@@ -17,6 +19,7 @@ pub(crate) const GUESTS: &[&str] = &[
     "masks_outside",
     "sets_authorization",
     "signals",
+    "uses_everything",
     "widens",
 ];
 
@@ -226,6 +229,23 @@ async fn each_call_has_a_fresh_memory() {
     for _ in 0..20 {
         assert!(matches!(bench.open(&set).await, OpenOutcome::Allow(_)));
     }
+}
+
+#[tokio::test]
+async fn every_capability_does_what_the_contract_says() {
+    let data = tempfile::tempdir().unwrap();
+    fs::write(data.path().join("motd"), "be kind").unwrap();
+    let bench = Bench::new();
+    let mut spec = spec("uses_everything");
+    spec.grants = grants(&["log", "config", "kv", "clock", "metrics", "data"]);
+    spec.config = serde_json::json!({"greeting": "hello"});
+    spec.data = Some(data.path().to_owned());
+    let set = bench.load(vec![spec]).await.unwrap();
+    let outcome = bench.open(&set).await;
+    assert!(matches!(outcome, OpenOutcome::Allow(_)), "{outcome:?}");
+    assert_eq!(*bench.seen.log_lines.lock(), ["hello", "be kind", "motd"]);
+    let metrics = bench.seen.metrics.lock().clone();
+    assert_eq!(metrics, ["seen 3", "seen 0.5"]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ pub(crate) const GUESTS: &[&str] = &[
     "deep_recursion",
     "endless_allocation",
     "endless_loop",
+    "endless_start",
     "flood_of_logs",
     "giant_output",
     "trap",
@@ -70,6 +71,14 @@ async fn an_endless_loop_leaves_its_thread_to_others() {
         turns > 3,
         "the executor's thread was given back {turns} times"
     );
+}
+
+#[tokio::test]
+async fn a_plugin_that_computes_without_end_when_made_is_refused() {
+    let bench = Bench::new();
+    let errors = bench.load(vec![impatient("endless_start")]).await;
+    let text = errors.unwrap_err()[0].to_string();
+    assert!(text.contains("timeout"), "{text}");
 }
 
 #[tokio::test]
