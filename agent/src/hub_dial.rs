@@ -231,35 +231,19 @@ where
 
 /// A TLS failure in words that name the likely cause.
 pub(crate) fn explain_tls(error: &io::Error) -> String {
-    use rustls::CertificateError as Bad;
     use rustls::Error as Tls;
     let inner = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Tls>());
     let Some(inner) = inner else {
-        return match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                "the other end closed during the handshake; is it a TLS port?".to_owned()
-            }
-            _ => error.to_string(),
+        return if error.kind() == io::ErrorKind::UnexpectedEof {
+            "the other end closed during the handshake; is it a TLS port?".to_owned()
+        } else {
+            error.to_string()
         };
     };
     let hint = if let Tls::InvalidCertificate(bad) = inner {
-        match bad {
-            Bad::UnknownIssuer => {
-                "its CA is not trusted here; if a proxy intercepts TLS or the CA is private, set `ca_bundle` (`NC_CA_BUNDLE`)"
-            }
-            Bad::Expired | Bad::ExpiredContext { .. } => {
-                "its certificate has expired, or this machine's clock is wrong"
-            }
-            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
-                "its certificate is not valid yet, or this machine's clock is wrong"
-            }
-            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
-                "its certificate is for another name; set `server_name` if that is right"
-            }
-            _ => "",
-        }
+        certificate_hint(bad)
     } else if let Tls::InvalidMessage(_) = inner {
         "the other end does not speak TLS"
     } else {
@@ -269,6 +253,26 @@ pub(crate) fn explain_tls(error: &io::Error) -> String {
         inner.to_string()
     } else {
         format!("{inner}; {hint}")
+    }
+}
+
+fn certificate_hint(bad: &rustls::CertificateError) -> &'static str {
+    use rustls::CertificateError as Bad;
+    if matches!(bad, Bad::UnknownIssuer) {
+        "its CA is not trusted here; if a proxy intercepts TLS or the CA is private, set `ca_bundle` (`NC_CA_BUNDLE`)"
+    } else if matches!(bad, Bad::BadSignature) {
+        "a CA of that name is trusted here, but with another key; renew `ca_bundle` (`NC_CA_BUNDLE`)"
+    } else if matches!(bad, Bad::Expired | Bad::ExpiredContext { .. }) {
+        "its certificate has expired, or this machine's clock is wrong"
+    } else if matches!(bad, Bad::NotValidYet | Bad::NotValidYetContext { .. }) {
+        "its certificate is not valid yet, or this machine's clock is wrong"
+    } else if matches!(
+        bad,
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. }
+    ) {
+        "its certificate is for another name; set `server_name` if that is right"
+    } else {
+        ""
     }
 }
 
@@ -323,12 +327,9 @@ fn refusal(response: &Response<Option<Vec<u8>>>) -> UpgradeRefused {
     let body = response.body().as_deref().unwrap_or_default();
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let field = |names: &[&str]| {
-        names.iter().find_map(|name| {
-            json.as_ref()?
-                .get(*name)?
-                .as_str()
-                .map(|text| printable(text))
-        })
+        names
+            .iter()
+            .find_map(|name| json.as_ref()?.get(*name)?.as_str().map(printable))
     };
     let reason = field(&["message", "error_description", "detail"])
         .unwrap_or_else(|| printable(&String::from_utf8_lossy(body)));

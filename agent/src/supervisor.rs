@@ -91,7 +91,7 @@ enum DialProblem {
 
 /// A finished piece of work that borrowed the token's source.
 enum Finished {
-    Dialled(Result<(WebSocketStream<HubStream>, Token), DialProblem>),
+    Dialled(Result<(Box<WebSocketStream<HubStream>>, Token), DialProblem>),
     Fetched(Result<Token, TokenError>),
 }
 
@@ -285,7 +285,7 @@ impl Supervisor {
             return;
         }
         match finished {
-            Finished::Dialled(Ok((websocket, token))) => self.join(websocket, token),
+            Finished::Dialled(Ok((websocket, token))) => self.join(*websocket, token),
             Finished::Dialled(Err(problem)) => self.dial_failed(&problem),
             Finished::Fetched(result) => self.token_fetched(result),
         }
@@ -372,13 +372,13 @@ async fn dial(
     hub: &crate::config::HubUrl,
     outbound: &crate::config::Outbound,
     limit: Duration,
-) -> Result<(WebSocketStream<HubStream>, Token), DialProblem> {
+) -> Result<(Box<WebSocketStream<HubStream>>, Token), DialProblem> {
     let token = source.fetch(Instant::now() + limit).await?;
     // The hub gets its own time: a slow issuer must not look like a slow hub.
     let deadline = Instant::now() + limit;
     let stream = open_transport(&Transport::to_hub(hub, outbound), deadline).await?;
     let websocket = upgrade(stream, hub, &token.secret, deadline).await?;
-    Ok((websocket, token))
+    Ok((Box::new(websocket), token))
 }
 
 fn random_u64() -> u64 {

@@ -147,19 +147,19 @@ pub(super) fn parse(text: &str, label: &str) -> Result<FileConfig, ConfigError> 
 fn explain(error: &YamlError, text: &str, label: &str) -> ConfigProblem {
     let error = error.without_snippet();
     let position = error.location().and_then(known);
-    let message = match error {
-        YamlError::SerdeUnknownField {
-            field, expected, ..
-        } => unknown_key(field, expected),
-        other => {
-            let plain = first_line(&other.to_string());
-            match position.and_then(|(line, _)| key_on_line(text, line)) {
-                Some(key) => match unit_of(key) {
-                    Some(unit) => format!("`{key}` must be {unit} ({plain})"),
-                    None => format!("`{key}`: {plain}"),
-                },
-                None => plain,
-            }
+    let message = if let YamlError::SerdeUnknownField {
+        field, expected, ..
+    } = error
+    {
+        unknown_key(field, expected)
+    } else {
+        let plain = first_line(&error.to_string());
+        match position.and_then(|(line, _)| key_on_line(text, line)) {
+            Some(key) => match unit_of(key) {
+                Some(unit) => format!("`{key}` must be {unit} ({plain})"),
+                None => format!("`{key}`: {plain}"),
+            },
+            None => plain,
         }
     };
     ConfigProblem {

@@ -307,11 +307,10 @@ impl Walk {
                 Some(websocket)
             }
             Err(failure) => {
-                let advice = match &failure {
-                    DialFailure::Refused(refused) => refused.advice(),
-                    _ => {
-                        "check that the path leads to a hub and that whatever stands in front of it lets WebSockets through"
-                    }
+                let advice = if let DialFailure::Refused(refused) = &failure {
+                    refused.advice()
+                } else {
+                    "check that the path leads to a hub and that whatever stands in front of it lets WebSockets through"
                 };
                 self.report.failed("upgrade", failure.to_string(), advice);
                 None

@@ -1,0 +1,10 @@
+//! The agent against a stub hub, real targets and real proxies, all on loopback.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod command_line;
+mod flows;
+mod outbound;
+mod session;
+mod stub_hub;
+mod support;

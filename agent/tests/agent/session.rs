@@ -1,0 +1,234 @@
+//! One session through many tunnels: retries, renewal, resume, replacement, reload.
+
+use std::time::Duration;
+
+use nowconnect_agent::{Agent, Auth, Phase};
+use nowconnect_protocol::{CloseCode, ResetCode};
+use tokio::net::TcpListener;
+
+use crate::stub_hub::{Outcome, StubHub};
+use crate::support::{
+    LIMIT, Relay, config, echo, eventually, exchange, name, ready, soon, state, tcp,
+};
+
+#[tokio::test]
+async fn a_cut_tunnel_is_resumed_and_its_flow_goes_on() {
+    let hub = StubHub::start().await;
+    let relay = Relay::start(hub.address).await;
+    let url = format!("ws://{}", relay.address);
+    let running = ready(config(&url).with_target(name("echo"), tcp(echo().await))).await;
+    let (mut client, _outcomes) = hub.open("echo").await;
+    exchange(&mut client, b"before").await;
+
+    relay.cut();
+    state(&running, "a resumed tunnel", |state| state.resumed == 1).await;
+    exchange(&mut client, &vec![3; 500_000]).await;
+    let hellos = hub.hellos(2).await;
+    assert_eq!(hellos[0].instance, hellos[1].instance);
+    assert!(hellos[1].resume.is_some());
+    assert_eq!(hellos[1].last_epoch.as_ref().unwrap().counter, 1);
+    assert_eq!(running.flows(), 1);
+}
+
+#[tokio::test]
+async fn a_drain_is_answered_with_a_second_tunnel_before_the_first_ends() {
+    let hub = StubHub::start().await;
+    let running = ready(config(&hub.url()).with_target(name("echo"), tcp(echo().await))).await;
+    let mut watch = running.watch();
+    let (mut client, _outcomes) = hub.open("echo").await;
+    exchange(&mut client, b"before").await;
+
+    hub.handle().drain(Duration::from_secs(30));
+    state(&running, "a second tunnel", |state| state.tunnels == 2).await;
+    exchange(&mut client, b"after").await;
+    assert_eq!(running.state().resumed, 1);
+    // It was never without a tunnel.
+    assert_eq!(watch.borrow_and_update().phase, Phase::Ready);
+}
+
+#[tokio::test]
+async fn a_changed_token_file_is_shown_on_the_living_tunnel() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "first\n").unwrap();
+    let hub = StubHub::start().await;
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    config.auth = Auth::TokenFile(path.clone());
+    let running = ready(config).await;
+    assert_eq!(hub.with(|script| script.tokens.clone()), ["first"]);
+
+    std::fs::write(&path, "second-token\n").unwrap();
+    let renew = eventually("a RENEW", || {
+        hub.with(|script| script.renews.first().cloned())
+    })
+    .await;
+    assert_eq!(renew.token.as_deref(), Some("second-token"));
+    assert_eq!(renew.connectors, None);
+    assert_eq!(running.state().tunnels, 1);
+}
+
+#[tokio::test]
+async fn a_token_about_to_end_is_renewed_before_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "first\n").unwrap();
+    let hub = StubHub::start().await;
+    hub.with(|script| script.token_expires_in = Some(Duration::from_millis(2_000)));
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    config.auth = Auth::TokenFile(path.clone());
+    let _running = ready(config).await;
+    std::fs::write(&path, "next-token\n").unwrap();
+    let renew = eventually("a RENEW", || {
+        hub.with(|script| script.renews.first().cloned())
+    })
+    .await;
+    assert_eq!(renew.token.as_deref(), Some("next-token"));
+}
+
+#[tokio::test]
+async fn a_refused_token_is_told_and_a_new_one_is_tried_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "bad\n").unwrap();
+    let hub = StubHub::start().await;
+    hub.with(|script| script.refuse_upgrade = Some((401, Vec::new())));
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    config.auth = Auth::TokenFile(path.clone());
+    let running = Agent::start(config).unwrap();
+    let told = state(&running, "a problem", |state| state.problem.is_some()).await;
+    let problem = told.problem.unwrap();
+    assert!(
+        problem.contains("401 `unauthenticated` (no such token)"),
+        "{problem}"
+    );
+    assert!(!problem.contains("bad"), "{problem}");
+
+    hub.with(|script| script.refuse_upgrade = None);
+    std::fs::write(&path, "good-token\n").unwrap();
+    // Without the change it would wait for a minute.
+    running.ready(LIMIT).await.unwrap();
+    let tokens = hub.with(|script| script.tokens.clone());
+    assert_eq!(tokens, ["bad", "good-token"]);
+}
+
+#[tokio::test]
+async fn a_busy_hub_is_left_alone_for_as_long_as_it_asks() {
+    let hub = StubHub::start().await;
+    hub.with(|script| script.refuse_upgrade = Some((503, vec![("retry-after", "3600")])));
+    let running =
+        Agent::start(config(&hub.url()).with_target(name("echo"), tcp(echo().await))).unwrap();
+    state(&running, "a problem", |state| state.problem.is_some()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(hub.with(|script| script.tokens.len()), 1);
+}
+
+#[tokio::test]
+async fn a_refused_hello_is_told_by_code_and_not_repeated_quickly() {
+    let hub = StubHub::start().await;
+    hub.with(|script| script.refuse_hello = Some(CloseCode::AgentIdMismatch));
+    let running =
+        Agent::start(config(&hub.url()).with_target(name("echo"), tcp(echo().await))).unwrap();
+    let told = state(&running, "a problem", |state| state.problem.is_some()).await;
+    let problem = told.problem.unwrap();
+    assert!(problem.starts_with("agent_id_mismatch"), "{problem}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(hub.hellos(1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_hub_that_comes_late_is_found() {
+    let hub = StubHub::start().await;
+    hub.with(|script| script.refuse_upgrade = Some((503, Vec::new())));
+    let running =
+        Agent::start(config(&hub.url()).with_target(name("echo"), tcp(echo().await))).unwrap();
+    eventually("three dials", || {
+        hub.with(|script| (script.tokens.len() >= 3).then_some(()))
+    })
+    .await;
+    hub.with(|script| script.refuse_upgrade = None);
+    running.ready(LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_changes_targets_at_once_and_leaves_flows_alone() {
+    let hub = StubHub::start().await;
+    let first = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    let running = ready(first.clone()).await;
+    let (mut client, _outcomes) = hub.open("echo").await;
+    exchange(&mut client, b"before").await;
+
+    let second = first
+        .with_target(name("echo"), tcp(closed_port().await))
+        .with_target(name("other"), tcp(echo().await));
+    running.reload(second).await.unwrap();
+    let renew = eventually("a RENEW", || {
+        hub.with(|script| script.renews.first().cloned())
+    })
+    .await;
+    assert_eq!(renew.connectors, Some(vec![name("echo"), name("other")]));
+    assert_eq!(renew.token, None);
+    state(&running, "the new connector", |state| {
+        state.accepted.contains(&name("other"))
+    })
+    .await;
+    let (mut other, _other_outcomes) = hub.open("other").await;
+    exchange(&mut other, b"new").await;
+    let (_moved, mut outcomes) = hub.open("echo").await;
+    let outcome = soon("a refusal", outcomes.recv()).await.unwrap();
+    assert!(
+        matches!(outcome, Outcome::NotStarted(ResetCode::ConnectFailed)),
+        "{outcome:?}"
+    );
+    exchange(&mut client, b"after").await;
+    assert_eq!(running.state().tunnels, 1);
+}
+
+#[tokio::test]
+async fn a_reload_of_the_tunnels_terms_moves_the_flows_to_a_new_tunnel() {
+    let hub = StubHub::start().await;
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    let running = ready(config.clone()).await;
+    let (mut client, _outcomes) = hub.open("echo").await;
+    exchange(&mut client, b"before").await;
+    config.labels.insert("site".to_owned(), "berlin".to_owned());
+    running.reload(config).await.unwrap();
+    state(&running, "a second tunnel", |state| state.tunnels == 2).await;
+    let hellos = hub.hellos(2).await;
+    assert_eq!(hellos[1].labels, [("site".to_owned(), "berlin".to_owned())]);
+    exchange(&mut client, b"after").await;
+}
+
+#[tokio::test]
+async fn a_reload_that_cannot_be_built_changes_nothing() {
+    let hub = StubHub::start().await;
+    let config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    let running = ready(config.clone()).await;
+    let mut broken = tcp(echo().await);
+    broken.tls = Some(nowconnect_agent::config::TargetTls {
+        ca_bundle: Some("/nowhere/ca.pem".into()),
+        ..Default::default()
+    });
+    let error = running
+        .reload(config.with_target(name("web"), broken))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("`targets.web.tls`"), "{error}");
+    let (mut client, _outcomes) = hub.open("echo").await;
+    exchange(&mut client, b"still").await;
+}
+
+#[tokio::test]
+async fn an_agent_can_be_embedded_beside_any_runtime_and_dropped() {
+    let hub = StubHub::start().await;
+    let running = ready(config(&hub.url()).with_target(name("echo"), tcp(echo().await))).await;
+    let mut watch = running.watch();
+    drop(running);
+    let stopped =
+        tokio::time::timeout(LIMIT, watch.wait_for(|state| state.phase == Phase::Stopped));
+    assert!(stopped.await.is_ok());
+}
+
+async fn closed_port() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
