@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 mod backend;
+mod bare;
 mod clock;
 mod delay;
 mod failure;
@@ -56,6 +57,9 @@ enum Bench {
     Load(LoadOptions),
     /// Search an LDAP server at a rate and report.
     Ldap(ldap::LdapOptions),
+    /// Run one half of the tunnel's data path without anything that decides.
+    #[command(subcommand)]
+    Bare(bare::BareHalf),
     /// Become a program that ends when the bench does.
     #[command(hide = true)]
     Tied {
@@ -169,6 +173,7 @@ fn perform(command: Bench) -> Result<(), Failure> {
         Bench::Delay(options) => run_delay(&options),
         Bench::Load(options) => run_load(&options),
         Bench::Ldap(options) => ldap::main(&options),
+        Bench::Bare(half) => bare::main(half),
         Bench::Tied { command } => become_tied(&command),
     }
 }

@@ -29,6 +29,7 @@ pub(crate) enum PeerKind {
     Direct,
     Haproxy2,
     Nowconnect,
+    Bare,
     Haproxy2tls,
     RatholeTls,
     WstunnelWss,
@@ -39,10 +40,11 @@ pub(crate) enum PeerKind {
 }
 
 impl PeerKind {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Direct,
         Self::Haproxy2,
         Self::Nowconnect,
+        Self::Bare,
         Self::Haproxy2tls,
         Self::RatholeTls,
         Self::WstunnelWss,
@@ -57,6 +59,7 @@ impl PeerKind {
             Self::Direct => "direct",
             Self::Haproxy2 => "haproxy2",
             Self::Nowconnect => "nowconnect",
+            Self::Bare => "bare",
             Self::Haproxy2tls => "haproxy2tls",
             Self::RatholeTls => "rathole-tls",
             Self::WstunnelWss => "wstunnel-wss",
@@ -72,6 +75,7 @@ impl PeerKind {
             Self::Direct => "the client straight to the backend over loopback",
             Self::Haproxy2 => "two chained HAProxies, plain TCP: the unit of the ratios",
             Self::Nowconnect => "hub and agent, TLS, shipped policies, built-in plugins",
+            Self::Bare => "this product's data path alone: TLS, no policies, plugins or logs",
             Self::Haproxy2tls => "two chained HAProxies, TLS between them per connection",
             Self::RatholeTls => "rathole, native-tls, a connection per stream",
             Self::WstunnelWss => "wstunnel reverse mode over wss, a connection per stream",
@@ -85,7 +89,7 @@ impl PeerKind {
     /// Programs that must be there.
     const fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::Direct => &[],
+            Self::Direct | Self::Bare => &[],
             Self::Haproxy2 | Self::Haproxy2tls => &["haproxy"],
             Self::Nowconnect => &["nowconnect", "nowconnect-agent"],
             Self::RatholeTls => &["rathole", "openssl"],
@@ -118,6 +122,7 @@ impl PeerKind {
         let flag = match self {
             Self::SshR | Self::Haproxy2 | Self::Haproxy2tls => "-v",
             Self::Direct
+            | Self::Bare
             | Self::Nowconnect
             | Self::RatholeTls
             | Self::WstunnelWss
@@ -149,6 +154,7 @@ impl PeerKind {
             Self::Haproxy2 => rivals::start_haproxies(&yard, false),
             Self::Haproxy2tls => rivals::start_haproxies(&yard, true),
             Self::Nowconnect => nowconnect::start(&yard, &nowconnect::HubShape::shipped()),
+            Self::Bare => nowconnect::start_bare(&yard),
             Self::RatholeTls => rivals::start_rathole(&yard),
             Self::WstunnelWss => rivals::start_wstunnel(&yard),
             Self::Frp => rivals::start_frp(&yard),
@@ -234,6 +240,12 @@ impl<'a> Yard<'a> {
     ) -> Result<Tied, Failure> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         Tied::start(name, &self.dir, &self.program(program)?, &args, env)
+    }
+
+    /// Starts a program that is not looked for.
+    fn spawn_file(&self, name: &str, program: &Path, args: &[&str]) -> Result<Tied, Failure> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        Tied::start(name, &self.dir, program, &args, &[])
     }
 
     /// Leads the link to `port` through a far-away proxy where the site asks for one.

@@ -51,6 +51,41 @@ pub(super) fn start(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningPeer, Fa
     start_shaped(yard, shape).map(|running| running.peer)
 }
 
+/// Starts the two halves of the data path alone.
+pub(super) fn start_bare(yard: &Yard<'_>) -> Result<RunningPeer, Failure> {
+    let (tunnel, public) = (free_port()?, free_port()?);
+    let link = yard.link(tunnel)?;
+    let files = ServerFiles::create(&yard.dir)?;
+    let own = std::env::current_exe()?.display().to_string();
+    let text = |path: &Path| path.display().to_string();
+    let (tunnel, dialled) = (tunnel.to_string(), link.port.to_string());
+    let hub = [
+        "bare",
+        "hub",
+        "--public",
+        &public.to_string(),
+        "--tunnel",
+        &tunnel,
+        "--certificate",
+        &text(&files.certificate),
+        "--key",
+        &text(&files.key),
+    ];
+    let hub = yard.spawn_file("hub", Path::new(&own), &hub)?;
+    let agent = [
+        "bare",
+        "agent",
+        "--tunnel",
+        &dialled,
+        "--ca",
+        &text(&files.ca),
+        "--target",
+        &yard.site.backend.to_string(),
+    ];
+    let agent = yard.spawn_file("agent", Path::new(&own), &agent)?;
+    Ok(RunningPeer::new(public, vec![hub, agent], Some(link)))
+}
+
 /// A running hub and agent, with what a test may want to change.
 #[derive(Debug)]
 pub(crate) struct RunningHub {
