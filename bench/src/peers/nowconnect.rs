@@ -229,22 +229,25 @@ const BUILT_IN: [BuiltIn; 4] = [
     BuiltIn {
         name: "scope-guard",
         hooks: "[hello, open]",
-        more: "",
+        more: ", grants: [config], config: {agent_names: [\"bench-*\"], connector_names: [\"*\"], \
+               listeners: {\"*\": [\"*\"]}}",
     },
     BuiltIn {
         name: "rate-limit",
         hooks: "[open]",
-        more: ", grants: [kv], config: {per_minute: 100000000, burst: 100000000}",
+        more: ", grants: [config, \"kv:4MiB\"], \
+               config: {limits: [{per: [client_ip], flows: 1000000000, window_seconds: 60}]}",
     },
     BuiltIn {
         name: "header-inject",
-        hooks: "[http-request]",
-        more: "",
+        hooks: "[http_request]",
+        more: ", grants: [config, \"headers.set:x-forwarded-for, x-netbore-*\"], \
+               config: {forwarded_for: replace, client_ip: true}",
     },
     BuiltIn {
         name: "log-mask",
         hooks: "[mask]",
-        more: "",
+        more: ", grants: [config], config: {emails: hash, tokens: erase, ips: hash}",
     },
 ];
 
@@ -289,7 +292,7 @@ fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
 
 /// Where the guests' build leaves a plugin.
 fn component(root: &Path, name: &str) -> PathBuf {
-    root.join("target/plugins").join(format!("{name}.wasm"))
+    root.join("plugins/target/components").join(format!("{name}.wasm"))
 }
 
 #[cfg(test)]
