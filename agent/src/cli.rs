@@ -67,8 +67,9 @@ enum Command {
     Config(ConfigCommand),
     /// Walk config, DNS, proxy, TLS, token, upgrade, HELLO and each target, and say which hop fails
     ///
-    /// HELLO is said as a standby, so that a running agent of the same identity keeps its tunnel;
-    /// --no-hello leaves it out.
+    /// HELLO is said as another instance of the same identity. A running agent keeps its tunnel
+    /// where the hub has security.duplicate_agent: refuse (the default); where it says replace,
+    /// use --no-hello.
     Diagnose {
         /// One JSON object in place of text
         #[arg(long)]

@@ -3,7 +3,7 @@
 //! A map is built whole from a config, TLS trust included, and then never changes; a reload puts
 //! another one in its place. A flow keeps the socket that its own map dialled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,14 @@ use crate::tls::{self, TrustError};
 /// Which target each connector reaches.
 #[derive(Debug)]
 pub(crate) struct ConnectorMap {
-    targets: BTreeMap<ConnectorName, Arc<PreparedTarget>>,
+    targets: BTreeMap<ConnectorName, Entry>,
     offered: Vec<ConnectorName>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    target: Arc<PreparedTarget>,
+    is_offered: bool,
 }
 
 /// A target with its trust loaded.
@@ -50,22 +56,26 @@ impl ConnectorMap {
     /// Builds the map; each CA bundle is read now, so that a broken one is known before the first
     /// flow needs it.
     pub(crate) fn build(config: &AgentConfig) -> Result<Self, MapError> {
+        let offered = config.offered_connectors();
+        let names: BTreeSet<&ConnectorName> = offered.iter().collect();
         let targets = config
             .targets
             .iter()
             .map(|(connector, target)| {
-                PreparedTarget::new(target, config.limits.connect_timeout)
-                    .map(|prepared| (connector.clone(), Arc::new(prepared)))
-                    .map_err(|error| MapError {
+                let prepared = PreparedTarget::new(target, config.limits.connect_timeout).map_err(
+                    |error| MapError {
                         connector: connector.clone(),
                         error,
-                    })
+                    },
+                )?;
+                let entry = Entry {
+                    target: Arc::new(prepared),
+                    is_offered: names.contains(connector),
+                };
+                Ok((connector.clone(), entry))
             })
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            targets,
-            offered: config.offered_connectors(),
-        })
+            .collect::<Result<_, MapError>>()?;
+        Ok(Self { targets, offered })
     }
 
     /// The connectors that HELLO offers.
@@ -75,12 +85,12 @@ impl ConnectorMap {
 
     /// The target of `connector`, or the refusal.
     pub(crate) fn find(&self, connector: &ConnectorName) -> Result<Arc<PreparedTarget>, DialError> {
-        let target = self.targets.get(connector).ok_or_else(|| DialError {
+        let entry = self.targets.get(connector).ok_or_else(|| DialError {
             code: ResetCode::UnknownConnector,
             message: format!("connector `{connector}` has no target here"),
         })?;
-        if self.offered.contains(connector) {
-            Ok(Arc::clone(target))
+        if entry.is_offered {
+            Ok(Arc::clone(&entry.target))
         } else {
             Err(DialError {
                 code: ResetCode::ConnectorDisabled,

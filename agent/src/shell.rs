@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -26,6 +27,43 @@ pub(crate) struct Shared {
     pub(crate) dials: Cell<u32>,
     /// Flows over all tunnels.
     pub(crate) flows: Arc<AtomicU32>,
+    /// Keeps a target that is down from filling the log.
+    failures: RefCell<Told>,
+}
+
+/// Lines about failed dials in one second; the rest are only counted. A client can ask for a
+/// target that is down as often as it likes.
+const FAILURES_PER_SECOND: u32 = 20;
+
+/// How many failures were told in the second of now.
+#[derive(Debug)]
+struct Told {
+    since: Instant,
+    lines: u32,
+    held_back: u64,
+}
+
+impl Told {
+    fn may_tell(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            if self.held_back > 0 {
+                tracing::warn!(
+                    event = "dial_failures_held_back",
+                    count = self.held_back,
+                    "more targets were not reached than are told one by one"
+                );
+            }
+            *self = Self {
+                since: now,
+                lines: 0,
+                held_back: 0,
+            };
+        }
+        self.lines += 1;
+        let may = self.lines <= FAILURES_PER_SECOND;
+        self.held_back += u64::from(!may);
+        may
+    }
 }
 
 impl Shared {
@@ -35,6 +73,11 @@ impl Shared {
             draining: Cell::new(false),
             dials: Cell::new(0),
             flows,
+            failures: RefCell::new(Told {
+                since: Instant::now(),
+                lines: 0,
+                held_back: 0,
+            }),
         }
     }
 
@@ -71,7 +114,7 @@ pub(crate) enum TunnelNews {
     Welcomed(Box<HelloAck>),
     Renewed(Box<RenewAck>),
     /// The hub wants a replacement within this time.
-    Drain(std::time::Duration),
+    Drain(Duration),
     /// The hub has gone silent.
     Suspect,
     /// The last flow ended while the agent is stopping.
@@ -103,12 +146,12 @@ impl AgentShell for TunnelShell {
         let span = telemetry::open_span(&dial);
         let counted = Counted::new(Rc::clone(&self.shared));
         async move {
-            let _counted = counted;
+            let counted = counted;
             let dialed = match target {
                 Ok(target) => target.dial(dial.client_address.as_deref()).await,
                 Err(refused) => Err(refused),
             };
-            report(&dial, &dialed);
+            report(&counted.0, &dial, &dialed);
             dialed
         }
         .instrument(span)
@@ -178,7 +221,7 @@ impl Drop for Counted {
     }
 }
 
-fn report(dial: &Dial, dialed: &Result<Dialed, DialError>) {
+fn report(shared: &Shared, dial: &Dial, dialed: &Result<Dialed, DialError>) {
     match dialed {
         Ok(dialed) => {
             if let Some(alpn) = &dialed.alpn {
@@ -193,6 +236,9 @@ fn report(dial: &Dial, dialed: &Result<Dialed, DialError>) {
         }
         Err(error) => {
             telemetry::mark_failed(error);
+            if !shared.failures.borrow_mut().may_tell(Instant::now()) {
+                return;
+            }
             tracing::warn!(
                 event = "dial_failed",
                 cid = dial.cid,
@@ -203,5 +249,25 @@ fn report(dial: &Dial, dialed: &Result<Dialed, DialError>) {
                 "target was not reached"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_failures_is_told_in_part_and_then_counted() {
+        let start = Instant::now();
+        let mut told = Told {
+            since: start,
+            lines: 0,
+            held_back: 0,
+        };
+        let lines = (0..100).filter(|_| told.may_tell(start)).count();
+        assert_eq!(lines, 20);
+        assert_eq!(told.held_back, 80);
+        assert!(told.may_tell(start + Duration::from_secs(1)));
+        assert_eq!(told.held_back, 0);
     }
 }

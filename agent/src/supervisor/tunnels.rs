@@ -112,10 +112,16 @@ impl Supervisor {
         if let Some(old) = self.current.take() {
             self.backoff
                 .tunnel_ended(tunnel.since.saturating_duration_since(old.since));
+            // Another hub or identity cannot take the flows over; they may finish where they are.
+            let grace = if self.foreign {
+                self.config.limits.shutdown_timeout
+            } else {
+                REPLACED_AFTER
+            };
             self.retired.push(Retired {
                 number: old.number,
                 handle: old.handle,
-                close_at: Instant::now() + REPLACED_AFTER,
+                close_at: Instant::now() + grace,
             });
         }
         self.session.resume = Some(ack.resume.clone());

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use nowconnect_agent::{Agent, Auth, Phase};
 use nowconnect_protocol::{CloseCode, ResetCode};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use crate::stub_hub::{Outcome, StubHub};
 use crate::support::{
-    LIMIT, Relay, config, echo, eventually, exchange, name, ready, soon, state, tcp,
+    LIMIT, Relay, chatter, config, echo, eventually, exchange, name, ready, soon, state, tcp,
 };
 
 #[tokio::test]
@@ -27,6 +28,25 @@ async fn a_cut_tunnel_is_resumed_and_its_flow_goes_on() {
     assert_eq!(hellos[0].instance, hellos[1].instance);
     assert!(hellos[1].resume.is_some());
     assert_eq!(hellos[1].last_epoch.as_ref().unwrap().counter, 1);
+    assert_eq!(running.flows(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_hub_is_left_for_a_replacement_that_takes_the_flows() {
+    let hub = StubHub::start().await;
+    let relay = Relay::start(hub.address).await;
+    let url = format!("ws://{}", relay.address);
+    let running = ready(config(&url).with_target(name("chatter"), tcp(chatter().await))).await;
+    let (mut client, _outcomes) = hub.open("chatter").await;
+    let mut some = [0; 10];
+    soon("bytes", client.read_exact(&mut some)).await.unwrap();
+
+    relay.silence();
+    state(&running, "a resumed tunnel", |state| state.resumed == 1).await;
+    let mut more = [0; 600];
+    soon("more bytes", client.read_exact(&mut more))
+        .await
+        .unwrap();
     assert_eq!(running.flows(), 1);
 }
 

@@ -10,6 +10,7 @@ use nowconnect_agent::{Agent, AgentConfig, AgentState, Auth, Running, Secret, Ta
 use nowconnect_protocol::{AgentId, ConnectorName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 /// Nothing in these tests takes longer unless it hangs.
@@ -111,6 +112,22 @@ pub(crate) async fn echo() -> SocketAddr {
     address
 }
 
+/// A TCP server that sends a byte every few milliseconds, whatever it gets.
+pub(crate) async fn chatter() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while stream.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            });
+        }
+    });
+    address
+}
+
 /// Writes, reads the same back, and leaves the stream open.
 pub(crate) async fn exchange(stream: &mut TcpStream, text: &[u8]) {
     soon("an echo", async {
@@ -122,11 +139,12 @@ pub(crate) async fn exchange(stream: &mut TcpStream, text: &[u8]) {
     .await;
 }
 
-/// A TCP relay whose connections can all be cut.
+/// A TCP relay whose connections can all be cut, or left open and silent.
 #[derive(Clone)]
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     pipes: Arc<Mutex<Vec<tokio::task::AbortHandle>>>,
+    silence: watch::Sender<()>,
 }
 
 impl Relay {
@@ -135,18 +153,29 @@ impl Relay {
         let relay = Self {
             address: listener.local_addr().unwrap(),
             pipes: Arc::default(),
+            silence: watch::Sender::new(()),
         };
         let pipes = Arc::clone(&relay.pipes);
+        let silence = relay.silence.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
+                let mut silenced = silence.subscribe();
                 let pipe = tokio::spawn(async move {
                     let mut far = TcpStream::connect(to).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = silenced.changed() => std::future::pending().await,
+                    }
                 });
                 pipes.lock().unwrap().push(pipe.abort_handle());
             }
         });
         relay
+    }
+
+    /// The connections of now carry nothing more, and nobody is told. Later ones work.
+    pub(crate) fn silence(&self) {
+        self.silence.send_replace(());
     }
 
     pub(crate) fn cut(&self) {
