@@ -39,6 +39,8 @@ pub use routes::{
     ANSWER_TIMEOUT, AdminState, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel,
     MAX_BODY_BYTES, MAX_DECISIONS_PER_PAGE,
 };
-pub use server::{AdminBindError, AdminServer, AdminTcp, HEAD_TIMEOUT, MAX_CONNECTIONS};
+pub use server::{
+    AdminBindError, AdminServer, AdminTcp, HEAD_TIMEOUT, MAX_CONNECTIONS, MIN_TOKEN_CHARACTERS,
+};
 pub use socket::{SocketError, default_socket_path};
 pub use view::HubView;

@@ -214,8 +214,11 @@ impl DecisionLog {
         }
     }
 
-    /// Counts a decision, keeps it and logs it.
-    pub fn record(&self, record: DecisionRecord) -> Arc<DecisionRecord> {
+    /// Counts a decision, keeps it and logs it, with the trace that the caller runs in.
+    pub fn record(&self, mut record: DecisionRecord) -> Arc<DecisionRecord> {
+        if record.trace_id.is_none() {
+            record.trace_id = traces::current_trace_id();
+        }
         let first = record.policies.first().map(|policy| policy.id.as_ref());
         let took = Duration::from_micros(u64::from(record.latency.total_us));
         self.metrics

@@ -39,6 +39,9 @@ pub const MAX_CONNECTIONS: usize = 32;
 /// Longest time for a TLS handshake, and for the head of a request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Fewest characters of a token: 64 bits where they are random hexadecimal digits.
+pub const MIN_TOKEN_CHARACTERS: usize = 16;
+
 /// Rest after a failed accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,6 +92,15 @@ pub enum AdminBindError {
     Unproven {
         /// The address.
         listen: SocketAddr,
+    },
+    /// The token could be guessed.
+    #[error(
+        "`admin.token_file`: the token has {length} characters; it needs at least \
+         {MIN_TOKEN_CHARACTERS}, such as from `openssl rand -hex 32`"
+    )]
+    WeakToken {
+        /// What it has.
+        length: usize,
     },
     /// The token would pass the network in clear.
     #[error("`admin.listen`: {listen} is not loopback; the token needs `admin.tls` there")]
@@ -175,6 +187,12 @@ async fn open_tcp(tcp: &AdminTcp) -> Result<(TcpListener, TcpGuard), AdminBindEr
     }
     if tcp.tls.is_none() && !listen.ip().is_loopback() {
         return Err(AdminBindError::Clear { listen });
+    }
+    if let Some(token) = &tcp.token {
+        let length = token.expose().trim().chars().count();
+        if length < MIN_TOKEN_CHARACTERS {
+            return Err(AdminBindError::WeakToken { length });
+        }
     }
     let failed = |source| AdminBindError::Tcp { listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -11,9 +12,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::view::*;
 use super::*;
-use crate::config::Secret;
+use crate::config::{Secret, TlsFiles};
 use crate::health::{Readiness, Reason, ReasonCode};
 use crate::telemetry::decisions::{DecisionAction, DecisionIds, DecisionRecord, DecisionRing, Why};
+use crate::tls::ServerTls;
 
 #[tokio::test]
 async fn what_the_hub_shows_arrives_at_the_client() {
@@ -165,25 +167,24 @@ async fn malformed_requests_are_answered_with_problems() {
     }
 }
 
+const TOKEN: &str = "t0ken-of-sixteen-or-more";
+
 #[tokio::test]
 async fn tcp_asks_for_the_token() {
-    let hub = Hub::start_with(Some(AdminTcp {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        token: Some(Secret::new("t0ken")),
-        tls: None,
-        client_certificates: false,
-        allowed_hosts: Vec::new(),
-    }))
-    .await;
+    let hub = Hub::start_with(Some(tcp("127.0.0.1:0", Some(TOKEN)))).await;
     let address = hub.server.tcp_address().unwrap();
     for (headers, status) in [
         (
-            format!("Host: {address}\r\nAuthorization: Bearer t0ken\r\n"),
+            format!("Host: {address}\r\nAuthorization: Bearer {TOKEN}\r\n"),
             200,
         ),
         (format!("Host: {address}\r\n"), 401),
         (
-            String::from("Host: evil.example\r\nAuthorization: Bearer t0ken\r\n"),
+            format!("Host: {address}\r\nAuthorization: Bearer {TOKEN}x\r\n"),
+            401,
+        ),
+        (
+            format!("Host: evil.example\r\nAuthorization: Bearer {TOKEN}\r\n"),
             403,
         ),
     ] {
@@ -198,22 +199,52 @@ async fn tcp_asks_for_the_token() {
 }
 
 #[tokio::test]
+async fn tcp_with_certificates_serves_only_who_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (ca, chain, key) = authority.server_files(folder.path());
+    let files = TlsFiles {
+        cert_file: chain,
+        key_file: key,
+    };
+    let tls = ServerTls::load_with_clients(&files, &["http/1.1"], &ca).unwrap();
+    let hub = Hub::start_with(Some(AdminTcp {
+        tls: Some(tls.config()),
+        ..tcp("127.0.0.1:0", None)
+    }))
+    .await;
+    let address = hub.server.tcp_address().unwrap();
+    let request = format!("GET /v1/status HTTP/1.1\r\nHost: {address}\r\n\r\n");
+
+    let stream = authority.connect(address, true).await.unwrap();
+    let answer = exchange(stream, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    // In TLS 1.3 the client learns of the refusal with its first read.
+    if let Ok(mut stream) = authority.connect(address, false).await {
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        assert!(stream.read_to_end(&mut answer).await.is_err(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn tcp_without_proof_or_in_clear_is_not_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
-    let tcp = |listen: &str, token: Option<&str>| AdminTcp {
-        listen: listen.parse().unwrap(),
-        token: token.map(Secret::new),
-        tls: None,
-        client_certificates: true,
-        allowed_hosts: Vec::new(),
-    };
     let (view, ring) = (Arc::new(View::default()), Arc::new(DecisionRing::default()));
     let state = || state(&view, &ring);
     let refused = AdminServer::bind(state(), Some(&path), Some(tcp("127.0.0.1:0", None))).await;
     assert!(matches!(refused, Err(AdminBindError::Unproven { .. })));
-    let refused = AdminServer::bind(state(), Some(&path), Some(tcp("0.0.0.0:0", Some("t")))).await;
+    let refused =
+        AdminServer::bind(state(), Some(&path), Some(tcp("0.0.0.0:0", Some(TOKEN)))).await;
     assert!(matches!(refused, Err(AdminBindError::Clear { .. })));
+    let weak = Some(tcp("127.0.0.1:0", Some(" \n")));
+    let refused = AdminServer::bind(state(), Some(&path), weak).await;
+    assert!(matches!(
+        refused,
+        Err(AdminBindError::WeakToken { length: 0 })
+    ));
     assert!(!path.exists(), "a failed start must leave no socket");
 }
 
@@ -276,6 +307,84 @@ fn a_flow_query_selects_by_what_is_set() {
     assert!(!query.selects("a", "ssh", client("192.0.2.7:80")));
     assert!(!query.selects("a", "ldap", None));
     assert!(FlowQuery::default().selects("a", "b", None));
+}
+
+fn tcp(listen: &str, token: Option<&str>) -> AdminTcp {
+    AdminTcp {
+        listen: listen.parse().unwrap(),
+        token: token.map(Secret::new),
+        tls: None,
+        client_certificates: true,
+        allowed_hosts: Vec::new(),
+    }
+}
+
+/// Signs the certificates of a server and of its callers.
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            certificate,
+            issuer: rcgen::Issuer::new(params, key),
+        }
+    }
+
+    fn leaf(&self) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let params = rcgen::CertificateParams::new(vec![String::from("localhost")]).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// Paths of the roots, the chain and the key.
+    fn server_files(&self, folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
+        let (leaf, key) = self.leaf();
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        (
+            write("ca.pem", self.certificate.pem()),
+            write("chain.pem", leaf.pem()),
+            write("key.pem", key.serialize_pem()),
+        )
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        with_certificate: bool,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = if with_certificate {
+            let (leaf, key) = self.leaf();
+            let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            builder
+                .with_client_auth_cert(vec![leaf.der().clone()], key)
+                .unwrap()
+        } else {
+            builder.with_no_client_auth()
+        };
+        let stream = TcpStream::connect(address).await?;
+        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    }
 }
 
 struct Hub {

@@ -287,3 +287,8 @@ pub fn plugin_called(plugin: &str, hook: &'static str, outcome: &'static str, to
         .start_with_context(&tracer, &context)
         .end_with_timestamp(end);
 }
+
+/// The id of the trace that the caller runs in, 32 hexadecimal digits.
+pub fn current_trace_id() -> Option<String> {
+    trace_parent(&Span::current()).map(|parent| parent.trace_id())
+}
