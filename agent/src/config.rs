@@ -182,6 +182,8 @@ pub struct Outbound {
     pub https_proxy: Option<ProxyUrl>,
     /// Hosts that are reached without a proxy.
     pub no_proxy: NoProxy,
+    /// Whether proxies of the environment count.
+    pub trust_env: bool,
     /// CA certificates that replace the system's.
     pub ca_bundle: Option<PathBuf>,
     /// The name that the hub's certificate must carry, where it is not the URL's host.

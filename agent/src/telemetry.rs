@@ -22,7 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{LogFormat, LogLevel, Observability};
+use crate::config::{AgentConfig, LogFormat, LogLevel};
 
 /// Spans of this target go to the trace receiver and nowhere else.
 const SPAN_TARGET: &str = "nowconnect_trace";
@@ -56,7 +56,8 @@ pub struct Telemetry {
 ///
 /// # Errors
 /// See [`TelemetryError`].
-pub fn init(settings: &Observability, agent_id: &str) -> Result<Telemetry, TelemetryError> {
+pub fn init(config: &AgentConfig) -> Result<Telemetry, TelemetryError> {
+    let settings = &config.observability;
     let (level, handle) = reload::Layer::new(filter(settings.log_level));
     let lines: Box<dyn Layer<_> + Send + Sync> = match settings.log_format {
         LogFormat::Plain => fmt::layer()
@@ -77,7 +78,11 @@ pub fn init(settings: &Observability, agent_id: &str) -> Result<Telemetry, Telem
         .with_filter(level)
         .with_filter(FilterFn::new(|meta| meta.target() != SPAN_TARGET));
     let traces = match &settings.otlp_endpoint {
-        Some(endpoint) => Some(otlp::provider(endpoint, agent_id)?),
+        Some(endpoint) => Some(otlp::provider(
+            endpoint,
+            config.agent_id.as_str(),
+            &config.outbound,
+        )?),
         None => None,
     };
     let spans = traces.as_ref().map(|provider| {

@@ -23,7 +23,7 @@ pub(super) fn run(path: Option<&Path>, env: &dyn Env) -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    let telemetry = match telemetry::init(&config.observability, config.agent_id.as_str()) {
+    let telemetry = match telemetry::init(&config) {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&error),
     };

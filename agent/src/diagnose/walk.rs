@@ -372,7 +372,12 @@ impl Walk {
                     }
                     TargetAddress::Unix(_) => "does the socket exist and may this user open it?",
                 };
-                let detail = format!("{}: {} ({})", target.address, error.message, error.code);
+                let address = target.address.to_string();
+                let detail = if error.message.starts_with(&address) {
+                    format!("{} ({})", error.message, error.code)
+                } else {
+                    format!("{address}: {} ({})", error.message, error.code)
+                };
                 self.report.failed(hop, detail, advice);
             }
         }

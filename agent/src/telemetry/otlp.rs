@@ -4,13 +4,17 @@ use std::future::{Future, ready};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfig};
+use opentelemetry_otlp::{
+    Protocol, SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tokio::runtime::Runtime;
 
 use super::TelemetryError;
+use crate::config::Outbound;
+use crate::tls;
 
 /// One batch of spans is given up after this long.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,6 +24,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn provider(
     endpoint: &str,
     agent_id: &str,
+    outbound: &Outbound,
 ) -> Result<SdkTracerProvider, TelemetryError> {
     let failed = |reason: String| TelemetryError::Exporter {
         endpoint: endpoint.to_owned(),
@@ -27,6 +32,7 @@ pub(super) fn provider(
     };
     let exporter = OtlpExporter::builder()
         .with_http()
+        .with_http_client(client(endpoint, outbound).map_err(failed)?)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{endpoint}/v1/traces"))
         .with_timeout(EXPORT_TIMEOUT)
@@ -48,6 +54,25 @@ pub(super) fn provider(
         .with_batch_exporter(OwnRuntime { exporter, runtime })
         .with_resource(resource)
         .build())
+}
+
+/// A client with the agent's own trust, and with the environment's proxies only where they count
+/// for the hub too.
+fn client(endpoint: &str, outbound: &Outbound) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder()
+        .timeout(EXPORT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(crate::USER_AGENT);
+    if !outbound.trust_env {
+        builder = builder.no_proxy();
+    }
+    if endpoint.starts_with("https://") {
+        let trusted = tls::roots(outbound.ca_bundle.as_deref())
+            .and_then(|roots| tls::client(roots, &["http/1.1".to_owned()]))
+            .map_err(|error| error.to_string())?;
+        builder = builder.tls_backend_preconfigured((*trusted).clone());
+    }
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// The batch processor polls exports on a plain thread, but the HTTP client wants a reactor. It

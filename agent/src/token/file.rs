@@ -38,11 +38,16 @@ impl From<&Metadata> for FileStamp {
 pub(crate) struct TokenFile {
     path: PathBuf,
     stamp: Option<FileStamp>,
+    was_read: bool,
 }
 
 impl TokenFile {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, stamp: None }
+        Self {
+            path,
+            stamp: None,
+            was_read: false,
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -50,6 +55,7 @@ impl TokenFile {
     }
 
     pub(super) fn read(&mut self) -> Result<Token, TokenError> {
+        self.was_read = true;
         // Taken before reading, so that a change in between is seen as one.
         self.stamp = FileStamp::of(&self.path);
         let path = self.path.display().to_string();
@@ -73,7 +79,7 @@ impl TokenFile {
     }
 
     pub(super) fn changed(&self) -> bool {
-        FileStamp::of(&self.path) != self.stamp
+        self.was_read && FileStamp::of(&self.path) != self.stamp
     }
 }
 
@@ -104,8 +110,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let mut file = TokenFile::new(path.clone());
+        assert!(!file.changed());
         assert!(matches!(file.read(), Err(TokenError::Unreadable { .. })));
+        assert!(!file.changed());
         std::fs::write(&path, " \n").unwrap();
+        assert!(file.changed());
         assert!(matches!(file.read(), Err(TokenError::Empty { .. })));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use nowconnect_agent::config::{OidcAuth, OidcEndpoint};
 use nowconnect_agent::{Agent, Auth, Phase};
 use nowconnect_protocol::{CloseCode, ResetCode};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::stub_hub::{Outcome, StubHub};
@@ -103,6 +104,31 @@ async fn a_token_about_to_end_is_renewed_before_it_does() {
     })
     .await;
     assert_eq!(renew.token.as_deref(), Some("next-token"));
+}
+
+#[tokio::test]
+async fn a_token_of_an_issuer_is_renewed_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "s3cret").unwrap();
+    let hub = StubHub::start().await;
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    config.auth = Auth::Oidc(OidcAuth {
+        endpoint: OidcEndpoint::TokenUrl(format!("http://{}/token", issuer().await)),
+        client_id: "premise-1".to_owned(),
+        client_secret_file: secret,
+        audience: None,
+        resource: None,
+        scope: None,
+    });
+    let running = ready(config).await;
+    assert_eq!(hub.with(|script| script.tokens.clone()), ["token-1"]);
+    let renew = eventually("a RENEW", || {
+        hub.with(|script| script.renews.first().cloned())
+    })
+    .await;
+    assert_eq!(renew.token.as_deref(), Some("token-2"));
+    assert_eq!(running.state().tunnels, 1);
 }
 
 #[tokio::test]
@@ -246,6 +272,28 @@ async fn an_agent_can_be_embedded_beside_any_runtime_and_dropped() {
     let stopped =
         tokio::time::timeout(LIMIT, watch.wait_for(|state| state.phase == Phase::Stopped));
     assert!(stopped.await.is_ok());
+}
+
+/// An issuer of numbered tokens that live for two seconds.
+async fn issuer() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for number in 1.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            let body = format!(
+                r#"{{"access_token":"token-{number}","token_type":"Bearer","expires_in":2}}"#
+            );
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    address
 }
 
 async fn closed_port() -> std::net::SocketAddr {

@@ -104,6 +104,7 @@ impl Checker<'_> {
             parse_proxy,
         );
         let mut outbound = Outbound {
+            trust_env,
             hub_proxy: from_file.clone(),
             https_proxy: from_file,
             no_proxy: section
