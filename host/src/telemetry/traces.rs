@@ -1,6 +1,6 @@
 //! Traces: one per flow, from accept through decision and plugins to OPEN on the agent.
 //!
-//! Spans are `tracing` spans of the target [`events::TRACE`](super::events::TRACE), made only by
+//! Spans are `tracing` spans of the target [`events::TRACE`], made only by
 //! the helpers here, so that with no endpoint configured a helper costs one atomic load. With one,
 //! spans go by OTLP over HTTP from a thread of their own, their attributes through the redaction
 //! floor on the way. A collector that does not answer costs spans, counted, and a warning at most
