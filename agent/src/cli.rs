@@ -83,7 +83,10 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check file and environment without dialling; exit code 64 where something is wrong
-    Check,
+    Check {
+        /// Path of the config file, in place of --config
+        file: Option<PathBuf>,
+    },
 }
 
 /// Runs the command line of this process.
@@ -105,7 +108,7 @@ pub fn main() -> ExitCode {
     let path = config_path(arguments.config);
     match arguments.command {
         Command::Run => run::run(path.as_deref(), &env),
-        Command::Config(ConfigCommand::Check) => check(path.as_deref(), &env),
+        Command::Config(ConfigCommand::Check { file }) => check(file.or(path).as_deref(), &env),
         Command::Diagnose { json, no_hello } => {
             diagnose::command(path.as_deref(), &env, json, !no_hello)
         }

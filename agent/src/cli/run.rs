@@ -1,5 +1,6 @@
 //! `nowconnect-agent run`: an agent under a service manager, with signals and a watched file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(super) fn run(path: Option<&Path>, env: &dyn Env) -> ExitCode {
     };
     let observability = config.observability.clone();
     let health = config.health;
+    let watched = watched_files(path, &config);
     let (running, task) = match Agent::prepare(config) {
         Ok(prepared) => prepared,
         Err(error) => return fail(&error),
@@ -41,10 +43,8 @@ pub(super) fn run(path: Option<&Path>, env: &dyn Env) -> ExitCode {
         running,
         telemetry,
         env,
-        file: path.map(|path| WatchedFile {
-            stamp: FileStamp::of(path),
-            path: path.to_owned(),
-        }),
+        path: path.map(Path::to_owned),
+        watched,
         observability,
         health,
     };
@@ -59,10 +59,31 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The config file and its last known state.
+/// A file and its last known state.
 struct WatchedFile {
     path: PathBuf,
     stamp: Option<FileStamp>,
+}
+
+/// The config file and what it names that is read only when it is loaded. The token's file is the
+/// agent's own affair.
+fn watched_files(path: Option<&Path>, config: &AgentConfig) -> Vec<WatchedFile> {
+    let bundles = config
+        .targets
+        .values()
+        .filter_map(|target| target.tls.as_ref()?.ca_bundle.as_deref());
+    let paths: BTreeSet<&Path> = path
+        .into_iter()
+        .chain(config.outbound.ca_bundle.as_deref())
+        .chain(bundles)
+        .collect();
+    paths
+        .into_iter()
+        .map(|path| WatchedFile {
+            stamp: FileStamp::of(path),
+            path: path.to_owned(),
+        })
+        .collect()
 }
 
 /// What stands between the outside and the agent.
@@ -70,7 +91,8 @@ struct Conductor<'a> {
     running: Running,
     telemetry: Telemetry,
     env: &'a dyn Env,
-    file: Option<WatchedFile>,
+    path: Option<PathBuf>,
+    watched: Vec<WatchedFile>,
     observability: Observability,
     health: Option<std::net::SocketAddr>,
 }
@@ -122,8 +144,8 @@ impl Conductor<'_> {
                 _ = signals.terminate.recv() => stopping = self.stop(stopping),
                 _ = signals.interrupt.recv() => stopping = self.stop(stopping),
                 _ = signals.hang_up.recv() => self.reload("SIGHUP").await,
-                _ = watch.tick() => if self.file_changed() && !stopping {
-                    self.reload("the file changed").await;
+                _ = watch.tick() => if self.files_changed() && !stopping {
+                    self.reload("a file changed").await;
                 },
                 Ok(()) = state.changed() => systemd::status(&state.borrow_and_update().clone()),
                 _ = heartbeat.tick(), if watchdog.is_some() => systemd::alive(),
@@ -143,22 +165,21 @@ impl Conductor<'_> {
         true
     }
 
-    fn file_changed(&mut self) -> bool {
-        let Some(file) = &mut self.file else {
-            return false;
-        };
-        let stamp = FileStamp::of(&file.path);
-        // A file that is gone is about to be replaced; the config in force stays.
-        if stamp.is_none() || stamp == file.stamp {
-            return false;
+    fn files_changed(&mut self) -> bool {
+        let mut changed = false;
+        for file in &mut self.watched {
+            let stamp = FileStamp::of(&file.path);
+            // A file that is gone is about to be replaced; what was read of it stays in force.
+            if stamp.is_some() && stamp != file.stamp {
+                file.stamp = stamp;
+                changed = true;
+            }
         }
-        file.stamp = stamp;
-        true
+        changed
     }
 
     async fn reload(&mut self, why: &str) {
-        let path = self.file.as_ref().map(|file| file.path.clone());
-        let config = match load(path.as_deref(), self.env) {
+        let config = match load(self.path.as_deref(), self.env) {
             Ok(config) => config,
             Err(error) => {
                 for problem in error.problems() {
@@ -171,6 +192,7 @@ impl Conductor<'_> {
             }
         };
         tracing::info!(event = "config_loaded", why, "configuration was read again");
+        self.watched = watched_files(self.path.as_deref(), &config);
         self.note_what_needs_a_restart(&config);
         if config.observability.log_level != self.observability.log_level {
             self.telemetry.set_level(config.observability.log_level);

@@ -10,6 +10,7 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use rustls::RootCertStore;
 use tokio::runtime::Runtime;
 
 use super::TelemetryError;
@@ -66,12 +67,15 @@ fn client(endpoint: &str, outbound: &Outbound) -> Result<reqwest::Client, String
     if !outbound.trust_env {
         builder = builder.no_proxy();
     }
-    if endpoint.starts_with("https://") {
-        let trusted = tls::roots(outbound.ca_bundle.as_deref())
-            .and_then(|roots| tls::client(roots, &["http/1.1".to_owned()]))
-            .map_err(|error| error.to_string())?;
-        builder = builder.tls_backend_preconfigured((*trusted).clone());
-    }
+    // A plain receiver needs no trust, and a machine without CAs must be able to reach it.
+    let roots = if endpoint.starts_with("https://") {
+        tls::roots(outbound.ca_bundle.as_deref()).map_err(|error| error.to_string())?
+    } else {
+        RootCertStore::empty()
+    };
+    let trusted =
+        tls::client(roots, &["http/1.1".to_owned()]).map_err(|error| error.to_string())?;
+    builder = builder.tls_backend_preconfigured((*trusted).clone());
     builder.build().map_err(|error| error.to_string())
 }
 

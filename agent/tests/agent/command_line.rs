@@ -44,6 +44,42 @@ async fn a_good_config_is_called_ok() {
 }
 
 #[tokio::test]
+async fn a_changed_file_is_put_in_force_and_a_broken_one_is_not() {
+    let hub = StubHub::start().await;
+    let setup = Setup::new(&hub, echo().await);
+    let mut child = agent(&setup.path, &["run"]).spawn().unwrap();
+    eventually("a tunnel", || {
+        hub.with(|script| script.is_up().then_some(()))
+    })
+    .await;
+    setup.write(
+        &hub.url(),
+        &[("echo", echo().await), ("more", echo().await)],
+    );
+    eventually("a RENEW", || {
+        hub.with(|script| script.renews.first().cloned())
+    })
+    .await;
+
+    std::fs::write(&setup.path, "tunnel: {urll: x}\n").unwrap();
+    signal(&child, "HUP").await;
+    let (mut client, _outcomes) = hub.open("more").await;
+    exchange(&mut client, b"still in force").await;
+    drop(client);
+    signal(&child, "TERM").await;
+    soon("the end", child.wait()).await.unwrap();
+    let mut log = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .await
+        .unwrap();
+    assert!(log.contains("the configuration in force stays"), "{log}");
+}
+
+#[tokio::test]
 async fn help_teaches_the_variables() {
     let output = Command::new(env!("CARGO_BIN_EXE_nowconnect-agent"))
         .args(["run", "--help"])
