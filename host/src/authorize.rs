@@ -16,6 +16,7 @@
 //! Invariant: the fields of [`HelloPermit`] and [`OpenPermit`] are private to this module, so a
 //! value of either proves that the pipeline ran to its end.
 
+mod admin;
 mod hello;
 mod open;
 mod record;
@@ -48,6 +49,9 @@ pub const MAX_PENDING_DECISIONS: usize = 1024;
 
 /// The listener that tunnels come in by, as policies see it.
 pub const TUNNEL_LISTENER: &str = "tunnel";
+
+/// The listener that operators come in by, as policies see it.
+pub const ADMIN_LISTENER: &str = "admin";
 
 /// See the module.
 #[derive(Debug)]

@@ -7,11 +7,78 @@
 // One line per command module, in the order of the help text.
 pub mod agent;
 pub mod config;
+pub mod control;
 pub mod policy;
+pub mod run;
 pub mod status;
 pub mod top;
 
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Begin with:
+  nowconnect config check cloud.yaml     what is wrong, or what would be in effect
+  nowconnect run --config cloud.yaml     serve until SIGTERM; a second one ends at once
+  nowconnect policy check                what the policies in force would be
+  nowconnect status                      what a running hub does (over its admin socket)
+
+A running hub takes changes of its files over by itself, whole or not at all; `nowconnect \
+reload` asks for it and prints what came of it.
+
+Exit codes: 0 done, 1 failed or a check found something, 64 bad command line or configuration.";
+
+/// The NowConnect hub: gives clients a way to private services, as policies and plugins allow.
+#[derive(Debug, Parser)]
+#[command(name = "nowconnect", version, about, after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve agents and clients until SIGTERM or SIGINT
+    Run(run::Args),
+    /// Check and show configuration, without starting anything
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Check, test and explain policies
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Revoke agents' credentials, and see what is revoked
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Show what a running hub does
+    Status(status::Args),
+    /// Watch a running hub in the terminal
+    Top(top::Args),
+    /// Read everything again on a running hub, and say what came of it
+    Reload(control::Reload),
+    /// See and end the flows of a running hub
+    #[command(subcommand)]
+    Flows(control::Flows),
+    /// Print this program's version and the plugin contracts that it serves
+    Version,
+}
+
+impl Arguments {
+    /// Runs the command that was given.
+    pub fn run(self) -> Exit {
+        match self.command {
+            Command::Run(args) => args.run(),
+            Command::Config(command) => command.run(),
+            Command::Policy(command) => command.run(),
+            Command::Agent(command) => command.run(),
+            Command::Status(args) => args.run(),
+            Command::Top(args) => args.run(),
+            Command::Reload(args) => args.run(),
+            Command::Flows(command) => command.run(),
+            Command::Version => control::version(),
+        }
+    }
+}
 
 /// How a command ends, as the process' exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,6 +68,11 @@ impl FlowTable {
         self.flows.lock().get(&number).cloned()
     }
 
+    /// How many were opened since the start.
+    pub fn opened(&self) -> u64 {
+        self.last_number.load(Ordering::Relaxed)
+    }
+
     /// How many run.
     pub fn len(&self) -> usize {
         self.flows.lock().len()

@@ -4,6 +4,8 @@
 //! reloads; the workers (`tunnel.workers`) drive tunnels and accept clients; one thread of the
 //! plugin engine ends calls that take too long; compiling runs on blocking threads.
 
+mod admin_tls;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -23,7 +25,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::admin::view::ReloadReport;
-use crate::authorize::{Authorizer, AuthorizerParts, TUNNEL_LISTENER};
+use crate::admin::{AdminBindError, AdminServer, AdminState, AdminTcp};
+use crate::authorize::{ADMIN_LISTENER, Authorizer, AuthorizerParts, TUNNEL_LISTENER};
 use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
 use crate::drain::{self, Phase};
@@ -34,17 +37,16 @@ use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
 use crate::identity::Authenticator;
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
-use crate::plugin_bridge::GenerationMasker;
 use crate::recheck;
 use crate::registry::memory::MemoryRegistry;
-use crate::reload::{self, Loader, LogLevel, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
+use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
 use crate::router::Router;
 use crate::session::{self, ParkedSessions};
 use crate::telemetry::DecisionLog;
 use crate::telemetry::decisions::{DecisionRing, MAX_DECISION_BYTES};
 use crate::telemetry::events;
-use crate::telemetry::logs::Logs;
-use crate::telemetry::mask::LogMasker;
+use crate::telemetry::logs::{LevelControl, Logs};
+use crate::telemetry::mask::{LogMasker, PluginMasker};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::plugins::PluginTelemetry;
 use crate::tunnel_endpoint::{self, Admissions};
@@ -60,14 +62,14 @@ pub struct GatewayOptions {
     /// Reads the configuration again for a reload; without it only what the configuration
     /// refers to is read again.
     pub loader: Option<Loader>,
-    /// Sets the log level for a reload.
-    pub log_level: Option<LogLevel>,
     /// Whether files and SIGHUP are watched.
     pub watch: bool,
     /// Where things are counted; a new one if absent.
     pub metrics: Option<Arc<Metrics>>,
     /// Where decisions are logged.
     pub logs: Option<Logs>,
+    /// The log level, for the admin API and for reloads.
+    pub level: Option<LevelControl>,
 }
 
 impl fmt::Debug for GatewayOptions {
@@ -100,6 +102,9 @@ pub enum BindError {
     /// Keys, certificates or lists could not be read.
     #[error("{0}")]
     Credentials(String),
+    /// The admin API could not be opened.
+    #[error(transparent)]
+    Admin(#[from] AdminBindError),
     /// The system refused a thread, a watch or randomness.
     #[error("{what}: {source}")]
     System {
@@ -117,6 +122,7 @@ pub struct Running {
     tunnel_address: SocketAddr,
     metrics_address: Option<SocketAddr>,
     tasks: JoinSet<()>,
+    admin: Option<AdminServer>,
     end: mpsc::Receiver<Duration>,
     /// Dropped last: it waits for its threads.
     workers: Option<Arc<Workers>>,
@@ -176,6 +182,8 @@ impl Gateway {
             let _fresh = fresh;
             std::future::pending::<()>().await;
         });
+        let level = options.level.clone();
+        let admin = open_admin(&hub, &config, options.level).await?;
         hub.enter(Phase::Serving);
         tasks.spawn(tunnel_endpoint::accept_agents(Arc::clone(&hub), tunnel));
         for port in hub.ports.lock().iter() {
@@ -183,7 +191,7 @@ impl Gateway {
         }
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
-        let reloader = Reloader::new(Arc::clone(&hub), options.loader, options.log_level);
+        let reloader = Reloader::new(Arc::clone(&hub), options.loader, level);
         tasks.spawn(reloader.run(watcher, waiting_asks));
         info!(
             event = events::HUB_STARTED,
@@ -198,6 +206,7 @@ impl Gateway {
             tunnel_address,
             metrics_address,
             tasks,
+            admin: Some(admin),
             end: ended,
             workers: Some(workers),
         })
@@ -242,7 +251,10 @@ impl Running {
 
     /// Masks log records with the plugins in force.
     pub fn masker(&self) -> Arc<dyn LogMasker> {
-        Arc::new(GenerationMasker(Arc::clone(&self.hub.generations)))
+        let generations = Arc::clone(&self.hub.generations);
+        Arc::new(PluginMasker::new(move || {
+            generations.current().shared_plugins()
+        }))
     }
 
     /// Waits until somebody asks for the end over the admin API; gives the deadline asked for.
@@ -268,6 +280,7 @@ impl Running {
     fn end_tasks(&mut self) {
         self.hub.enter(Phase::Cut);
         self.tasks.abort_all();
+        drop(self.admin.take());
         drop(self.workers.take());
     }
 }
@@ -378,11 +391,13 @@ async fn make_hub(
         rate: Rate::new(config.limits.rate),
         closing_hooks: Slots::new(MAX_CLOSE_HOOKS),
         ports: parking_lot::Mutex::default(),
+        retired: parking_lot::Mutex::default(),
         tunnel_address: ArcSwapOption::empty(),
         workers,
         runtime: tokio::runtime::Handle::current(),
         phases: watch::channel(Phase::Starting).0,
         pages: ArcSwap::from_pointee(axum::Router::new()),
+        denied: AtomicU64::new(0),
         bundle_stale: false.into(),
         last_errors: ArcSwap::from_pointee(Vec::new()),
         last_session: AtomicU64::new(0),
@@ -401,6 +416,11 @@ fn bind_listeners(
         listener: Name::bare(TUNNEL_LISTENER),
         port: tunnel_address.port(),
         protocol: "tunnel".to_owned(),
+    });
+    facts.put_listener(&ListenerFacts {
+        listener: Name::bare(ADMIN_LISTENER),
+        port: 0,
+        protocol: "admin".to_owned(),
     });
     for key in connector::configured(config) {
         connector::put_facts(facts, config, &key);
@@ -433,6 +453,54 @@ fn mount_pages(hub: &Arc<Hub>, config: &CloudConfig) {
         pages = pages.with_metrics(Arc::clone(&hub.metrics));
     }
     hub.pages.store(Arc::new(pages.into_router()));
+}
+
+async fn open_admin(
+    hub: &Arc<Hub>,
+    config: &CloudConfig,
+    level: Option<LevelControl>,
+) -> Result<AdminServer, BindError> {
+    let tcp = match config.admin.listen {
+        Some(listen) => Some(admin_tcp(config, listen)?),
+        None => None,
+    };
+    let state = AdminState {
+        hub: Arc::clone(hub) as Arc<dyn crate::admin::HubView>,
+        decisions: Arc::clone(&hub.decisions),
+        level,
+    };
+    Ok(AdminServer::bind(state, config.admin.socket.as_deref(), tcp).await?)
+}
+
+fn admin_tcp(config: &CloudConfig, listen: SocketAddr) -> Result<AdminTcp, BindError> {
+    let credentials = |error: String| BindError::Credentials(error);
+    let token = match &config.admin.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                credentials(format!(
+                    "`admin.token_file`: cannot read `{}`: {error}",
+                    path.display()
+                ))
+            })?;
+            Some(crate::config::Secret::new(text.trim()))
+        }
+        None => None,
+    };
+    let tls = match &config.admin.tls {
+        Some(tls) => Some(admin_tls::server_config(tls).map_err(credentials)?),
+        None => None,
+    };
+    Ok(AdminTcp {
+        listen,
+        token,
+        client_certificates: config
+            .admin
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca_file.is_some()),
+        tls,
+        allowed_hosts: config.admin.allowed_hosts.clone(),
+    })
 }
 
 async fn serve_pages(port: TcpListener, pages: axum::Router) {

@@ -24,7 +24,7 @@ use crate::config::{CloudConfig, PluginConfig, PluginHook, PluginMode};
 pub struct Generation {
     number: u64,
     policies: PolicyBundle,
-    plugins: PluginSet,
+    plugins: Arc<PluginSet>,
     built_at: SystemTime,
 }
 
@@ -60,7 +60,7 @@ impl Generation {
         Self {
             number,
             policies,
-            plugins,
+            plugins: Arc::new(plugins),
             built_at: SystemTime::now(),
         }
     }
@@ -78,6 +78,11 @@ impl Generation {
     /// The plugins.
     pub fn plugins(&self) -> &PluginSet {
         &self.plugins
+    }
+
+    /// The plugins, for who keeps them longer than the generation.
+    pub fn shared_plugins(&self) -> Arc<PluginSet> {
+        Arc::clone(&self.plugins)
     }
 
     /// When it was built.

@@ -25,7 +25,7 @@ use crate::generation::Generations;
 use crate::health::{Readiness, ReadyState, Reason, ReasonCode};
 use crate::identity::Authenticator;
 use crate::limit::{Gate, Rate, Slots};
-use crate::listener::Port;
+use crate::listener::{Port, Rules};
 use crate::registry::Registry;
 use crate::router::Router;
 use crate::session::{LiveTunnel, ParkedSessions};
@@ -65,6 +65,8 @@ pub struct Hub {
     pub(crate) rate: Rate,
     pub(crate) closing_hooks: Arc<Slots>,
     pub(crate) ports: Mutex<Vec<Arc<Port>>>,
+    /// Removed listeners whose flows live on and may be asked about again.
+    pub(crate) retired: Mutex<Vec<Arc<Rules>>>,
     pub(crate) tunnel_address: ArcSwapOption<SocketAddr>,
     /// Owned by [`Running`](crate::gateway::Running): the last owner of threads must not be one
     /// of their own tasks.
@@ -72,6 +74,8 @@ pub struct Hub {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) phases: watch::Sender<Phase>,
     pub(crate) pages: ArcSwap<axum::Router>,
+    /// Clients that got no flow, since the start.
+    pub(crate) denied: AtomicU64,
     pub(crate) bundle_stale: AtomicBool,
     pub(crate) last_errors: ArcSwap<Vec<String>>,
     pub(crate) last_session: AtomicU64,

@@ -22,6 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use nowconnect_policy::{ListenerFacts, Name};
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -47,7 +48,8 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// One bound port.
 #[derive(Debug)]
 pub(crate) struct Port {
-    socket: Arc<TcpListener>,
+    /// `None` once nobody is accepted any more: the port is then free for others.
+    socket: Mutex<Option<Arc<TcpListener>>>,
     /// Where it is bound, with the port that the system chose.
     pub(crate) address: SocketAddr,
     rules: ArcSwap<Rules>,
@@ -123,7 +125,7 @@ impl Port {
         let socket = bind(rules.config.bind, rules.config.backlog)?;
         let address = socket.local_addr()?;
         Ok(Arc::new(Self {
-            socket: Arc::new(socket),
+            socket: Mutex::new(Some(Arc::new(socket))),
             address,
             rules: ArcSwap::from_pointee(rules),
             stop: watch::channel(false).0,
@@ -177,15 +179,19 @@ impl Port {
             _ = stop.wait_for(|stopped| *stopped) => {}
             () = phase.draining() => {}
         }
+        *self.socket.lock() = None;
         info!(event = events::LISTENER_STOPPED, listener = %self.rules().text, "a listener accepts no more clients");
     }
 
     async fn accept_loop(self: &Arc<Self>, hub: &Arc<Hub>) {
+        let Some(socket) = self.socket.lock().clone() else {
+            return;
+        };
         #[expect(
             deprecated,
             reason = "its replacement is unsafe code; an `Arc<TcpListener>` keeps one descriptor open for its life, which is what the warning is about"
         )]
-        let watched = AsyncFd::new(Arc::clone(&self.socket));
+        let watched = AsyncFd::new(socket);
         let socket = match watched {
             Ok(socket) => socket,
             Err(error) => return warn!(%error, "a listener cannot be watched"),

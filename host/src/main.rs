@@ -1,2 +1,23 @@
-//! The hub's binary.
-fn main() {}
+//! The binary `nowconnect`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use nowconnect::cli::{Arguments, Exit};
+
+fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => arguments.run().into(),
+        Err(error) => {
+            // Help and version are what was asked for; anything else is a wrong command line.
+            let exit = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success,
+                _ => Exit::Usage,
+            };
+            // Nobody reads a closed terminal; the exit code tells.
+            let _ = error.print();
+            exit.into()
+        }
+    }
+}

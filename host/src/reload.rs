@@ -25,6 +25,7 @@ use crate::hub::Hub;
 use crate::recheck;
 use crate::session;
 use crate::telemetry::events;
+use crate::telemetry::logs::LevelControl;
 use crate::telemetry::metrics::{ReloadPart, ReloadResult};
 use crate::watch::{WatchSet, Watched, Watcher};
 use candidate::Candidate;
@@ -47,13 +48,10 @@ pub(crate) struct ReloadAsk {
 pub(crate) struct Reloader {
     hub: Arc<Hub>,
     loader: Option<Loader>,
-    log_level: Option<LogLevel>,
+    log_level: Option<LevelControl>,
     /// What is wrong on disk, by part, until it is good again.
     faults: BTreeMap<Part, Vec<String>>,
 }
-
-/// Sets the log level of the process; an error says what is wrong with the filter.
-pub type LogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 impl fmt::Debug for Reloader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,7 +92,11 @@ pub(crate) struct Fault {
 }
 
 impl Reloader {
-    pub(crate) fn new(hub: Arc<Hub>, loader: Option<Loader>, log_level: Option<LogLevel>) -> Self {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        loader: Option<Loader>,
+        log_level: Option<LevelControl>,
+    ) -> Self {
         Self {
             hub,
             loader,
@@ -145,13 +147,13 @@ impl Reloader {
             Err(faults) => return self.refused(faults),
         };
         let before = hub.config();
-        if let Some(set_level) = &self.log_level
+        if let Some(level) = &self.log_level
             && config.observability.log_level != before.observability.log_level
-            && let Err(message) = set_level(&config.observability.log_level)
+            && let Err(error) = level.set(&config.observability.log_level)
         {
             return self.refused(vec![Fault {
                 part: Part::Config,
-                message,
+                message: error.to_string(),
             }]);
         }
         let mut report = candidate.publish(&hub, &config);

@@ -197,6 +197,15 @@ impl<T: Candidate> Table<T> {
 }
 
 impl<T: Candidate> Pool<T> {
+    /// How many tunnels serve the connector, those included that take no new flow now.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a pool without a tunnel is not kept"
+    )]
+    pub fn len(&self) -> usize {
+        self.tunnels.len()
+    }
+
     /// The tunnel for the next flow of `client`, leaving out the sessions in `tried`. `None`
     /// if no other tunnel takes flows now.
     pub fn pick(&self, balance: Balance, client: IpAddr, tried: &[u64]) -> Option<Arc<T>> {

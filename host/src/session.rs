@@ -92,7 +92,7 @@ async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
                 token_hash: live.resume_hash,
                 identity: Arc::clone(&live.standing().identity),
                 until: tokio::time::Instant::now() + grace,
-                counted: hub.metrics().hub.detached_session(),
+                _counted: hub.metrics().hub.detached_session(),
             },
         );
     }

@@ -135,7 +135,10 @@ impl Authorizer {
             .recheck(ask.reason == HelloReason::Recheck);
         match outcome {
             Ok(steps) => {
-                draft.policies(&steps.hello).allow();
+                draft
+                    .question(&steps.hello.question)
+                    .policies(&steps.hello.decision)
+                    .allow();
                 Ok(HelloPermit {
                     accepted: steps.accepted,
                     refused: steps.refused,
@@ -146,9 +149,11 @@ impl Authorizer {
                     generation: asking.generation.number(),
                 })
             }
-            Err((refused, decision)) => {
-                let draft = match &decision {
-                    Some(decision) => draft.policies(decision),
+            Err((refused, answered)) => {
+                let draft = match &answered {
+                    Some(answered) => draft
+                        .question(&answered.question)
+                        .policies(&answered.decision),
                     None => draft,
                 };
                 draft.deny(&refused);
@@ -162,7 +167,7 @@ impl Authorizer {
         ask: &HelloAsk<'_>,
         asking: &mut Asking,
         facts: &Arc<AgentFacts>,
-    ) -> Result<HelloSteps, (Refused, Option<Decision>)> {
+    ) -> Result<HelloSteps, (Refused, Option<Answered>)> {
         self.check_identity(ask.identity, asking.now)
             .map_err(|refused| (refused, None))?;
         let _slot = self
@@ -170,18 +175,17 @@ impl Authorizer {
             .take()
             .ok_or_else(|| (Refused::overloaded(), None))?;
         let generation = Arc::clone(&asking.generation);
-        let mut answers = {
-            let started = Instant::now();
-            let questions = self.hello_questions(ask, asking, facts);
-            let answers = generation.policies().decide_all(&self.facts, &questions);
-            asking.policy_time += started.elapsed();
-            answers.into_iter()
-        };
-        let Some(hello) = answers.next() else {
+        let started = Instant::now();
+        let questions = self.hello_questions(ask, asking, facts);
+        let answers = generation.policies().decide_all(&self.facts, &questions);
+        asking.policy_time += started.elapsed();
+        let mut answers = questions.into_iter().map(Arc::new).zip(answers);
+        let Some((question, decision)) = answers.next() else {
             return Err((policy_fault(), None));
         };
-        if !hello.allow {
-            return Err((Refused::by_policy(&hello), Some(hello)));
+        let hello = Answered { question, decision };
+        if !hello.decision.allow {
+            return Err((Refused::by_policy(&hello.decision), Some(hello)));
         }
         // Policies decide about a false claim first, so that the record names the policy. What
         // they let pass is refused all the same: names in the wire must be the proven ones.
@@ -205,8 +209,9 @@ impl Authorizer {
         };
         for connector in ask.connectors {
             match answers.next() {
-                Some(decision) => {
-                    self.announced(ask, asking, facts, connector, &decision, &mut steps)
+                Some((question, decision)) => {
+                    let answered = Answered { question, decision };
+                    self.announced(ask, asking, facts, connector, &answered, &mut steps);
                 }
                 None => return Err((policy_fault(), Some(steps.hello))),
             }
@@ -256,9 +261,10 @@ impl Authorizer {
         asking: &Asking,
         facts: &AgentFacts,
         connector: &ConnectorName,
-        decision: &Decision,
+        answered: &Answered,
         steps: &mut HelloSteps,
     ) {
+        let decision = &answered.decision;
         let name = policy_name(&ask.identity.tenant, connector.as_str());
         let draft = Draft::announce(self, asking)
             .principal("Agent", facts.agent.as_str())
@@ -267,6 +273,7 @@ impl Authorizer {
             .agent(facts.agent.as_str())
             .connector(name.as_str())
             .recheck(ask.reason == HelloReason::Recheck)
+            .question(&answered.question)
             .policies(decision);
         if decision.allow {
             draft.allow();
@@ -357,7 +364,13 @@ struct HelloSteps {
     refused: Vec<Refusal>,
     carry: Carry,
     agent: Arc<plugins::Agent>,
-    hello: Decision,
+    hello: Answered,
+}
+
+/// A question with its answer.
+struct Answered {
+    question: Arc<Question>,
+    decision: Decision,
 }
 
 impl HelloSteps {

@@ -44,8 +44,8 @@ pub(crate) struct Client {
     pub(super) accepted: Instant,
     /// Agents' sessions that were tried in vain.
     pub(super) tried: Vec<u64>,
-    place: Place,
-    counted: Option<Counted>,
+    _place: Place,
+    _counted: Option<Counted>,
 }
 
 /// What is counted once the client is let in.
@@ -80,8 +80,8 @@ impl Client {
             address,
             accepted: Instant::now(),
             tried: Vec::new(),
-            place,
-            counted: None,
+            _place: place,
+            _counted: None,
         }
     }
 
@@ -178,7 +178,7 @@ impl Client {
                 "the connector carries as many flows as it may",
             ));
         };
-        self.counted = Some(Counted {
+        self._counted = Some(Counted {
             _connection: rules.connector.metrics.connection(),
             _slot: slot,
             _flow: FlowCount::new(&rules.flows),
@@ -321,6 +321,7 @@ impl Client {
     }
 
     fn no_agent(self) {
+        self.hub.denied.fetch_add(1, Ordering::Relaxed);
         info!(
             event = events::NO_AGENT_FOR_CONNECTOR,
             listener = %self.rules.text,
@@ -337,6 +338,7 @@ impl Client {
     }
 
     fn log_denial(&self, denial: &Denial) {
+        self.hub.denied.fetch_add(1, Ordering::Relaxed);
         info!(
             event = events::CONNECTION_DENIED,
             listener = %self.rules.text,

@@ -63,11 +63,17 @@ impl Candidate {
             (all || what.contains(&Watched::Keys) || config.security != before.security)
                 .then(|| hub.authenticator().rebuilt(&config.security));
         let authenticator = authenticator.and_then(|built| keep(built, Part::Keys, &mut faults));
-        let revocations = (all
-            || what.contains(&Watched::Revocations)
-            || config.security.revocation_file != before.security.revocation_file)
-            .then(|| read_revocations(config))
-            .and_then(|read| keep(read, Part::Revocation, &mut faults));
+        let revocations = if config.security.revocation_file != before.security.revocation_file {
+            keep(read_revocations(config), Part::Revocation, &mut faults)
+        } else {
+            if all || what.contains(&Watched::Revocations) {
+                // In force at once, whatever else is refused: it only takes rights away. The list
+                // itself remembers that its file was there, so that a lost file lets nobody in.
+                let list = hub.authorizer.revocations();
+                keep(list.reload(), Part::Revocation, &mut faults);
+            }
+            None
+        };
         let tls = match &config.tunnel.tls {
             Some(files)
                 if all
@@ -238,12 +244,19 @@ fn publish_ports(hub: &Arc<Hub>, next: Vec<NextPort>, report: &mut ReloadReport)
         if !ports.iter().any(|kept| Arc::ptr_eq(kept, &port)) {
             port.stop();
             let rules = port.rules();
-            if !ports.iter().any(|kept| kept.rules().name == rules.name) {
-                facts.remove_listener(&rules.name);
-            }
+            hub.retired.lock().push(Arc::clone(&rules));
             report
                 .changed
                 .push(format!("listener {} removed", rules.text));
         }
     }
+    // A flow is asked about again with its listener's row, so the row stays as long as the flow.
+    hub.retired.lock().retain(|rules| {
+        let named_again = ports.iter().any(|port| port.rules().name == rules.name);
+        let in_use = rules.open_flows() > 0;
+        if !named_again && !in_use {
+            facts.remove_listener(&rules.name);
+        }
+        !named_again && in_use
+    });
 }

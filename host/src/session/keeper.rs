@@ -2,9 +2,10 @@
 //! are revoked.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use nowconnect_protocol::CloseCode;
+use nowconnect_protocol::{CloseCode, ResetCode};
 use tracing::{info, warn};
 
 use super::live::LiveTunnel;
@@ -16,12 +17,18 @@ use crate::telemetry::events;
 /// with its agent's expiry.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// Every how many looks flows are looked at that no target has answered.
+const OPENS_EVERY: u64 = 4;
+
 /// Looks after sessions until it is dropped.
 pub(crate) async fn keep_sessions(hub: Arc<Hub>) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for tick in 0_u64.. {
         ticks.tick().await;
+        if tick % OPENS_EVERY == 0 {
+            end_unanswered_opens(&hub);
+        }
         let now = SystemTime::now();
         for (tunnel, _) in hub.router().tunnels() {
             tunnel
@@ -38,6 +45,20 @@ pub(crate) async fn keep_sessions(hub: Arc<Hub>) {
         hub.metrics()
             .hub
             .set_window_pool(hub.window_pool.bytes_used());
+    }
+}
+
+/// Ends flows whose agent has not said within `limits.open_timeout_ms` that the target is
+/// connected.
+fn end_unanswered_opens(hub: &Hub) {
+    let within = hub.config().limits.open_timeout;
+    let late = hub.flows().collect(|flow| {
+        !flow.acknowledged.load(Ordering::Relaxed) && flow.opened.elapsed() > within
+    });
+    for flow in late {
+        if let Some(tunnel) = hub.router().tunnel_of(&flow.agent) {
+            tunnel.close_flow(flow.flow_ref.clone(), ResetCode::ConnectTimeout);
+        }
     }
 }
 

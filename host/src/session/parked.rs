@@ -50,7 +50,7 @@ pub(crate) struct Parked {
     pub(crate) token_hash: TokenHash,
     pub(crate) identity: Arc<AgentIdentity>,
     pub(crate) until: Instant,
-    pub(crate) counted: GaugeGuard,
+    pub(crate) _counted: GaugeGuard,
 }
 
 /// One session for each agent at most: what was parked before is ended by what comes after.

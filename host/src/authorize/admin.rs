@@ -1,0 +1,112 @@
+//! What an operator may do at the admin API.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use nowconnect_policy::{Admin, AdminDeed, AdminTarget, Name, OperatorFacts, Question};
+
+use super::record::Draft;
+use super::{ADMIN_LISTENER, Asking, Authorizer, Denial, Refused, net};
+use crate::admin::view::{AdminAction, AdminCaller};
+use crate::telemetry::decisions::DecisionAction;
+
+impl Authorizer {
+    /// Asks the policies about an admin call. Reads that are allowed leave no record: a
+    /// dashboard's polling would push everything else out of the ring.
+    ///
+    /// # Errors
+    /// The policies do not allow it.
+    pub fn admin(
+        &self,
+        caller: &AdminCaller,
+        action: AdminAction,
+        agent: Option<&Name>,
+    ) -> Result<(), Denial> {
+        let mut asking = Asking::begin(self);
+        let (operator, from) = operator(caller);
+        let question = Arc::new(Question::Admin(Admin {
+            net: net(from, Name::bare(ADMIN_LISTENER)),
+            meta: self.meta(asking.now, &asking.request_id),
+            operator: Arc::new(operator),
+            deed: deed(action),
+            target: self.target(&asking, action, agent),
+        }));
+        let decision = asking.generation.policies().decide(&self.facts, &question);
+        asking.policy_time = decision.took;
+        if decision.allow && !action.is_write() {
+            return Ok(());
+        }
+        let draft = Draft::new(self, &asking, DecisionAction::Admin)
+            .principal("Operator", caller_name(caller))
+            .resource("Node", action.as_str())
+            .client(from)
+            .question(&question)
+            .policies(&decision);
+        if decision.allow {
+            draft.allow();
+            return Ok(());
+        }
+        let refused = Refused::by_policy(&decision);
+        draft.deny(&refused);
+        Err(refused.into_denial(asking.id))
+    }
+
+    fn target(&self, asking: &Asking, action: AdminAction, agent: Option<&Name>) -> AdminTarget {
+        match (action, agent) {
+            (AdminAction::KickAgent, Some(agent)) => AdminTarget::Agent(agent.clone()),
+            (AdminAction::Status | AdminAction::ListFlows | AdminAction::Explain, _) => {
+                AdminTarget::Node(Arc::clone(&self.hub))
+            }
+            (
+                AdminAction::KickAgent
+                | AdminAction::CloseFlow
+                | AdminAction::Reload
+                | AdminAction::SetLogLevel
+                | AdminAction::Drain,
+                _,
+            ) => AdminTarget::PolicyBundle {
+                bundle: Name::bare("hub"),
+                revision: asking.generation.number(),
+                signed: false,
+            },
+        }
+    }
+}
+
+/// The deed of the schema that stands for the call. Deeds that the schema has no word of its own
+/// for take the right to put a generation in force: whoever may do that may do these.
+fn deed(action: AdminAction) -> AdminDeed {
+    match action {
+        AdminAction::Status | AdminAction::ListFlows => AdminDeed::Status,
+        AdminAction::Explain => AdminDeed::Explain,
+        AdminAction::KickAgent => AdminDeed::KickAgent,
+        AdminAction::CloseFlow
+        | AdminAction::Reload
+        | AdminAction::SetLogLevel
+        | AdminAction::Drain => AdminDeed::ActivatePolicy,
+    }
+}
+
+fn caller_name(caller: &AdminCaller) -> &'static str {
+    match caller {
+        AdminCaller::Local { .. } => "local",
+        AdminCaller::Token { .. } => "token",
+        AdminCaller::Certificate { .. } => "certificate",
+    }
+}
+
+fn operator(caller: &AdminCaller) -> (OperatorFacts, SocketAddr) {
+    let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let (amr, from) = match caller {
+        AdminCaller::Local { .. } => ("local-socket", local),
+        AdminCaller::Token { from } => ("token", *from),
+        AdminCaller::Certificate { from, .. } => ("certificate", *from),
+    };
+    let facts = OperatorFacts {
+        operator: Name::bare(caller_name(caller)),
+        roles: vec![Arc::from("admin")],
+        amr: vec![amr.to_owned()],
+        break_glass: false,
+    };
+    (facts, from)
+}

@@ -1,0 +1,459 @@
+//! The hub as the admin API sees it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use nowconnect_policy::Question;
+use nowconnect_protocol::{AgentId, CloseCode, ConnectorName, ResetCode, Role, TenantName};
+use serde_json::Value;
+
+use crate::admin::view::{
+    AdminAction, AdminCaller, AdminRefusal, AgentState, AgentStatus, ConnectorStatus, DrainRequest,
+    ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus, HubStatus, HubView,
+    ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals,
+};
+use crate::authorize::{policy_name, unix_ms};
+use crate::flow_table::FlowEntry;
+use crate::gateway::ask_reload;
+use crate::hub::Hub;
+use crate::registry::AgentKey;
+use crate::session::LiveTunnel;
+use crate::telemetry::decisions::{DecisionFilter, DecisionId, DecisionRecord};
+use crate::telemetry::redact;
+
+impl HubView for Hub {
+    fn authorize<'a>(
+        &'a self,
+        caller: &'a AdminCaller,
+        action: AdminAction,
+        resource: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        let agent = resource
+            .and_then(|name| agent_key(name).ok())
+            .map(|key| policy_name(&key.tenant, key.agent.as_str()));
+        let answer = self
+            .authorizer
+            .admin(caller, action, agent.as_ref())
+            .map_err(|denial| AdminRefusal::Denied(denial.to_string()));
+        ready(answer).boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, HubStatus> {
+        ready(self.status_now()).boxed()
+    }
+
+    fn agents(&self) -> BoxFuture<'_, Vec<AgentStatus>> {
+        ready(self.agents_now()).boxed()
+    }
+
+    fn flows<'a>(&'a self, query: &'a FlowQuery) -> BoxFuture<'a, FlowPage> {
+        ready(self.flows_now(query)).boxed()
+    }
+
+    fn close_flow<'a>(&'a self, flow: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        ready(self.close_flow_now(flow)).boxed()
+    }
+
+    fn generation(&self) -> BoxFuture<'_, GenerationStatus> {
+        ready(self.generation_now()).boxed()
+    }
+
+    fn reload(&self) -> BoxFuture<'_, ReloadReport> {
+        ask_reload(self).boxed()
+    }
+
+    fn kick_agent<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        ready(self.kick_now(agent)).boxed()
+    }
+
+    fn drain<'a>(&'a self, request: &'a DrainRequest) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        let within = request
+            .deadline_ms
+            .map_or_else(|| self.config().tunnel.drain_timeout, Duration::from_millis);
+        let asked = self
+            .end
+            .try_send(within)
+            .map_err(|_| AdminRefusal::Unavailable("the hub is draining already".to_owned()));
+        ready(asked).boxed()
+    }
+
+    fn explain<'a>(
+        &'a self,
+        request: &'a ExplainRequest,
+    ) -> BoxFuture<'a, Result<Value, AdminRefusal>> {
+        ready(self.explain_now(request)).boxed()
+    }
+}
+
+impl Hub {
+    fn status_now(&self) -> HubStatus {
+        let (bytes_c2a, bytes_a2c) = self.metrics.traffic.bytes_total();
+        let tunnels = self.router.agent_count();
+        let detached = self.parked.len();
+        HubStatus {
+            hub: self.replica.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.uptime().as_secs(),
+            readiness: self.readiness(),
+            generation: self.generation_now(),
+            listeners: self.listeners_now(),
+            tunnel_address: self.tunnel_address.load().as_deref().copied(),
+            totals: Totals {
+                agents: number(tunnels + detached),
+                tunnels: number(tunnels),
+                sessions_detached: number(detached),
+                flows: number(self.flows.len()),
+                flows_total: self.flows.opened(),
+                denied_total: self.denied.load(Ordering::Relaxed),
+                bytes_c2a,
+                bytes_a2c,
+            },
+        }
+    }
+
+    fn listeners_now(&self) -> Vec<ListenerStatus> {
+        let ports = self.ports.lock().clone();
+        ports
+            .iter()
+            .map(|port| {
+                let rules = port.rules();
+                let agents = self
+                    .router
+                    .pool(&rules.connector.key)
+                    .map_or(0, |pool| pool.len());
+                ListenerStatus {
+                    name: rules.text.to_string(),
+                    address: port.address,
+                    connector: rules.connector.key.to_string(),
+                    agents: number(agents),
+                    flows: number(rules.open_flows()),
+                }
+            })
+            .collect()
+    }
+
+    fn agents_now(&self) -> Vec<AgentStatus> {
+        let mut flows: HashMap<(AgentKey, ConnectorName), u64> = HashMap::new();
+        for entry in self.flows.collect(|_| true) {
+            let key = (entry.agent.clone(), entry.connector.name.clone());
+            *flows.entry(key).or_default() += 1;
+        }
+        let of = |agent: &AgentKey, connector: &ConnectorName| {
+            flows
+                .get(&(agent.clone(), connector.clone()))
+                .copied()
+                .unwrap_or(0)
+        };
+        let mut agents: Vec<AgentStatus> = self
+            .router
+            .tunnels()
+            .iter()
+            .map(|(tunnel, connectors)| live_agent(tunnel, connectors, of))
+            .collect();
+        agents.extend(self.parked.agents().iter().map(|agent| {
+            let connectors: BTreeMap<&ConnectorName, u64> = flows
+                .iter()
+                .filter(|((owner, _), _)| owner == agent)
+                .map(|((_, connector), flows)| (connector, *flows))
+                .collect();
+            parked_agent(agent, &connectors)
+        }));
+        agents.sort_by(|a, b| a.agent.cmp(&b.agent));
+        agents
+    }
+
+    fn flows_now(&self, query: &FlowQuery) -> FlowPage {
+        let mut selected = self.flows.collect(|entry| {
+            query.selects(
+                &entry.agent.to_string(),
+                &entry.connector.to_string(),
+                Some(entry.client),
+            )
+        });
+        let total = number(selected.len());
+        selected.reverse();
+        selected.truncate(query.effective_limit());
+        FlowPage {
+            flows: selected.iter().map(|entry| flow_status(entry)).collect(),
+            selected: total,
+        }
+    }
+
+    fn close_flow_now(&self, flow: &str) -> Result<(), AdminRefusal> {
+        let missing = || AdminRefusal::NotFound {
+            what: "flow",
+            name: flow.to_owned(),
+        };
+        let number = flow
+            .rsplit('.')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| {
+                AdminRefusal::Invalid(format!("`{flow}` is no flow: it looks like `hub.1f.42`"))
+            })?;
+        let entry = self
+            .flows
+            .find(number)
+            .filter(|entry| entry.flow_ref.to_string() == flow)
+            .ok_or_else(missing)?;
+        let tunnel = self.router.tunnel_of(&entry.agent).ok_or_else(missing)?;
+        if tunnel.close_flow(entry.flow_ref.clone(), ResetCode::OperatorClosed) {
+            Ok(())
+        } else {
+            Err(AdminRefusal::Unavailable(
+                "the tunnel has too much to do; try again".to_owned(),
+            ))
+        }
+    }
+
+    fn generation_now(&self) -> GenerationStatus {
+        let generation = self.generations.current();
+        GenerationStatus {
+            number: generation.number(),
+            activated_ms: unix_ms(generation.built_at()),
+            digest: generation.policies().digest().to_owned(),
+            policies: number(generation.policies().policy_count()),
+            plugins: generation
+                .plugins()
+                .status()
+                .into_iter()
+                .map(|plugin| PluginStatus {
+                    name: plugin.name,
+                    digest: plugin.digest,
+                    hooks: plugin.hooks.iter().map(ToString::to_string).collect(),
+                    quarantined: plugin.quarantined,
+                })
+                .collect(),
+            last_errors: self.last_errors.load().as_ref().clone(),
+        }
+    }
+
+    fn kick_now(&self, agent: &str) -> Result<(), AdminRefusal> {
+        let key = agent_key(agent)?;
+        let parked = self.parked.end(|parked, _| *parked == key);
+        match self.router.tunnel_of(&key) {
+            Some(tunnel) => {
+                tunnel.close(CloseCode::Shutdown, "an operator ended the session");
+                Ok(())
+            }
+            None if parked > 0 => Ok(()),
+            None => Err(AdminRefusal::NotFound {
+                what: "agent",
+                name: agent.to_owned(),
+            }),
+        }
+    }
+
+    fn explain_now(&self, request: &ExplainRequest) -> Result<Value, AdminRefusal> {
+        let generation = self.generations.current();
+        let policies = generation.policies();
+        let explanation = match (&request.decision, &request.client, &request.question) {
+            (None, None, Some(question)) => policies
+                .explain_json(&question.to_string())
+                .map_err(AdminRefusal::Invalid)?,
+            (Some(id), None, None) => {
+                let id: DecisionId = id.parse().map_err(
+                    |error: crate::telemetry::decisions::ParseDecisionIdError| {
+                        AdminRefusal::Invalid(error.to_string())
+                    },
+                )?;
+                let record = self
+                    .decisions
+                    .by_id(id)
+                    .ok_or_else(|| AdminRefusal::NotFound {
+                        what: "decision",
+                        name: id.to_string(),
+                    })?;
+                return self.explain_record(&record);
+            }
+            (None, Some(client), None) => {
+                let filter = client_filter(client)?;
+                let record = self.decisions.recent(&filter, 1).pop().ok_or_else(|| {
+                    AdminRefusal::NotFound {
+                        what: "decision about client",
+                        name: client.clone(),
+                    }
+                })?;
+                return self.explain_record(&record);
+            }
+            _ => {
+                return Err(AdminRefusal::Invalid(
+                    "give one of `decision`, `client` and `question`".to_owned(),
+                ));
+            }
+        };
+        Ok(shown(&explanation, None))
+    }
+
+    /// What was decided then, and what the policies in force say to the same question.
+    fn explain_record(&self, record: &Arc<DecisionRecord>) -> Result<Value, AdminRefusal> {
+        let question = record
+            .question
+            .as_ref()
+            .and_then(|kept| kept.downcast::<Question>());
+        let Some(question) = question else {
+            // A limit or an address rule: the policies were not asked.
+            return Ok(shown(&Value::Null, Some(record)));
+        };
+        let generation = self.generations.current();
+        let explanation = generation
+            .policies()
+            .explain(self.authorizer.facts(), &question);
+        Ok(shown(&explanation, Some(record)))
+    }
+}
+
+/// The answer of `explain`, through the redaction step.
+fn shown(explanation: &impl serde::Serialize, record: Option<&Arc<DecisionRecord>>) -> Value {
+    let mut answer = serde_json::json!({
+        "explanation": serde_json::to_value(explanation).unwrap_or(Value::Null),
+        "record": record.map(|record| serde_json::to_value(record.as_ref()).unwrap_or(Value::Null)),
+    });
+    redact_texts(&mut answer);
+    answer
+}
+
+fn redact_texts(value: &mut Value) {
+    match value {
+        Value::String(text) => redact::in_place(text),
+        Value::Array(values) => values.iter_mut().for_each(redact_texts),
+        Value::Object(fields) => fields.values_mut().for_each(redact_texts),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn client_filter(client: &str) -> Result<DecisionFilter<'static>, AdminRefusal> {
+    let (ip, port) = match client.parse::<SocketAddr>() {
+        Ok(address) => (address.ip(), Some(address.port())),
+        Err(_) => match client.parse::<IpAddr>() {
+            Ok(ip) => (ip, None),
+            Err(_) => {
+                return Err(AdminRefusal::Invalid(format!(
+                    "`{client}` is neither an address nor an address with a port"
+                )));
+            }
+        },
+    };
+    Ok(DecisionFilter {
+        client_ip: Some(ip),
+        client_port: port,
+        ..DecisionFilter::default()
+    })
+}
+
+fn agent_key(text: &str) -> Result<AgentKey, AdminRefusal> {
+    let invalid = |error: nowconnect_protocol::NameError| AdminRefusal::Invalid(error.to_string());
+    let (tenant, agent) = match text.split_once('/') {
+        Some((tenant, agent)) => (TenantName::parse(tenant).map_err(invalid)?, agent),
+        None => (TenantName::default(), text),
+    };
+    Ok(AgentKey {
+        tenant,
+        agent: AgentId::parse(agent).map_err(invalid)?,
+    })
+}
+
+fn live_agent(
+    tunnel: &LiveTunnel,
+    connectors: &[ConnectorName],
+    flows: impl Fn(&AgentKey, &ConnectorName) -> u64,
+) -> AgentStatus {
+    let stats = tunnel.stats();
+    let standing = tunnel.standing();
+    AgentStatus {
+        agent: tunnel.key.to_string(),
+        session: tunnel.session,
+        state: if tunnel.is_closing() {
+            AgentState::Draining
+        } else {
+            AgentState::Up
+        },
+        role: match tunnel.role {
+            Role::Primary => "primary".to_owned(),
+            Role::Standby => "standby".to_owned(),
+        },
+        address: Some(tunnel.remote),
+        version: tunnel.agent_version.clone(),
+        connectors: connectors
+            .iter()
+            .map(|name| ConnectorStatus {
+                name: name.to_string(),
+                flows: flows(&tunnel.key, name),
+            })
+            .collect(),
+        refused: standing
+            .refused
+            .iter()
+            .map(|refusal| RefusedConnector {
+                name: refusal.connector.to_string(),
+                code: refusal.code.clone(),
+                decision: refusal.decision.clone(),
+            })
+            .collect(),
+        tunnel_seconds: tunnel.since.elapsed().as_secs(),
+        rtt_us: (stats.rtt_us > 0).then_some(u64::from(stats.rtt_us)),
+        flows: u64::from(stats.flows),
+        bytes_c2a: stats.bytes_c2a,
+        bytes_a2c: stats.bytes_a2c,
+        token_expires_seconds: Some(seconds_until(standing.identity.expires_at)),
+        labels: tunnel.labels.iter().cloned().collect(),
+    }
+}
+
+fn parked_agent(agent: &AgentKey, connectors: &BTreeMap<&ConnectorName, u64>) -> AgentStatus {
+    AgentStatus {
+        agent: agent.to_string(),
+        session: 0,
+        state: AgentState::Detached,
+        role: "primary".to_owned(),
+        address: None,
+        version: String::new(),
+        connectors: connectors
+            .iter()
+            .map(|(name, flows)| ConnectorStatus {
+                name: name.to_string(),
+                flows: *flows,
+            })
+            .collect(),
+        refused: Vec::new(),
+        tunnel_seconds: 0,
+        rtt_us: None,
+        flows: connectors.values().sum(),
+        bytes_c2a: 0,
+        bytes_a2c: 0,
+        token_expires_seconds: None,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn flow_status(entry: &FlowEntry) -> FlowStatus {
+    FlowStatus {
+        flow: entry.flow_ref.to_string(),
+        connector: entry.connector.to_string(),
+        agent: entry.agent.to_string(),
+        listener: entry.listener.to_string(),
+        client: Some(entry.client),
+        age_seconds: entry.opened.elapsed().as_secs(),
+        bytes_c2a: 0,
+        bytes_a2c: 0,
+        generation: entry.generation.load(Ordering::Relaxed),
+        decision: entry.decision.to_string(),
+    }
+}
+
+fn seconds_until(time: SystemTime) -> i64 {
+    let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match time.duration_since(SystemTime::now()) {
+        Ok(left) => seconds(left),
+        Err(past) => -seconds(past.duration()),
+    }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

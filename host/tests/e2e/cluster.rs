@@ -1,0 +1,553 @@
+//! The language of the scenarios: hubs, agents, targets, clients, a token issuer and a link that
+//! can be cut.
+
+mod issuer;
+mod link;
+mod target;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nowconnect::admin::view::ReloadReport;
+use nowconnect::config::{self, CloudConfig};
+use nowconnect::gateway::{Gateway, GatewayOptions, Running};
+use nowconnect::telemetry::decisions::{DecisionFilter, DecisionRecord};
+use nowconnect_agent::config::BackoffSettings;
+use nowconnect_agent::{Agent, AgentConfig, AgentState, Auth, HubUrl, Target};
+use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+pub(crate) use issuer::{Claims, Issuer, now_s};
+pub(crate) use link::Link;
+pub(crate) use target::{echo, hold, refuse};
+
+/// How long anything may take. Reached only where a test fails.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Begins a hub.
+pub(crate) fn hub() -> HubPlan {
+    HubPlan {
+        listeners: Vec::new(),
+        tunnel: String::new(),
+        limits: String::new(),
+        security: String::new(),
+        policy: String::new(),
+        top: String::new(),
+        policies: Vec::new(),
+        tls: false,
+        watch: false,
+    }
+}
+
+/// A hub to be started.
+pub(crate) struct HubPlan {
+    listeners: Vec<String>,
+    tunnel: String,
+    limits: String,
+    security: String,
+    policy: String,
+    top: String,
+    policies: Vec<(String, String)>,
+    tls: bool,
+    watch: bool,
+}
+
+impl HubPlan {
+    /// A listener that leads to the connector of the same name.
+    pub(crate) fn listener(self, name: &str) -> Self {
+        self.listener_with(name, name, "")
+    }
+
+    /// A listener with more of its settings, as inline YAML.
+    pub(crate) fn listener_with(mut self, name: &str, connector: &str, more: &str) -> Self {
+        self.listeners.push(listener_yaml(name, connector, more));
+        self
+    }
+
+    /// Lines of the section `tunnel`.
+    pub(crate) fn tunnel(mut self, lines: &str) -> Self {
+        push_lines(&mut self.tunnel, lines);
+        self
+    }
+
+    /// Lines of the section `limits`.
+    pub(crate) fn limits(mut self, lines: &str) -> Self {
+        push_lines(&mut self.limits, lines);
+        self
+    }
+
+    /// Lines of the section `security`.
+    pub(crate) fn security(mut self, lines: &str) -> Self {
+        push_lines(&mut self.security, lines);
+        self
+    }
+
+    /// Lines of the section `policy`.
+    pub(crate) fn policy(mut self, lines: &str) -> Self {
+        push_lines(&mut self.policy, lines);
+        self
+    }
+
+    /// Whole sections of one's own.
+    pub(crate) fn top(mut self, lines: &str) -> Self {
+        self.top.push_str(lines);
+        self.top.push('\n');
+        self
+    }
+
+    /// A file of the policy folder, which else holds what permits everything.
+    pub(crate) fn policy_file(mut self, name: &str, text: &str) -> Self {
+        self.policies.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// TLS on the tunnel port, with a certificate of its own.
+    pub(crate) fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Files are watched, as in production.
+    pub(crate) fn watched(mut self) -> Self {
+        self.watch = true;
+        self
+    }
+
+    pub(crate) async fn start(self) -> TestHub {
+        let issuer = Issuer::start().await;
+        let dir = TempDir::new().unwrap();
+        let policies = dir.path().join("policies");
+        std::fs::create_dir(&policies).unwrap();
+        std::fs::write(policies.join("base.cedar"), PERMIT_ALL).unwrap();
+        for (name, text) in &self.policies {
+            std::fs::write(policies.join(name), text).unwrap();
+        }
+        let ca = self.tls.then(|| write_certificate(dir.path()));
+        let watch = self.watch;
+        let mut hub = TestHub {
+            running: None,
+            issuer,
+            file: dir.path().join("cloud.yaml"),
+            policies,
+            ca,
+            plan: self,
+            dir,
+        };
+        hub.write_config();
+        let config = load(&hub.file);
+        let file = hub.file.clone();
+        let options = GatewayOptions {
+            loader: Some(Arc::new(move || config::load(Some(&file), &no_env()))),
+            watch,
+            ..GatewayOptions::default()
+        };
+        hub.running = Some(Gateway::bind(config, options).await.unwrap());
+        hub
+    }
+}
+
+/// What every test hub permits, unless it brings its own `base.cedar`.
+pub(crate) const PERMIT_ALL: &str = r#"
+@id("base-hello")
+permit (principal is NowConnect::Agent, action == NowConnect::Action::"hello", resource);
+@id("base-announce")
+permit (principal is NowConnect::Agent, action == NowConnect::Action::"announce", resource);
+@id("base-open")
+permit (principal is NowConnect::Viewer, action == NowConnect::Action::"open", resource);
+"#;
+
+/// A policy that forbids opening one connector.
+pub(crate) fn forbid_open(connector: &str) -> String {
+    format!(
+        "@id(\"no-{connector}\")\n@error(\"closed_today\")\n@advice(\"come back tomorrow\")\n\
+         forbid (principal, action == NowConnect::Action::\"open\", \
+         resource == NowConnect::Connector::\"{connector}\");\n"
+    )
+}
+
+/// A running hub with its own issuer, folder and policies.
+pub(crate) struct TestHub {
+    running: Option<Running>,
+    pub(crate) issuer: Issuer,
+    file: PathBuf,
+    policies: PathBuf,
+    ca: Option<PathBuf>,
+    plan: HubPlan,
+    dir: TempDir,
+}
+
+impl TestHub {
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    pub(crate) fn take_running(&mut self) -> Running {
+        self.running.take().unwrap()
+    }
+
+    pub(crate) fn tunnel_address(&self) -> SocketAddr {
+        self.running().tunnel_address()
+    }
+
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        self.running().listener_address(listener).unwrap()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A client at a listener.
+    pub(crate) async fn client(&self, listener: &str) -> Client {
+        let stream = TcpStream::connect(self.address(listener)).await.unwrap();
+        Client { stream }
+    }
+
+    /// Begins an agent of this hub.
+    pub(crate) fn agent(&self, id: &str) -> AgentPlan<'_> {
+        AgentPlan {
+            hub: self,
+            id: id.to_owned(),
+            claims: Claims::of(id),
+            dial: self.tunnel_address(),
+            targets: Vec::new(),
+            tenant: None,
+            renew_before: Duration::from_secs(1),
+        }
+    }
+
+    /// Changes the plan and writes the file; nothing is reloaded yet.
+    pub(crate) fn rewrite(&mut self, change: impl FnOnce(HubPlan) -> HubPlan) {
+        self.plan = change(std::mem::replace(&mut self.plan, hub()));
+        self.write_config();
+    }
+
+    pub(crate) fn clear_listeners(&mut self) {
+        self.plan.listeners.clear();
+    }
+
+    pub(crate) fn write_policy(&self, name: &str, text: &str) {
+        std::fs::write(self.policies.join(name), text).unwrap();
+    }
+
+    pub(crate) fn remove_policy(&self, name: &str) {
+        std::fs::remove_file(self.policies.join(name)).unwrap();
+    }
+
+    pub(crate) fn write_raw_config(&self, text: &str) {
+        std::fs::write(&self.file, text).unwrap();
+    }
+
+    pub(crate) async fn reload(&self) -> ReloadReport {
+        timeout(SOON, self.running().reload()).await.unwrap()
+    }
+
+    /// The newest decision records about opens, newest first.
+    pub(crate) fn decisions(&self) -> Vec<Arc<DecisionRecord>> {
+        self.running()
+            .hub()
+            .decisions()
+            .recent(&DecisionFilter::default(), 100)
+    }
+
+    /// The metrics page as it is scraped.
+    pub(crate) fn metrics(&self) -> String {
+        self.running().hub().metrics().render()
+    }
+
+    /// One request to the tunnel port; status and body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        http_get(self.tunnel_address(), path, &[]).await
+    }
+
+    fn write_config(&self) {
+        let plan = &self.plan;
+        let listeners = if plan.listeners.is_empty() {
+            "listeners: []\n".to_owned()
+        } else {
+            format!("listeners:\n{}", plan.listeners.concat())
+        };
+        let tls = match &self.ca {
+            Some(_) => "  tls: {cert_file: hub.pem, key_file: hub.key}\n",
+            None => "",
+        };
+        let text = format!(
+            "{listeners}tunnel:\n  host: 127.0.0.1\n  port: 0\n  workers: 2\n{tls}{tunnel}\
+             limits:\n  max_agents: 100\n{limits}\
+             security:\n  issuers:\n    - issuer: {issuer}\n      jwks_url: {issuer}/jwks.json\n      \
+             algorithms: [EdDSA]\n      tenant_claim: tenant\n      tenants: [default, acme]\n  \
+             revocation_file: revoked.jsonl\n  jwks_refresh_min_ms: 1000\n{security}\
+             policy:\n  dir: policies\n{policy}\
+             observability:\n  metrics_port: null\n\
+             admin:\n  socket: \"\"\n{top}",
+            tunnel = plan.tunnel,
+            limits = plan.limits,
+            security = plan.security,
+            policy = plan.policy,
+            top = plan.top,
+            issuer = self.issuer.url(),
+        );
+        std::fs::write(&self.file, text).unwrap();
+    }
+}
+
+fn listener_yaml(name: &str, connector: &str, more: &str) -> String {
+    let more = if more.is_empty() {
+        String::new()
+    } else {
+        format!(", {more}")
+    };
+    format!("  - {{name: {name}, bind: \"127.0.0.1:0\", connector: {connector}{more}}}\n")
+}
+
+fn push_lines(section: &mut String, lines: &str) {
+    for line in lines.lines() {
+        section.push_str("  ");
+        section.push_str(line);
+        section.push('\n');
+    }
+}
+
+fn load(file: &std::path::Path) -> CloudConfig {
+    config::load(Some(file), &no_env()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn no_env() -> std::collections::BTreeMap<String, String> {
+    std::collections::BTreeMap::new()
+}
+
+fn write_certificate(dir: &std::path::Path) -> PathBuf {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let pem = dir.join("hub.pem");
+    std::fs::write(&pem, made.cert.pem()).unwrap();
+    std::fs::write(dir.join("hub.key"), made.signing_key.serialize_pem()).unwrap();
+    pem
+}
+
+/// An agent to be started.
+pub(crate) struct AgentPlan<'a> {
+    hub: &'a TestHub,
+    id: String,
+    claims: Claims,
+    dial: SocketAddr,
+    targets: Vec<(String, SocketAddr)>,
+    tenant: Option<String>,
+    renew_before: Duration,
+}
+
+impl AgentPlan<'_> {
+    pub(crate) fn target(mut self, connector: &str, address: SocketAddr) -> Self {
+        self.targets.push((connector.to_owned(), address));
+        self
+    }
+
+    /// Changes what its token claims.
+    pub(crate) fn claims(mut self, change: impl FnOnce(Claims) -> Claims) -> Self {
+        self.claims = change(self.claims);
+        self
+    }
+
+    /// It dials here instead of the hub.
+    pub(crate) fn through(mut self, link: &Link) -> Self {
+        self.dial = link.address();
+        self
+    }
+
+    /// The tenant that its HELLO states.
+    pub(crate) fn states_tenant(mut self, tenant: &str) -> Self {
+        self.tenant = Some(tenant.to_owned());
+        self
+    }
+
+    /// Starts it; it may or may not be let in.
+    pub(crate) fn start(self) -> TestAgent {
+        let token_file = self.hub.path(&format!("{}.token", self.id));
+        std::fs::write(&token_file, self.hub.issuer.sign(&self.claims)).unwrap();
+        let scheme = if self.hub.ca.is_some() { "wss" } else { "ws" };
+        let host = if self.hub.ca.is_some() {
+            format!("localhost:{}", self.dial.port())
+        } else {
+            self.dial.to_string()
+        };
+        let url = HubUrl::parse(&format!("{scheme}://{host}/tunnel"), true).unwrap();
+        let mut config = AgentConfig::new(
+            url,
+            AgentId::parse(&self.id).unwrap(),
+            Auth::TokenFile(token_file.clone()),
+        );
+        config.tenant = self
+            .tenant
+            .as_deref()
+            .map(|tenant| TenantName::parse(tenant).unwrap());
+        config.outbound.ca_bundle = self.hub.ca.clone();
+        config.tunnel.renew_before = self.renew_before;
+        config.tunnel.backoff = BackoffSettings {
+            base: Duration::from_millis(20),
+            cap: Duration::from_millis(200),
+            ..BackoffSettings::default()
+        };
+        for (connector, address) in &self.targets {
+            config = config.with_target(
+                ConnectorName::parse(connector).unwrap(),
+                Target::tcp(address.ip().to_string(), address.port()),
+            );
+        }
+        TestAgent {
+            running: Agent::start(config).unwrap(),
+            token_file,
+        }
+    }
+
+    /// Starts it and waits until the hub has accepted it.
+    pub(crate) async fn ready(self) -> TestAgent {
+        let agent = self.start();
+        agent.ready().await;
+        agent
+    }
+}
+
+/// A running agent; it ends with its value.
+pub(crate) struct TestAgent {
+    pub(crate) running: nowconnect_agent::Running,
+    token_file: PathBuf,
+}
+
+impl TestAgent {
+    pub(crate) async fn ready(&self) -> AgentState {
+        match self.running.ready(SOON).await {
+            Ok(state) => state,
+            Err(state) => panic!("the agent was not accepted: {state:?}"),
+        }
+    }
+
+    /// Waits until its state shows what is expected.
+    pub(crate) async fn until(&self, expected: impl Fn(&AgentState) -> bool) -> AgentState {
+        let mut states = self.running.watch();
+        let found = timeout(SOON, states.wait_for(|state| expected(state))).await;
+        match found {
+            Ok(Ok(state)) => state.clone(),
+            Ok(Err(_)) | Err(_) => panic!("the agent stays at {:?}", self.running.state()),
+        }
+    }
+
+    /// Waits until it reports a problem that mentions `text`.
+    pub(crate) async fn problem(&self, text: &str) -> String {
+        let state = self
+            .until(|state| {
+                state
+                    .problem
+                    .as_deref()
+                    .is_some_and(|problem| problem.contains(text))
+            })
+            .await;
+        state.problem.unwrap_or_default()
+    }
+
+    pub(crate) fn give_token(&self, token: &str) {
+        std::fs::write(&self.token_file, token).unwrap();
+    }
+}
+
+/// A client's connection.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+}
+
+impl Client {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        timeout(SOON, self.stream.write_all(bytes))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Ends its own direction.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Exactly so many bytes.
+    pub(crate) async fn receive(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        timeout(SOON, self.stream.read_exact(&mut bytes))
+            .await
+            .expect("bytes should have come")
+            .unwrap();
+        bytes
+    }
+
+    /// Everything until the end.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        timeout(SOON, self.stream.read_to_end(&mut bytes))
+            .await
+            .expect("the end should have come")
+            .unwrap();
+        bytes
+    }
+
+    /// Sends and expects the same back.
+    pub(crate) async fn echoes(&mut self, bytes: &[u8]) {
+        self.send(bytes).await;
+        assert_eq!(self.receive(bytes.len()).await, bytes);
+    }
+
+    /// The connection ends without a byte, by FIN or by RST.
+    pub(crate) async fn is_closed(&mut self) {
+        let mut byte = [0];
+        let read = timeout(SOON, self.stream.read(&mut byte))
+            .await
+            .expect("the connection should have been closed");
+        if let Ok(length) = read {
+            assert_eq!(length, 0, "a byte came instead of the end");
+        }
+    }
+}
+
+/// Asks again until it holds; for what has no event of its own to wait for.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !holds().await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "it did not come true: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// One plain HTTP request; status and body.
+pub(crate) async fn http_get(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut request = format!("GET {path} HTTP/1.1\r\nhost: hub\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut answer))
+        .await
+        .expect("an answer should have come")
+        .unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer
+        .split_whitespace()
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or(String::new(), |(_, body)| body.to_owned());
+    (status, body)
+}

@@ -1,0 +1,105 @@
+//! A small issuer of agents' tokens: an Ed25519 key and its JWKS over HTTP.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub(crate) struct Issuer {
+    url: String,
+    key: EncodingKey,
+    server: JoinHandle<()>,
+}
+
+impl Issuer {
+    pub(crate) async fn start() -> Self {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let jwks = json!({ "keys": [{
+            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": KEY_ID,
+            "x": URL_SAFE_NO_PAD.encode(pair.public_key_raw()),
+        }]})
+        .to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let pages = Router::new().route("/jwks.json", get(move || async move { jwks }));
+        let server = tokio::spawn(async move {
+            axum::serve(listener, pages).await.unwrap();
+        });
+        Self {
+            url,
+            key: EncodingKey::from_ed_der(&pair.serialize_der()),
+            server,
+        }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn sign(&self, claims: &Claims) -> String {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some(KEY_ID.to_owned());
+        let mut body = claims.0.clone();
+        body.entry("iss").or_insert_with(|| json!(self.url));
+        encode(&header, &Value::Object(body), &self.key).unwrap()
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+const KEY_ID: &str = "test-key";
+
+/// What a token claims.
+#[derive(Clone)]
+pub(crate) struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// Of an agent of the default tenant, for five minutes.
+    pub(crate) fn of(agent: &str) -> Self {
+        let now = now_s();
+        let claims = json!({
+            "aud": "nowconnect", "sub": agent, "agent_id": agent, "tenant": "default",
+            "iat": now, "exp": now + 300, "jti": format!("{agent}-{now}"),
+        });
+        match claims {
+            Value::Object(map) => Self(map),
+            _ => unreachable!("an object was written above"),
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.0.remove(name);
+        self
+    }
+
+    pub(crate) fn connectors(self, names: &[&str]) -> Self {
+        self.with("connectors", json!(names))
+    }
+
+    pub(crate) fn expires_in_s(self, seconds: i64) -> Self {
+        let at = i64::try_from(now_s()).unwrap() + seconds;
+        self.with("exp", at)
+    }
+}
+
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}

@@ -1,0 +1,17 @@
+//! Whole hubs and agents on real sockets.
+//!
+//! A scenario reads as a story: start a [`cluster::hub`], give it listeners and policies, let
+//! agents come, open clients, look at what arrived. Everything binds port 0 on loopback, waits
+//! with deadlines, and ends with its test.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod cluster;
+
+mod agents;
+mod flows;
+mod limits;
+mod policies;
+mod reload;
+mod resume;
+mod security;
+mod shutdown;

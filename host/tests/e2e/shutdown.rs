@@ -1,0 +1,73 @@
+//! How a hub ends.
+
+use std::time::Duration;
+
+use crate::cluster::{echo, eventually, hub};
+
+#[tokio::test]
+async fn a_draining_hub_lets_nobody_in_and_lets_flows_finish() {
+    let target = echo().await;
+    let hub = hub().listener("echo").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"before").await;
+    let listener = hub.address("echo");
+    let draining = hub.running().drain(Duration::from_secs(20));
+    let during = async {
+        eventually("readiness says so", || async {
+            hub.get("/readyz").await == (503, r#"{"status":"draining"}"#.to_owned())
+        })
+        .await;
+        eventually("the listener is closed", || async {
+            let Ok(mut stream) = tokio::net::TcpStream::connect(listener).await else {
+                return true;
+            };
+            let mut byte = [0];
+            let read = tokio::time::timeout(
+                Duration::from_millis(200),
+                tokio::io::AsyncReadExt::read(&mut stream, &mut byte),
+            );
+            matches!(read.await, Ok(Ok(0) | Err(_)))
+        })
+        .await;
+        running.echoes(b"during").await;
+        running.finish().await;
+        assert!(running.rest().await.is_empty());
+    };
+    tokio::join!(draining, during);
+}
+
+#[tokio::test]
+async fn at_the_deadline_the_rest_is_cut() {
+    let target = echo().await;
+    let hub = hub().listener("echo").start().await;
+    let agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"before").await;
+    hub.running().drain(Duration::from_millis(300)).await;
+    running.is_closed().await;
+    drop(agent);
+}
+
+#[tokio::test]
+async fn shutting_down_ends_everything_at_once() {
+    let target = echo().await;
+    let mut hub = hub().listener("echo").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"before").await;
+    hub.take_running().shutdown().await;
+    running.is_closed().await;
+}
