@@ -284,7 +284,7 @@ async fn set_log_level(
     warn!(
         target: events::SECURITY,
         event = events::LOG_LEVEL_CHANGED,
-        level = wanted.level,
+        log_level = wanted.level,
         "the log level changed"
     );
     Ok(Json(wanted))

@@ -158,7 +158,7 @@ impl AdminServer {
             info!(
                 event = events::LISTENER_STARTED,
                 listener = "admin",
-                bind = %address,
+                address = %address,
                 "the admin API listens"
             );
         }

@@ -59,6 +59,16 @@ events! {
     PLUGIN_QUARANTINE = "plugin_quarantine";
     /// A line that a plugin wrote.
     PLUGIN_LOG = "plugin_log";
+    /// Keys of an issuer could not be refreshed; those at hand stay in use.
+    JWKS_REFRESH_FAILED = "jwks_refresh_failed";
+    /// A key that a token names could not be fetched.
+    JWKS_FETCH_FAILED = "jwks_fetch_failed";
+    /// A tunnel's WebSocket is up; its HELLO comes next.
+    TUNNEL_UPGRADED = "tunnel_upgraded";
+    /// A watched file changed to something that is not taken.
+    WATCH_REFUSED = "watch_refused";
+    /// Files cannot be watched; they are looked at in intervals.
+    WATCH_UNAVAILABLE = "watch_unavailable";
     /// An operator changed something.
     ADMIN_ACTION = "admin_action";
     /// An admin call was refused.
@@ -75,8 +85,10 @@ events! {
     PANIC = "panic";
     /// The hub serves.
     HUB_STARTED = "hub_started";
-    /// The hub drains.
-    HUB_DRAINING = "hub_draining";
+    /// The hub takes nothing new and finishes what runs.
+    DRAINING = "draining";
+    /// The drain's time is over; what was left is cut.
+    DRAIN_DEADLINE = "drain_deadline";
     /// The hub ends.
     HUB_STOPPED = "hub_stopped";
 }

@@ -167,11 +167,11 @@ pub struct Covers {
     pub agent_ips: bool,
 }
 
-/// Names of fields that hold a client's address.
+/// Names of fields that hold a client's address. A `peer` is whoever connected, client or agent.
 const CLIENT_FIELDS: &[&str] = &["client", "client_address", "client_ip", "peer", "source"];
 
 /// Names of fields that hold an agent's address.
-const AGENT_FIELDS: &[&str] = &["agent_address", "agent_ip", "address"];
+const AGENT_FIELDS: &[&str] = &["agent_address", "agent_ip", "peer"];
 
 impl Covers {
     /// Covers the value of a field of this name.

@@ -100,8 +100,9 @@ impl Terminal {
             if number > 0 {
                 text.push_str("\r\n");
             }
-            text.push_str(line);
+            // Cleared first: behind a full line the cursor still stands on its last character.
             text.push_str("\x1b[K");
+            text.push_str(line);
         }
         text.push_str("\x1b[J");
         write_all(&text)

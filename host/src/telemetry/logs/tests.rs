@@ -458,6 +458,39 @@ fn the_documentation_lists_every_event() {
 }
 
 #[test]
+fn every_event_in_the_code_has_its_name_in_the_list() {
+    let mut unknown = Vec::new();
+    let mut folders = vec![std::path::PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src"
+    ))];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs")
+            {
+                let source = std::fs::read_to_string(&path).unwrap();
+                for part in source.split("event = \"").skip(1) {
+                    let name = part.split('"').next().unwrap();
+                    seen += 1;
+                    if !events::ALL.contains(&name) {
+                        unknown.push(format!("{name} in {}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 0);
+    assert!(
+        unknown.is_empty(),
+        "add to `telemetry/events.rs`: {unknown:#?}"
+    );
+}
+
+#[test]
 fn covers_reach_addresses_and_mail() {
     let all = Covers {
         emails: true,
@@ -475,7 +508,8 @@ fn covers_reach_addresses_and_mail() {
     );
     assert_eq!(covered("client_ip", "::ffff:192.0.2.7"), "192.0.2.0");
     assert_eq!(covered("agent_address", "192.0.2.7:9"), "192.0.2.0:9");
-    assert_eq!(covered("listener", "192.0.2.7:9"), "192.0.2.7:9");
+    assert_eq!(covered("peer", "192.0.2.7:9"), "192.0.2.0:9");
+    assert_eq!(covered("address", "192.0.2.7:9"), "192.0.2.7:9");
     assert_eq!(
         covered("message", "to <a.b+c@example.org>, é@x"),
         "to <***@example.org>, é@x"
