@@ -108,7 +108,6 @@ impl Authenticator {
 
     fn build(config: &SecurityConfig, old: Option<&Shared>) -> Result<Self, AuthenticatorError> {
         let fetcher = Fetcher::new(&config.jwks).map_err(AuthenticatorError)?;
-        let old = old.filter(|old| old.config.jwks == config.jwks);
         let mut issuers = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
             let kept = old.and_then(|old| {
@@ -116,10 +115,10 @@ impl Authenticator {
                     old.config.issuer == issuer.issuer && old.config.keys == issuer.keys
                 })
             });
-            let keys = match kept {
-                Some(kept) => Arc::clone(&kept.keys),
-                None => Arc::new(IssuerKeys::new(issuer, &config.jwks, fetcher.clone())),
-            };
+            let keys = Arc::new(IssuerKeys::new(issuer, &config.jwks, fetcher.clone()));
+            if let Some(kept) = kept {
+                keys.adopt(&kept.keys);
+            }
             keys.prime_from_file()
                 .map_err(|error| AuthenticatorError(error.to_string()))?;
             issuers.push(Issuer {

@@ -46,11 +46,11 @@ pub enum Watched {
     Policies,
     /// A plugin's file.
     Plugins,
-    /// A certificate, key, CA or token file.
+    /// A certificate, key, CA or token file of a port.
     Certificates,
     /// The revocation list.
     Revocations,
-    /// An issuer's key file.
+    /// An issuer's key file, or the roots for issuers.
     Keys,
     /// SIGHUP: everything should be read again.
     Signal,
@@ -81,10 +81,7 @@ impl WatchSet {
             set.add_all(Watched::Certificates, tls.client_ca_file.as_ref());
         }
         set.add_all(Watched::Certificates, config.admin.token_file.as_ref());
-        set.add_all(
-            Watched::Certificates,
-            config.security.jwks.ca_bundle.as_ref(),
-        );
+        set.add_all(Watched::Keys, config.security.jwks.ca_bundle.as_ref());
         set.add_all(
             Watched::Revocations,
             config.security.revocation_file.as_ref(),

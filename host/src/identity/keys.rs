@@ -251,6 +251,11 @@ impl IssuerKeys {
         }
     }
 
+    /// Takes over the keys that another had at hand, with their age.
+    pub(crate) fn adopt(&self, other: &Self) {
+        self.current.store(other.current.load_full());
+    }
+
     /// Reads a key file now, so that a wrong one is found at start.
     pub(crate) fn prime_from_file(&self) -> Result<(), KeysError> {
         match &self.source {

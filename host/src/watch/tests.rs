@@ -164,12 +164,12 @@ fn every_file_of_a_configuration_is_watched() {
             "Plugins /a.wasm",
             "Certificates /ac",
             "Certificates /ak",
-            "Certificates /b",
             "Certificates /c",
             "Certificates /ca",
             "Certificates /k",
             "Certificates /t",
             "Revocations /r",
+            "Keys /b",
             "Keys /j",
         ]
     );
