@@ -1,13 +1,13 @@
 //! The hub's configuration.
 //!
-//! Two forms of the same thing. The *file form* ([`file`]) is what an operator writes: strict
+//! Two forms of the same thing. The *file form* ([`mod@file`]) is what an operator writes: strict
 //! YAML whose keys, units, bounds and defaults are documented on its fields and published as a
 //! JSON Schema. The *runtime form* ([`CloudConfig`] and what hangs on it) is fully typed: names
 //! are parsed, durations are [`Duration`](std::time::Duration), addresses are addresses,
 //! contradictions are gone. Only [`load`] and [`parse`] turn one into the other, and they
 //! report every problem at once, each with its line, column and way out.
 //!
-//! Precedence: environment variables ([`env`]) over the file over the embedded defaults. With no
+//! Precedence: environment variables ([`mod@env`]) over the file over the embedded defaults. With no
 //! file at all the defaults are a valid configuration: a hub that accepts no agent, because no
 //! issuer is named.
 //!

@@ -216,12 +216,15 @@ fn read_pair(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
         )
     })?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
-            cert_file: files.cert_file.clone(),
-            key_file: files.key_file.clone(),
-        },
-        other => TlsError::malformed(&files.key_file, other.to_string()),
+    CertifiedKey::from_der(chain, key, &provider).map_err(|error| {
+        if matches!(error, rustls::Error::InconsistentKeys(_)) {
+            TlsError::Mismatch {
+                cert_file: files.cert_file.clone(),
+                key_file: files.key_file.clone(),
+            }
+        } else {
+            TlsError::malformed(&files.key_file, error.to_string())
+        }
     })
 }
 

@@ -55,15 +55,18 @@ impl Checker {
         if matches!(node.value, Value::Null) {
             return self.null(node, &types, path, problems);
         }
-        match &node.value {
-            Value::Map(entries) if types.contains(&"object") => {
-                self.map(node, entries, schema, path, problems)
-            }
-            Value::List(items) if types.contains(&"array") => {
-                self.list(items, schema, path, problems)
-            }
-            _ if types.is_empty() => Some(plain(node)),
-            _ => scalar(node, schema, &types, path, problems),
+        if let Value::Map(entries) = &node.value
+            && types.contains(&"object")
+        {
+            self.map(node, entries, schema, path, problems)
+        } else if let Value::List(items) = &node.value
+            && types.contains(&"array")
+        {
+            self.list(items, schema, path, problems)
+        } else if types.is_empty() {
+            Some(plain(node))
+        } else {
+            scalar(node, schema, &types, path, problems)
         }
     }
 
@@ -312,6 +315,10 @@ fn describe_types(types: &[&str]) -> String {
     words.join(" or ")
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever the guards leave is of the wrong type"
+)]
 fn scalar(
     node: &Node,
     schema: &'static Json,
@@ -412,6 +419,10 @@ fn shown(node: &Node, path: &Path) -> String {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only some mistakes have a way out that can be named"
+)]
 fn help_for_type(node: &Node, types: &[&str], path: &Path) -> Option<String> {
     match &node.value {
         Value::Text(text) if types.contains(&"integer") => {

@@ -74,10 +74,10 @@ impl Node {
         };
         let spanned: Spanned<Value> = serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| SyntaxError::from_parser(&error))?;
-        match spanned.value {
-            Value::Null => Ok(Self::nothing()),
-            _ => Ok(spanned.into()),
+        if spanned.value == Value::Null {
+            return Ok(Self::nothing());
         }
+        Ok(spanned.into())
     }
 
     /// A document without a key.
