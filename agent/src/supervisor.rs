@@ -192,6 +192,7 @@ impl Supervisor {
         }
         self.session.detached = None;
         self.tunnels.shutdown().await;
+        tracing::info!(event = "agent_stopped", "nothing runs any more");
     }
 
     fn is_over(&self) -> bool {

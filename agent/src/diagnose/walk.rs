@@ -1,11 +1,13 @@
 //! The hops, one function each.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use nowconnect_tunnel::WebSocketStream;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use x509_parser::extensions::GeneralName;
 
 use super::hello;
 use super::report::Report;
@@ -435,7 +437,7 @@ pub(super) fn describe_certificate(certificate: &CertificateDer<'_>) -> String {
                 .value
                 .general_names
                 .iter()
-                .map(ToString::to_string)
+                .map(plain_name)
                 .collect::<Vec<_>>()
                 .join(", ")
         })
@@ -447,4 +449,45 @@ pub(super) fn describe_certificate(certificate: &CertificateDer<'_>) -> String {
         parsed.issuer(),
         parsed.validity().not_after
     )
+}
+
+/// The name alone for the two kinds that hosts have.
+fn plain_name(name: &GeneralName<'_>) -> String {
+    if let GeneralName::DNSName(name) = name {
+        return (*name).to_owned();
+    }
+    if let GeneralName::IPAddress(bytes) = name {
+        if let Ok(octets) = <[u8; 4]>::try_from(*bytes) {
+            return IpAddr::from(octets).to_string();
+        }
+        if let Ok(octets) = <[u8; 16]>::try_from(*bytes) {
+            return IpAddr::from(octets).to_string();
+        }
+    }
+    name.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_told_in_one_line() {
+        let names = ["hub.test", "192.0.2.1", "2001:db8::1"].map(str::to_owned);
+        let signed = rcgen::generate_simple_self_signed(names.to_vec()).unwrap();
+        let line = describe_certificate(signed.cert.der());
+        assert!(
+            line.starts_with("certificate `CN=rcgen self signed cert`; issued by"),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("; names hub.test, 192.0.2.1, 2001:db8::1"),
+            "{line}"
+        );
+        assert_eq!(
+            describe_certificate(&CertificateDer::from(vec![1, 2, 3])),
+            "a certificate that cannot be read"
+        );
+    }
 }
