@@ -7,7 +7,7 @@ use nowconnect_policy::{ConnectorFacts, ListenerFacts, PolicyBundle, SourceFile,
 use nowconnect_protocol::AgentId;
 
 use super::*;
-use crate::telemetry::decisions::DecisionFilter;
+use crate::telemetry::decisions::{DecisionFilter, DecisionRing};
 
 #[tokio::test]
 async fn an_allowed_open_gives_a_permit_and_a_record_under_its_id() {

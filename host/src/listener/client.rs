@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nowconnect_protocol::{FlowTerms, ResetCode};
 use nowconnect_tunnel::{FailedOpen, FlowIo, OpenFlow, Rejected};
 use socket2::{SockRef, TcpKeepalive};
-use tracing::info;
+use tracing::{Instrument as _, Span, info};
 
 use super::Rules;
 use super::observer::Carried;
@@ -26,6 +26,7 @@ use crate::session::LiveTunnel;
 use crate::telemetry::decisions::Why;
 use crate::telemetry::events;
 use crate::telemetry::metrics::{ConnectionGuard, ListenerError};
+use crate::telemetry::traces;
 
 /// A client's place in the bounds on number; given back at the flow's end.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct Client {
     pub(super) accepted: Instant,
     /// Agents' sessions that were tried in vain.
     pub(super) tried: Vec<u64>,
+    /// The root of the flow's trace; none once the flow is open.
+    pub(super) span: Span,
     _place: Place,
     _counted: Option<Counted>,
 }
@@ -80,6 +83,7 @@ impl Client {
             address,
             accepted: Instant::now(),
             tried: Vec::new(),
+            span: Span::none(),
             _place: place,
             _counted: None,
         }
@@ -104,6 +108,7 @@ impl Client {
                 );
             }
         };
+        self.span = traces::flow_span(&self.rules.text, &self.rules.connector.key, self.address);
         if let Err(refused) = self.admit() {
             let denial = self.hub.authorizer().refuse_client(
                 self.address,
@@ -223,6 +228,8 @@ impl Client {
 
     /// No agent reached the target.
     pub(super) fn not_reached(self, code: ResetCode, message: &str) {
+        traces::failed(&self.span, code.as_str());
+        let _traced = self.span.enter();
         info!(
             event = events::CONNECTION_CLOSED,
             listener = %self.rules.text,
@@ -278,7 +285,8 @@ impl Client {
                 .unwrap_or(u32::MAX),
             pipeline_timeout: self.hub.config.load().plugins.pipeline_timeout,
         };
-        self.hub.authorizer.open(&ask).await
+        let decision = traces::decision_span(&self.span);
+        self.hub.authorizer.open(&ask).instrument(decision).await
     }
 
     /// The permit becomes a flow. Consumes the client, which comes back if the tunnel does not
@@ -293,6 +301,7 @@ impl Client {
         let (metadata, carry) = permit.take_attachments();
         let terms = terms(&self.rules, &permit);
         let flow_ref = self.hub.next_flow_ref();
+        let open = traces::open_span(&self.span, &tunnel.key);
         let entry = Arc::new(FlowEntry {
             flow_ref: flow_ref.clone(),
             agent: tunnel.key.clone(),
@@ -312,15 +321,17 @@ impl Client {
             connector: self.rules.connector.key.name.clone(),
             client_address: Some(self.address.to_string()),
             metadata,
-            trace_parent: None,
+            trace_parent: traces::trace_parent(&open).map(|parent| parent.to_string()),
             terms,
             io,
             early,
-            observer: Box::new(Carried::new(self, entry, carry)),
+            observer: Box::new(Carried::new(self, entry, carry, open)),
         }
     }
 
     fn no_agent(self) {
+        traces::failed(&self.span, "no_agent_for_connector");
+        let _traced = self.span.enter();
         self.hub.denied.fetch_add(1, Ordering::Relaxed);
         info!(
             event = events::NO_AGENT_FOR_CONNECTOR,
@@ -338,6 +349,8 @@ impl Client {
     }
 
     fn log_denial(&self, denial: &Denial) {
+        traces::failed(&self.span, &denial.code);
+        let _traced = self.span.enter();
         self.hub.denied.fetch_add(1, Ordering::Relaxed);
         info!(
             event = events::CONNECTION_DENIED,

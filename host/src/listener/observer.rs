@@ -7,13 +7,14 @@ use std::time::Duration;
 use nowconnect_plugins::{CallInfo, Carry, Closed, Hook};
 use nowconnect_protocol::{FlowCause, FlowSummary, OpenAck, ResetClass, ResetCode};
 use nowconnect_tunnel::{FailedOpen, FlowIo, FlowObserver};
-use tracing::{debug, info};
+use tracing::{Span, debug, info};
 
 use super::client::Client;
 use crate::flow_table::FlowEntry;
 use crate::hub::Hub;
 use crate::telemetry::events;
 use crate::telemetry::metrics::{ListenerError, Side};
+use crate::telemetry::traces;
 
 /// A client whose flow a tunnel carries.
 #[derive(Debug)]
@@ -23,15 +24,18 @@ pub(super) struct Carried {
     hub: Arc<Hub>,
     entry: Arc<FlowEntry>,
     carry: Carry,
+    /// From OPEN to the agent's answer.
+    open: Span,
 }
 
 impl Carried {
-    pub(super) fn new(client: Client, entry: Arc<FlowEntry>, carry: Carry) -> Self {
+    pub(super) fn new(client: Client, entry: Arc<FlowEntry>, carry: Carry, open: Span) -> Self {
         Self {
             hub: Arc::clone(&client.hub),
             client: Some(client),
             entry,
             carry,
+            open,
         }
     }
 
@@ -60,10 +64,20 @@ impl Carried {
 impl FlowObserver for Carried {
     fn acknowledged(&mut self, ack: &OpenAck) {
         self.entry.acknowledged.store(true, Ordering::Relaxed);
-        let Some(client) = &self.client else {
+        let Some(client) = &mut self.client else {
             return;
         };
         self.hub.metrics.hub.opened(client.accepted.elapsed());
+        // The trace ends here; dropping a span closes it.
+        self.open = Span::none();
+        let root = std::mem::replace(&mut client.span, Span::none());
+        if !root.is_disabled() {
+            root.record("agent_id", tracing::field::display(&self.entry.agent));
+            root.record("flow", tracing::field::display(&self.entry.flow_ref));
+            root.record("decision", tracing::field::display(&self.entry.decision));
+            root.record("result", "open");
+        }
+        let _traced = root.enter();
         info!(
             event = events::CONNECTION_OPEN,
             flow = %self.entry.flow_ref,
@@ -81,6 +95,7 @@ impl FlowObserver for Carried {
         let Some(client) = self.client.take() else {
             return;
         };
+        traces::failed(&self.open, failed.code.as_str());
         debug!(
             flow = %self.entry.flow_ref,
             agent_id = %self.entry.agent,

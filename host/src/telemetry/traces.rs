@@ -11,6 +11,7 @@ mod parent;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -196,14 +197,14 @@ fn traces_url(endpoint: &str) -> String {
 ///
 /// Later facts are set with `span.record(…)`: `agent_id`, `flow`, `decision`, `result`. When it
 /// is `is_disabled()`, nothing is traced.
-pub fn flow_span(listener: &str, connector: &str, client: SocketAddr) -> Span {
+pub fn flow_span(listener: &str, connector: &dyn Display, client: SocketAddr) -> Span {
     tracing::info_span!(
         target: events::TRACE,
         "accept",
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,
         listener,
-        connector,
+        connector = %connector,
         client = %client,
         agent_id = tracing::field::Empty,
         flow = tracing::field::Empty,
@@ -214,43 +215,25 @@ pub fn flow_span(listener: &str, connector: &str, client: SocketAddr) -> Span {
 
 /// The span of a decision. Run the pipeline inside it (`Instrument::instrument`), so that the
 /// spans of plugin calls find their parent.
-pub fn decision_span(parent: &Span) -> Span {
-    step_span(parent, "decision", "")
-}
-
-/// The span of an agent's handshake.
-pub fn hello_span(client: SocketAddr) -> Span {
-    tracing::info_span!(
-        target: events::TRACE,
-        "hello",
-        otel.kind = "server",
-        otel.status_code = tracing::field::Empty,
-        client = %client,
-        agent_id = tracing::field::Empty,
-        decision = tracing::field::Empty,
-        result = tracing::field::Empty,
-    )
-}
-
-/// A step inside a flow or handshake; `subject` is what it concerns, such as the name of a peer.
+///
 /// No span where `parent` is disabled.
-pub fn step_span(parent: &Span, step: &'static str, subject: &str) -> Span {
+pub fn decision_span(parent: &Span) -> Span {
     if parent.is_disabled() {
         return Span::none();
     }
-    tracing::info_span!(
-        target: events::TRACE,
-        parent: parent,
-        "step",
-        otel.name = step,
-        otel.status_code = tracing::field::Empty,
-        subject,
-        result = tracing::field::Empty,
-    )
+    tracing::info_span!(target: events::TRACE, parent: parent, "decision")
+}
+
+/// Marks a span as failed with a stable code.
+pub fn failed(span: &Span, code: &str) {
+    if !span.is_disabled() {
+        span.record("result", code);
+        span.record("otel.status_code", "ERROR");
+    }
 }
 
 /// The span of OPEN on an agent's tunnel; its context is what the agent continues.
-pub fn open_span(parent: &Span, agent_id: &str) -> Span {
+pub fn open_span(parent: &Span, agent_id: &dyn Display) -> Span {
     if parent.is_disabled() {
         return Span::none();
     }
@@ -260,7 +243,7 @@ pub fn open_span(parent: &Span, agent_id: &str) -> Span {
         "open",
         otel.kind = "client",
         otel.status_code = tracing::field::Empty,
-        agent_id,
+        agent_id = %agent_id,
         result = tracing::field::Empty,
     )
 }

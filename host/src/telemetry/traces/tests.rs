@@ -28,9 +28,9 @@ fn nothing_is_traced_without_an_endpoint() {
     tracing::dispatcher::with_default(&dispatch, || {
         // Whether the span is disabled outright depends on the other subscribers that tests of
         // this process have; that it carries no trace does not.
-        let span = flow_span("ldap", "ldap", client());
+        let span = flow_span("ldap", &"ldap", client());
         assert!(trace_parent(&span).is_none());
-        assert!(trace_parent(&open_span(&span, "dc1")).is_none());
+        assert!(trace_parent(&open_span(&span, &"dc1")).is_none());
     });
 }
 
@@ -45,9 +45,9 @@ async fn spans_reach_a_collector_without_their_secrets() {
         build(&settings, Box::new(std::io::sink()), &Metrics::new()).unwrap();
     telemetry.traces.as_ref().unwrap().make_global();
     let parents = tracing::dispatcher::with_default(&dispatch, || {
-        let flow = flow_span("ldap", "ldap", client());
+        let flow = flow_span("ldap", &"ldap", client());
         flow.record("result", "denied Bearer s3cr3tvalue");
-        let open = open_span(&flow, "dc1");
+        let open = open_span(&flow, &"dc1");
         decision_span(&flow).in_scope(|| {
             plugin_called("geo", "enrich", "timeout", Duration::from_millis(5));
         });
@@ -87,7 +87,7 @@ fn a_collector_that_is_away_costs_spans_and_is_counted() {
         logs: LogSettings::default(),
     };
     let (dispatch, mut telemetry) = build(&settings, Box::new(std::io::sink()), &metrics).unwrap();
-    tracing::dispatcher::with_default(&dispatch, || drop(flow_span("l", "c", client())));
+    tracing::dispatcher::with_default(&dispatch, || drop(flow_span("l", &"c", client())));
     telemetry.flush_traces();
     telemetry.shutdown(Duration::from_secs(5));
     let text = metrics.render();
@@ -109,7 +109,7 @@ fn a_trace_from_elsewhere_is_continued() {
     let parent: TraceParent = given.parse().unwrap();
     assert_eq!(parent.to_string(), given);
     tracing::dispatcher::with_default(&dispatch, || {
-        let span = flow_span("ldap", "ldap", client());
+        let span = flow_span("ldap", &"ldap", client());
         continue_trace(&span, &parent);
         let own = trace_parent(&span).unwrap();
         assert_eq!(own.trace_id(), parent.trace_id());
