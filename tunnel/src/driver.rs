@@ -39,6 +39,9 @@ const GOODBYE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 /// Messages whose memory may be used again once the far side has everything in them.
 const RECYCLE_MESSAGES: usize = 48;
 
+/// Room for what a tunnel says while it has no flows, in bytes.
+const IDLE_BUFFER_BYTES: usize = 4_096;
+
 /// Message size from which memory is worth using again, in bytes.
 const RECYCLE_FROM_BYTES: usize = 65_536;
 
@@ -275,7 +278,8 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
     /// Large messages are written into the memory of earlier ones whose bytes have arrived:
     /// fresh memory costs a page fault for every four kilobytes.
     fn prepare_buffer(&mut self) {
-        if self.out.capacity() >= RECYCLE_FROM_BYTES {
+        let idle = self.end.tunnel().flow_count() == 0;
+        if self.out.capacity() >= RECYCLE_FROM_BYTES || (idle && self.out.capacity() >= 1_024) {
             return;
         }
         while let Some(front) = self.recycle.front() {
@@ -289,7 +293,13 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
                 return;
             }
         }
-        self.out = BytesMut::with_capacity(MAX_MESSAGE_BYTES + 4096);
+        // A tunnel without flows has little to say.
+        let capacity = if idle {
+            IDLE_BUFFER_BYTES
+        } else {
+            MAX_MESSAGE_BYTES + IDLE_BUFFER_BYTES
+        };
+        self.out = BytesMut::with_capacity(capacity);
     }
 
     fn keep_for_later(&mut self, message: &Bytes) {
@@ -307,6 +317,10 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         }
         if let Some(by) = self.goodbye_by {
             deadline = deadline.min(by);
+        }
+        if self.end.tunnel().flow_count() == 0 && self.out.capacity() > IDLE_BUFFER_BYTES {
+            self.out = BytesMut::new();
+            self.recycle = VecDeque::new();
         }
         // A timer that rings early costs a look; setting it anew for each message costs more.
         let ringing = self.sleep.is_elapsed();

@@ -10,6 +10,12 @@ use crate::detached::DetachedSession;
 /// clears the space it offers before each read, so more would cost without gain.
 const READ_BYTES: usize = 32 * 1024;
 
+/// Bytes that TLS should take from a tunnel at once (rustls calls it the buffer limit).
+///
+/// A whole message fits. With less, a message that the transport takes in parts is moved to
+/// the front of its buffer after each.
+pub const TLS_BUFFER_BYTES: usize = MAX_MESSAGE_BYTES + 65_536;
+
 /// What an operator may set about a tunnel.
 #[derive(Debug, Clone, Default)]
 pub struct TunnelSettings {
