@@ -26,8 +26,8 @@ use nowconnect_tunnel::protocol::{
 use nowconnect_tunnel::tungstenite::protocol::Role as WsRole;
 use nowconnect_tunnel::{
     AgentEvent, AgentShell, Dial, DialError, Dialed, FailedOpen, FlowObserver, HelloVerdict,
-    HubShell, OpenFlow, RenewVerdict, ResumeFrom, TLS_BUFFER_BYTES, TunnelHandle, TunnelSettings, WebSocketStream,
-    Welcome, agent_channel, serve_agent, serve_hub, websocket_config,
+    HubShell, OpenFlow, RenewVerdict, ResumeFrom, TLS_BUFFER_BYTES, TunnelHandle, TunnelSettings,
+    WebSocketStream, Welcome, agent_channel, serve_agent, serve_hub, websocket_config,
 };
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio::task::LocalSet;
@@ -52,7 +52,10 @@ impl HubShell for Hub {
             HelloVerdict::Accept(Box::new(Welcome {
                 session: 1,
                 replica: replica.clone(),
-                epoch: Epoch { counter: 1, replica },
+                epoch: Epoch {
+                    counter: 1,
+                    replica,
+                },
                 accepted: hello.connectors,
                 refused: Vec::new(),
                 resume_token: ResumeToken([1; 32]),

@@ -13,7 +13,16 @@ use crate::limits::{
 };
 
 /// Room in a message below which no DATA frame is begun: a frame that small is not worth it.
-const LEAST_ROOM_BYTES: usize = 1_024;
+const LEAST_ROOM_BYTES: usize = 8_192;
+
+/// Allowance below which a flow with bytes on its way waits for the WINDOW that they bring.
+///
+/// Frames cut small by a nearly used window cost as much as large ones (RFC 1122, 4.2.3.4), and
+/// look like those of a small flow. The receiver grants at least a quarter of the smallest
+/// window at a time, so the wait ends.
+const LEAST_ALLOWANCE_BYTES: usize = 4_096;
+
+const _: () = assert!(LEAST_ALLOWANCE_BYTES < crate::limits::FLOW_WINDOW_MIN_BYTES as usize / 4);
 
 /// What came of reading a local socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +200,11 @@ impl Tunnel {
         source: &mut S,
         buf: &mut BytesMut,
     ) -> bool {
-        if max == 0 {
+        let waits = self
+            .flows
+            .get(&cid)
+            .is_some_and(|flow| flow.send.inflight() > 0);
+        if max == 0 || (waits && max < LEAST_ALLOWANCE_BYTES) {
             // The next WINDOW puts the flow back on the list.
             return false;
         }
@@ -219,8 +232,10 @@ impl Tunnel {
                 flow.last_progress = now;
                 self.hop_inflight += bytes as u64;
                 self.counters.bytes_sent += bytes as u64;
-                self.scheduler
-                    .note_frame(now, &mut flow.small_run, seq, bytes);
+                if bytes < max {
+                    self.scheduler
+                        .note_frame(now, &mut flow.small_run, seq, bytes);
+                }
                 self.sealed
                     .push((cid, start + DATA_HEADER_BYTES..buf.len()));
                 if flow.terms.max_bytes.is_some_and(|most| flow.bytes() > most) {
