@@ -42,6 +42,7 @@ use crate::revocation::RevocationList;
 use crate::telemetry::DecisionLog;
 use crate::telemetry::decisions::{DecisionId, DecisionIds, Why};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
 
 /// Decisions that may wait for plugins at once. Each holds a few KiB; a longer queue would only
 /// answer clients that have given up.
@@ -242,7 +243,7 @@ impl Authorizer {
             now_ms: unix_ms(now),
             hub: Arc::clone(&self.hub),
             request_id: Arc::clone(request_id),
-            trace_id: None,
+            trace_id: traces::current_trace_id().map(Arc::from),
         }
     }
 }

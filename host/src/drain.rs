@@ -83,7 +83,7 @@ pub(crate) async fn drain(hub: &Arc<Hub>, timeout: Duration) {
         tunnel.drain(timeout);
     }
     let finished = async {
-        while hub.flows().len() > 0 {
+        while !hub.flows().is_empty() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };

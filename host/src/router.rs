@@ -4,14 +4,14 @@
 //! one short read lock and a reference count; writing happens when an agent comes, renews or
 //! goes, and replaces a connector's list whole, so that a choice always sees one state.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nowconnect_protocol::ConnectorName;
 use parking_lot::RwLock;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 
 use crate::config::Balance;
 use crate::registry::{AgentKey, ConnectorKey};
@@ -242,17 +242,11 @@ impl<T: Candidate> Pool<T> {
     }
 }
 
+/// The same in every process, so that two hubs choose alike.
 fn weight(client: IpAddr, agent: &AgentKey) -> u64 {
-    FxBuildHasher
-        .hash_one(Spread { client, agent })
-        .rotate_left(29)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-#[derive(Hash)]
-struct Spread<'a> {
-    client: IpAddr,
-    agent: &'a AgentKey,
+    let mut hasher = DefaultHasher::new();
+    (client, agent).hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

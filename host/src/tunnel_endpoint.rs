@@ -173,11 +173,9 @@ async fn serve<S>(
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%peer, %error, "an upgrade failed"),
     };
-    let parts = match upgraded.downcast::<TokioIo<S>>() {
-        Ok(parts) => parts,
-        // Unreachable while the connection above is served over `TokioIo<S>`; an agent that is
-        // closed redials.
-        Err(_) => return debug!(%peer, "an upgrade changed its socket"),
+    // Always the case: the connection above is served over this very type.
+    let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
+        return debug!(%peer, "an upgrade changed its socket");
     };
     admission.expect_hello();
     let settings = hub.tunnel_settings();

@@ -10,6 +10,7 @@ use super::{Asking, Authorizer, Refused, unix_ms};
 use crate::telemetry::decisions::{
     self, DecisionAction, DecisionId, DecisionRecord, Latency, PluginAnswer, PolicyAnswer, Why,
 };
+use crate::telemetry::traces;
 
 pub(super) fn why(kind: ReasonKind) -> Why {
     match kind {
@@ -37,6 +38,7 @@ impl<'a> Draft<'a> {
             action,
             (false, Why::Error),
         );
+        record.trace_id = traces::current_trace_id();
         record.latency = Latency {
             policy_us: micros(asking.policy_time),
             plugins_us: micros(asking.plugin_time),

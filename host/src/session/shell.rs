@@ -404,9 +404,12 @@ impl At {
         let permit = at
             .ask(&hello, &wanted, true, HelloReason::Renew)
             .await
-            .map_err(|(code, message)| match code {
-                CloseCode::Revoked | CloseCode::AgentIdMismatch => Unrenewed::Close(code, message),
-                _ => Unrenewed::Keep(message),
+            .map_err(|(code, message)| {
+                if matches!(code, CloseCode::Revoked | CloseCode::AgentIdMismatch) {
+                    Unrenewed::Close(code, message)
+                } else {
+                    Unrenewed::Keep(message)
+                }
             })?;
         let accepted = permit.accepted().to_vec();
         let lost: Vec<ConnectorName> = before

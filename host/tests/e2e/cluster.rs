@@ -232,6 +232,10 @@ impl TestHub {
         self.plan.listeners.clear();
     }
 
+    pub(crate) fn clear_top(&mut self) {
+        self.plan.top.clear();
+    }
+
     pub(crate) fn write_policy(&self, name: &str, text: &str) {
         std::fs::write(self.policies.join(name), text).unwrap();
     }

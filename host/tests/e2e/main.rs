@@ -10,6 +10,7 @@ mod cluster;
 mod agents;
 mod flows;
 mod limits;
+mod plugins;
 mod policies;
 mod reload;
 mod resume;

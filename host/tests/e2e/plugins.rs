@@ -1,0 +1,116 @@
+//! Plugins narrow what policies allow, and are swapped while traffic runs.
+
+use std::path::PathBuf;
+
+use crate::cluster::{HubPlan, echo, hub};
+
+#[tokio::test]
+async fn a_plugin_swapped_live_turns_the_answer_round() {
+    let target = echo().await;
+    let mut hub = with_guard(hub().listener("echo"), "echo").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"allowed").await;
+
+    hub.clear_top();
+    hub.rewrite(|plan| with_guard(plan, "another"));
+    let report = hub.reload().await;
+    assert!(report.ok, "{report:?}");
+    assert_eq!(report.generation, 2);
+    let mut client = hub.client("echo").await;
+    let address = client.stream.local_addr().unwrap();
+    client.is_closed().await;
+    let record = hub
+        .decisions()
+        .into_iter()
+        .find(|record| record.client == Some(address))
+        .expect("the denial should have a record");
+    assert_eq!(record.code.as_deref(), Some("listener_connector"));
+    assert_eq!(record.plugin.as_ref().unwrap().name.as_ref(), "scope-guard");
+    running
+        .echoes(b"gates are not asked about running flows")
+        .await;
+
+    hub.clear_top();
+    hub.rewrite(|plan| with_guard(plan, "echo"));
+    assert!(hub.reload().await.ok);
+    hub.client("echo").await.echoes(b"allowed again").await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_refused_keeps_the_whole_generation_out() {
+    let target = echo().await;
+    let mut hub = hub().listener("echo").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    // No grant for `config`, which the plugin imports.
+    hub.rewrite(|plan| {
+        plan.top(&format!(
+            "plugins:\n  list:\n    - {{name: scope-guard, file: \"{}\"}}",
+            component("scope-guard").display()
+        ))
+    });
+    let report = hub.reload().await;
+    assert!(!report.ok);
+    assert!(report.errors[0].contains("scope-guard"), "{report:?}");
+    assert_eq!(report.generation, 1);
+    hub.client("echo")
+        .await
+        .echoes(b"the last good one serves")
+        .await;
+}
+
+#[tokio::test]
+async fn a_plugin_leaves_connectors_out_at_hello() {
+    let target = echo().await;
+    let hub = hub()
+        .listener("echo")
+        .top(&guard(
+            "connector_names: [\"echo\"], on_bad_connector: leave_out",
+        ))
+        .start()
+        .await;
+    let agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .target("strange", target.address())
+        .ready()
+        .await;
+    let state = agent.running.state();
+    assert_eq!(state.accepted.len(), 1);
+    assert_eq!(state.refused[0].connector.as_str(), "strange");
+    assert_eq!(state.refused[0].code, "plugin_refused");
+}
+
+/// The listener `echo` may lead to `connector` and to nothing else.
+fn with_guard(plan: HubPlan, connector: &str) -> HubPlan {
+    plan.top(&guard(&format!("listeners: {{echo: [\"{connector}\"]}}")))
+}
+
+fn guard(config: &str) -> String {
+    format!(
+        "plugins:\n  list:\n    - name: scope-guard\n      file: \"{}\"\n      \
+         grants: [config]\n      limits: {{time_ms: 1000, wall_ms: 2000}}\n      \
+         config: {{{config}}}\n  pipeline_timeout_ms: 5000",
+        component("scope-guard").display()
+    )
+}
+
+fn component(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../plugins/target/components")
+        .join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is not there; run scripts/build-guests.sh first",
+        path.display()
+    );
+    path
+}
