@@ -16,13 +16,15 @@ use crate::index::Index;
 use crate::question::Question;
 use crate::request::{Asked, Shared};
 use crate::scene::Scene;
+use crate::slices::Slices;
 use crate::source::{SourceFile, Sources};
 
 /// A checked, indexed, immutable set of policies. Share it in an `Arc`.
 #[derive(Debug)]
 pub struct PolicyBundle {
     pub(crate) index: Index,
-    pub(crate) groups: Groups,
+    groups: Groups,
+    slices: Slices,
     pub(crate) authorizer: Authorizer,
     places: HashMap<PolicyId, Arc<PolicyRef>>,
     warnings: Vec<Diagnostic>,
@@ -54,6 +56,7 @@ impl PolicyBundle {
         Ok(Self {
             index: Index::new(policies),
             groups,
+            slices: Slices::new(),
             authorizer: Authorizer::new(),
             places,
             warnings,
@@ -116,12 +119,17 @@ impl PolicyBundle {
 
     fn decide_one(&self, facts: &Facts, question: &Question, shared: &mut Shared) -> Decision {
         let started = Instant::now();
-        let mut decision = match Asked::new(question, facts, &self.groups, shared) {
+        let mut decision = match Asked::new(question, facts, self.context(), shared) {
             Ok(asked) => self.answer(&Scene::from(&asked)),
             Err(problem) => self.unanswerable(problem),
         };
         decision.took = started.elapsed();
         decision
+    }
+
+    /// What a question is made ready with.
+    pub(crate) fn context(&self) -> (&Groups, &Slices) {
+        (&self.groups, &self.slices)
     }
 
     pub(crate) fn answer(&self, scene: &Scene<'_>) -> Decision {

@@ -18,6 +18,9 @@ use crate::vocabulary::SCHEMA;
 /// Policies of one bundle. Ten times of what was measured; compiling them takes about a second.
 pub(crate) const POLICIES: usize = 10_000;
 
+/// Brackets within brackets. The engine's parser takes minutes for a hundred thousand of them.
+const NESTING: usize = 200;
+
 /// Bytes of an `@id`, and of an `@error`, which goes over the wire.
 const ID_BYTES: usize = 128;
 const CODE_BYTES: usize = 64;
@@ -114,6 +117,11 @@ impl<'a> Check<'a> {
 
     /// The policies of a text with the offsets they start at.
     fn parse(&mut self, file: &'a SourceFile) -> Vec<(Policy, usize)> {
+        if let Some(offset) = nested_too_deep(&file.text) {
+            let message = format!("more than {NESTING} brackets within each other");
+            self.say(Severity::Error, Found { file, offset }, message, None);
+            return Vec::new();
+        }
         let set: PolicySet = match file.text.parse() {
             Ok(set) => set,
             Err(errors) => {
@@ -365,6 +373,35 @@ fn message_of(sentence: &str, id: &PolicyId) -> String {
         .strip_prefix(&prefix)
         .unwrap_or(sentence)
         .to_owned()
+}
+
+/// Where brackets are nested deeper than [`NESTING`], strings and comments apart.
+fn nested_too_deep(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut bytes = text.bytes().enumerate().peekable();
+    while let Some((offset, byte)) = bytes.next() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some((_, byte)) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => drop(bytes.next()),
+                        _ => {}
+                    }
+                }
+            }
+            b'/' if bytes.next_if(|(_, byte)| *byte == b'/').is_some() => {
+                while bytes.next_if(|(_, byte)| *byte != b'\n').is_some() {}
+            }
+            _ => {}
+        }
+        if depth > NESTING {
+            return Some(offset);
+        }
+    }
+    None
 }
 
 fn is_code(text: &str) -> bool {

@@ -23,6 +23,7 @@ mod question;
 mod request;
 mod row;
 mod scene;
+mod slices;
 mod source;
 mod time;
 mod trust;

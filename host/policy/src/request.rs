@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
+use cedar_policy::{Context, Entities, EntityUid, Request, RestrictedExpression};
 
 use crate::diagnostic::with_causes;
 use crate::facts::{Facts, Tables};
@@ -15,6 +15,7 @@ use crate::question::{
     MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
 };
 use crate::row::{Row, agent_uid, attribute, connector_uid, long, string, strings};
+use crate::slices::Slices;
 use crate::time::datetime;
 use crate::vocabulary::{self, Action, SCHEMA};
 use crate::{AgentFacts, ConnectorFacts, Name};
@@ -26,7 +27,7 @@ pub(crate) struct Asked {
     pub(crate) principal: Arc<Row>,
     pub(crate) resource: Arc<Row>,
     pub(crate) request: Request,
-    pub(crate) entities: Entities,
+    pub(crate) entities: Arc<Entities>,
 }
 
 /// What the questions of one HELLO have in common.
@@ -42,14 +43,16 @@ impl Asked {
     pub(crate) fn new(
         question: &Question,
         facts: &Facts,
-        groups: &Groups,
+        (groups, slices): (&Groups, &Slices),
         shared: &mut Shared,
     ) -> Result<Self, Unanswerable> {
         let mut form = Form {
             tables: &facts.read(),
             groups,
+            slices,
             context: Vec::with_capacity(8),
-            entities: Vec::with_capacity(8),
+            rows: Vec::with_capacity(8),
+            lasting: true,
         };
         let (name, principal, resource) = match question {
             Question::Hello(hello) => form.hello(hello, shared)?,
@@ -72,8 +75,12 @@ type Scope = (&'static str, Arc<Row>, Arc<Row>);
 struct Form<'a> {
     tables: &'a Tables,
     groups: &'a Groups,
+    slices: &'a Slices,
     context: Vec<(String, RestrictedExpression)>,
-    entities: Vec<Entity>,
+    /// What the context names.
+    rows: Vec<Arc<Row>>,
+    /// Whether all rows are likely to be met again.
+    lasting: bool,
 }
 
 impl Form<'_> {
@@ -85,10 +92,8 @@ impl Form<'_> {
     ) -> Result<Asked, Unanswerable> {
         let action = vocabulary::action(action)
             .ok_or_else(|| format!("action `{action}` is not in the schema"))?;
-        self.entities.push(action.entity.clone());
-        self.entities.push(principal.entity.clone());
-        // The same entity may come twice, which the engine takes where both are equal.
-        self.entities.push(resource.entity.clone());
+        self.rows.push(Arc::clone(&principal));
+        self.rows.push(Arc::clone(&resource));
         let context = Context::from_pairs(self.context).map_err(|error| with_causes(&error))?;
         // Requests have the schema's shape by construction. Checking each one again would cost
         // a third of a decision, so that is done where tests run.
@@ -101,8 +106,7 @@ impl Form<'_> {
             schema,
         )
         .map_err(|error| with_causes(&error))?;
-        let entities =
-            Entities::from_entities(self.entities, None).map_err(|error| with_causes(&error))?;
+        let entities = self.slices.of(action, self.rows, self.lasting)?;
         Ok(Asked {
             action,
             principal,
@@ -128,8 +132,7 @@ impl Form<'_> {
         if hello.claimed != hello.agent.agent
             && let Some(row) = self.tables.agents.get(&hello.claimed)
         {
-            let row = self.groups.join(Arc::clone(row));
-            self.entities.push(row.entity.clone());
+            self.rows.push(self.groups.join(Arc::clone(row)));
         }
         Ok(("hello", agent, node))
     }
@@ -192,7 +195,7 @@ impl Form<'_> {
         self.meta(&request.meta);
         self.agent(&request.agent)?;
         self.entity_fact("connector", connector.uid.clone());
-        self.entities.push(connector.entity.clone());
+        self.rows.push(Arc::clone(&connector));
         self.fact("http", http(&request.http)?);
         self.signals(&request.signals);
         Ok(("http-request", viewer, endpoint))
@@ -231,15 +234,16 @@ impl Form<'_> {
             ),
         ])?;
         self.fact("epoch", epoch);
-        self.entities.push(replica.entity.clone());
+        self.rows.push(Arc::clone(&replica));
         self.entity_fact("originViewer", viewer.uid.clone());
-        self.entities.push(viewer.entity.clone());
+        self.rows.push(Arc::clone(&viewer));
         self.fact("originGeneration", long(forward.origin_generation));
         self.signals(&forward.signals);
         Ok(("mesh-forward", origin, connector))
     }
 
     fn admin(&mut self, admin: &Admin) -> Result<Scope, Unanswerable> {
+        self.lasting = false;
         let operator = self.groups.join(Arc::new(Row::operator(&admin.operator)));
         let target = self.target(&admin.target)?;
         self.net(&admin.net)?;
@@ -280,7 +284,8 @@ impl Form<'_> {
         self.fact(name, RestrictedExpression::new_entity_uid(uid));
     }
 
-    fn proven_agent(&self, agent: &Arc<AgentFacts>, shared: &mut Shared) -> Arc<Row> {
+    fn proven_agent(&mut self, agent: &Arc<AgentFacts>, shared: &mut Shared) -> Arc<Row> {
+        self.lasting = false;
         if let Some((facts, row)) = &shared.agent
             && Arc::ptr_eq(facts, agent)
         {
@@ -299,7 +304,7 @@ impl Form<'_> {
             .ok_or_else(|| missing("agent", name))?;
         let row = self.groups.join(Arc::clone(row));
         self.entity_fact("agent", row.uid.clone());
-        self.entities.push(row.entity.clone());
+        self.rows.push(Arc::clone(&row));
         Ok(())
     }
 
@@ -315,12 +320,12 @@ impl Form<'_> {
     fn viewer(&self, viewer: &Viewer) -> Arc<Row> {
         match viewer {
             Viewer::Anonymous => Row::anonymous(),
-            Viewer::Known(facts) => self.groups.join(Arc::new(Row::viewer(facts))),
+            Viewer::Known(facts) => self.groups.join(self.slices.viewer(facts)),
         }
     }
 
     fn node(&self, replica: &str) -> Arc<Row> {
-        self.groups.join(Arc::new(Row::node(replica)))
+        self.groups.join(self.slices.node(replica))
     }
 
     fn net(&mut self, net: &Net) -> Result<(), Unanswerable> {
@@ -342,7 +347,7 @@ impl Form<'_> {
         if let Some(tls) = &net.tls {
             fields.push(attribute("tls", tls_record(tls)?));
         }
-        self.entities.push(row.entity.clone());
+        self.rows.push(Arc::clone(row));
         self.fact("net", record(fields)?);
         Ok(())
     }
@@ -357,7 +362,7 @@ impl Form<'_> {
         if let Some(trace_id) = &meta.trace_id {
             fields.push(attribute("traceId", string(trace_id)));
         }
-        self.entities.push(hub.entity.clone());
+        self.rows.push(Arc::clone(&hub));
         let meta = record(fields).expect("the names above differ");
         self.fact("meta", meta);
     }

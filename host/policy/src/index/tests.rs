@@ -35,7 +35,7 @@ proptest! {
         // Twice, so that kept sets are used too.
         for question in questions.iter().chain(&questions) {
             let asked =
-                Asked::new(question, &facts, &bundle.groups, &mut Shared::default()).unwrap();
+                Asked::new(question, &facts, bundle.context(), &mut Shared::default()).unwrap();
             let scene = Scene::from(&asked);
             let response = bundle.authorizer.is_authorized(scene.request, &whole, scene.entities);
             prop_assert_eq!(bundle.answer(&scene), bundle.decision(&response));
@@ -56,7 +56,7 @@ fn a_request_is_put_to_few_of_many_policies() {
     let bundle = PolicyBundle::compile(&sources(&policies, false), 1).unwrap();
     let facts = facts(&[]);
     let question = Question::Open(open("c1", "a0", Viewer::Anonymous, 0));
-    let asked = Asked::new(&question, &facts, &bundle.groups, &mut Shared::default()).unwrap();
+    let asked = Asked::new(&question, &facts, bundle.context(), &mut Shared::default()).unwrap();
     let scene = Scene::from(&asked);
     let set = bundle
         .index

@@ -181,6 +181,29 @@ fn what_is_doubtful_is_a_warning() {
 }
 
 #[test]
+fn a_text_nested_without_end_is_refused() {
+    for (open, close) in [("(", ")"), ("[", "]"), ("{", "}")] {
+        let nested = |depth: usize| {
+            format!(
+                "@id(\"a\") permit (principal, action, resource)\nwhen {{ {}true{} }};",
+                open.repeat(depth),
+                close.repeat(depth)
+            )
+        };
+        let found = refused(&nested(100_000));
+        assert!(
+            found[0].message.contains("more than 200 brackets"),
+            "{found:#?}"
+        );
+        assert_eq!(found[0].line, 2);
+    }
+    let brackets = "(".repeat(1000);
+    let _ = bundle(&format!(
+        "// {brackets}\n@id(\"a\") @advice(\"\\\"{brackets}\") permit (principal, action, resource);"
+    ));
+}
+
+#[test]
 fn equal_texts_have_equal_digests() {
     let one = r#"@id("a") permit (principal, action, resource);"#;
     assert_eq!(bundle(one).digest(), bundle(one).digest());

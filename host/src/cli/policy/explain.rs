@@ -50,9 +50,11 @@ pub struct Explain {
 /// What a hub answers to `POST /v1/explain`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Explained {
-    /// The decision as it was recorded; absent for a question that the caller stated.
+    /// The decision as it was recorded, a [`DecisionRecord`]; absent for a question that the
+    /// caller stated. Redaction may have put something else in place of a field, so it is kept
+    /// as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub record: Option<DecisionRecord>,
+    pub record: Option<serde_json::Value>,
     /// What the policies in force say about the same question now; absent where the decision
     /// was made before policies were asked, such as by a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,33 +159,50 @@ fn read_request(path: &Path, case: Option<&str>) -> Result<String, String> {
         })
 }
 
-fn text(explained: &Explained) -> String {
+pub(super) fn text(explained: &Explained) -> String {
     let mut text = String::new();
-    if let Some(record) = &explained.record {
-        text.push_str(&record_text(record));
+    let mut recorded = None;
+    if let Some(json) = &explained.record {
+        match DecisionRecord::deserialize(json) {
+            Ok(record) => {
+                text.push_str(&record_text(&record));
+                recorded = Some(record);
+            }
+            Err(_) => {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "decision {json:#}");
+            }
+        }
     }
-    match (&explained.explanation, &explained.record) {
-        (Some(explanation), record) => {
-            if let Some(record) = record {
-                let now = &explanation.decision;
-                let same = now.generation == record.generation;
-                let turned = now.allow != record.allow;
-                let note = match (same, turned) {
-                    (true, false) => "\nwhat the policies say:\n",
-                    (true, true) => {
-                        "\nwhat the policies say (it differs from the decision, which others \
-                         made, or the facts have changed):\n"
-                    }
-                    (false, _) => "\nwhat the policies in force now say:\n",
-                };
-                text.push_str(note);
+    match &explained.explanation {
+        Some(explanation) => {
+            if let Some(record) = &recorded {
+                text.push_str(difference(record, explanation));
+            } else if explained.record.is_some() {
+                text.push_str("\nwhat the policies in force now say:\n");
             }
             text.push_str(&explanation.to_string());
         }
-        (None, Some(_)) => text.push_str("\npolicies had no part in it\n"),
-        (None, None) => text.push_str("the hub has nothing to say about it\n"),
+        None if explained.record.is_some() => text.push_str("\npolicies had no part in it\n"),
+        None => text.push_str("the hub has nothing to say about it\n"),
     }
     text
+}
+
+/// How to read the explanation, which was made now, beside the record.
+fn difference(record: &DecisionRecord, explanation: &Explanation) -> &'static str {
+    let now = &explanation.decision;
+    match (
+        now.generation == record.generation,
+        now.allow == record.allow,
+    ) {
+        (true, true) => "\nwhat the policies say:\n",
+        (true, false) => {
+            "\nwhat the policies say (not what was decided: something else decided, or the facts \
+             have changed):\n"
+        }
+        (false, _) => "\nwhat the policies in force now say:\n",
+    }
 }
 
 /// The record in a few lines.

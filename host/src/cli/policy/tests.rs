@@ -149,6 +149,28 @@ fn without_a_hub_a_past_decision_cannot_be_explained() {
 }
 
 #[test]
+fn a_hubs_answer_is_read_whatever_redaction_left_of_it() {
+    let record = serde_json::json!({
+        "decision_id": "1-2f", "time_ms": 1, "hub": "hub-1", "generation": 3, "action": "open",
+        "principal": "p", "resource": "r", "client": "192.0.2.7:4000", "allow": false,
+        "why": "limit", "code": "agent_busy",
+        "latency": {"policy_us": 0, "plugins_us": 0, "pdp_us": 0, "total_us": 5},
+    });
+    let mut masked = record.clone();
+    masked["client"] = "***".into();
+    for (record, said) in [
+        (record, "denied: limit, code agent_busy"),
+        (masked, "agent_busy"),
+    ] {
+        let answer = serde_json::json!({"record": record, "explanation": null});
+        let explained: Explained = serde_json::from_value(answer).unwrap();
+        let text = explain::text(&explained);
+        assert!(text.contains(said), "{text}");
+        assert!(text.contains("policies had no part in it"), "{text}");
+    }
+}
+
+#[test]
 fn the_arguments_are_as_documented() {
     use clap::Parser;
 
