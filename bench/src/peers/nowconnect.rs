@@ -133,7 +133,7 @@ pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningH
         socket = yard.dir.join("admin.sock").display(),
     );
     let cloud = yard.write("cloud.yaml", &cloud)?.display().to_string();
-    let hub = yard.spawn("hub", "nowconnect", &["--config", &cloud, "run"], &[])?;
+    let hub = yard.spawn("hub", "nowconnect", &["run", "--config", &cloud], &[])?;
 
     let token = yard.write("token", &issuer.token(AGENT_ID, &connectors)?)?;
     let premise = format!(
@@ -151,7 +151,7 @@ pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningH
         ca = files.ca.display(),
     );
     let premise = yard.write("premise.yaml", &premise)?.display().to_string();
-    let agent = ["--config", &premise, "run"];
+    let agent = ["run", "--config", &premise];
     let agent = yard.spawn("agent", "nowconnect-agent", &agent, &[])?;
     Ok(RunningHub {
         peer: RunningPeer::new(public, vec![hub, agent], Some(link)),
