@@ -46,12 +46,12 @@ pub(crate) struct BesideResult {
 /// Pings and opens for `window`; the caller keeps the peer busy meanwhile.
 pub(crate) fn run(target: SocketAddr, window: Duration) -> Result<BesideResult, Failure> {
     let mut small = SmallLoad::new(target)?;
+    let started = Instant::now();
     let ticker = Ticker::every(PING_INTERVAL)?;
     small
         .poll
         .registry()
         .register(&mut SourceFd(&ticker.raw_fd()), TICKER, Interest::READABLE)?;
-    let started = Instant::now();
     let mut due = started;
     let mut ticks = 0u64;
     while started.elapsed() < window {

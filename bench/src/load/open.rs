@@ -112,13 +112,14 @@ pub(crate) fn run_at_rate(
 ) -> Result<OpenResult, Failure> {
     let mut opener = Opener::new(target)?;
     let interval = Duration::from_secs(1) / rate;
+    let cpu_before = meter.cpu_seconds();
+    // Before the timer is set: a tick must not come ahead of the moment that it stands for.
+    let started = Instant::now();
     let ticker = Ticker::every(interval)?;
     opener
         .poll
         .registry()
         .register(&mut SourceFd(&ticker.raw_fd()), TICKER, Interest::READABLE)?;
-    let cpu_before = meter.cpu_seconds();
-    let started = Instant::now();
     let mut due = started;
     let mut second = 0;
     while started.elapsed() < window {
