@@ -46,28 +46,25 @@ unless { context.net.srcIp.isLoopback() };
 "#;
 
 /// Lets every flow pass that Cedar permits.
-const PLUGINS_FIRST: &str = "\
-    - name: gate
+const PLUGINS_FIRST: &str = r#"    - name: gate
       file: scope-guard.wasm
       grants: [config]
-      config: {agent_names: [\"site-#\"]}
-";
+      config: {agent_names: ["site-#"]}
+"#;
 
 /// Another component in the same place.
-const PLUGINS_SECOND: &str = "\
-    - name: gate
+const PLUGINS_SECOND: &str = r#"    - name: gate
       file: rate-limit.wasm
-      grants: [config, \"kv:1MiB\"]
+      grants: [config, "kv:1MiB"]
       config: {limits: [{per: [client_ip, connector], flows: 3, window_seconds: 600}]}
-";
+"#;
 
 /// Covers addresses in the log.
-const PLUGINS_MASK: &str = "\
-    - name: log-mask
+const PLUGINS_MASK: &str = r#"    - name: log-mask
       file: log-mask.wasm
       grants: [config]
       config: {emails: hash, tokens: erase, ips: hash}
-";
+"#;
 
 fn main() -> ExitCode {
     let once = std::env::args().any(|argument| argument == "--once");

@@ -234,6 +234,7 @@ impl Stage {
         while let Some((_, mut child)) = self.running.pop() {
             let asked = Command::new("kill")
                 .args(["-s", "TERM", &child.id().to_string()])
+                .stderr(Stdio::null())
                 .status();
             let end = Instant::now() + END_DEADLINE;
             let status = loop {
