@@ -22,6 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use nowconnect_policy::{ListenerFacts, Name};
+use nowconnect_tunnel::WorkerId;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -45,6 +46,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
 /// See [`ACCEPT_PAUSE`].
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Clients that are accepted in one go while more wait; then tunnels on the same thread get
+/// their turn, which send what was opened.
+const CLIENTS_PER_TURN: u64 = 4;
+
 /// One bound port.
 #[derive(Debug)]
 pub(crate) struct Port {
@@ -53,6 +58,8 @@ pub(crate) struct Port {
     /// Where it is bound, with the port that the system chose.
     pub(crate) address: SocketAddr,
     rules: ArcSwap<Rules>,
+    /// The worker that accepts, where it matters which.
+    home: watch::Sender<Option<WorkerId>>,
     stop: watch::Sender<bool>,
 }
 
@@ -128,6 +135,7 @@ impl Port {
             socket: Mutex::new(Some(Arc::new(socket))),
             address,
             rules: ArcSwap::from_pointee(rules),
+            home: watch::channel(None).0,
             stop: watch::channel(false).0,
         }))
     }
@@ -160,27 +168,52 @@ impl Port {
             connector = %rules.connector.key,
             "a listener accepts clients"
         );
+        self.move_to_tunnel(hub);
+        self.settle(hub);
+    }
+
+    /// Accepts from now on where the only tunnel of the connector is driven, if there is only
+    /// one: a client's socket is then handed over without waking another thread.
+    pub(crate) fn move_to_tunnel(&self, hub: &Hub) {
+        let pool = hub.router().pool(&self.rules().connector.key);
+        let worker = pool.and_then(|pool| pool.only().and_then(|tunnel| tunnel.worker));
+        if worker.is_some() {
+            self.home.send_replace(worker);
+        }
+    }
+
+    fn settle(self: &Arc<Self>, hub: &Arc<Hub>) {
         let (port, shared) = (Arc::clone(self), Arc::clone(hub));
-        let started = hub.workers().is_some_and(|workers| {
-            workers
-                .spawn(move || async move { port.accept_clients(shared).await })
-                .is_ok()
+        let home = *self.home.borrow();
+        let make = move || async move { port.accept_clients(shared).await };
+        let started = hub.workers().is_some_and(|workers| match home {
+            Some(home) => workers.spawn_on(home, make).is_ok(),
+            None => workers.spawn(make).is_ok(),
         });
         if !started {
-            warn!(listener = %rules.text, "no worker takes a listener");
+            warn!(listener = %self.rules().text, "no worker takes a listener");
         }
     }
 
     async fn accept_clients(self: Arc<Self>, hub: Arc<Hub>) {
         let mut stop = self.stop.subscribe();
+        let mut home = self.home.subscribe();
         let mut phase = hub.phase();
+        let here = WorkerId::current();
         tokio::select! {
             () = self.accept_loop(&hub) => {}
+            _ = home.wait_for(|home| home.is_some() && *home != here) => {
+                return self.settle(&hub);
+            }
             _ = stop.wait_for(|stopped| *stopped) => {}
             () = phase.draining() => {}
         }
         *self.socket.lock() = None;
-        info!(event = events::LISTENER_STOPPED, listener = %self.rules().text, "a listener accepts no more clients");
+        info!(
+            event = events::LISTENER_STOPPED,
+            listener = %self.rules().text,
+            "a listener accepts no more clients"
+        );
     }
 
     async fn accept_loop(self: &Arc<Self>, hub: &Arc<Hub>) {
@@ -197,7 +230,10 @@ impl Port {
             Err(error) => return warn!(%error, "a listener cannot be watched"),
         };
         let mut pause = ACCEPT_PAUSE;
-        loop {
+        for accepted in 1_u64.. {
+            if accepted % CLIENTS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
             let rules = self.rules();
             let place = Place {
                 _in_all: hub.connections.pass().await,

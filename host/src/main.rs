@@ -11,10 +11,11 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments.run().into(),
         Err(error) => {
             // Help and version are what was asked for; anything else is a wrong command line.
-            let exit = match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success,
-                _ => Exit::Usage,
-            };
+            let asked = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            let exit = if asked { Exit::Success } else { Exit::Usage };
             // Nobody reads a closed terminal; the exit code tells.
             let _ = error.print();
             exit.into()

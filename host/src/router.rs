@@ -206,6 +206,14 @@ impl<T: Candidate> Pool<T> {
         self.tunnels.len()
     }
 
+    /// The tunnel, where there is only one.
+    pub fn only(&self) -> Option<&Arc<T>> {
+        match self.tunnels.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
     /// The tunnel for the next flow of `client`, leaving out the sessions in `tried`. `None`
     /// if no other tunnel takes flows now.
     pub fn pick(&self, balance: Balance, client: IpAddr, tried: &[u64]) -> Option<Arc<T>> {

@@ -33,7 +33,7 @@ pub use handle::{OpenFlow, Rejected, RejectedOpen, TunnelHandle, TunnelStats};
 pub use hub::{HelloVerdict, HubShell, RenewVerdict, Welcome, serve_hub};
 pub use observer::{FailedOpen, FlowObserver};
 pub use settings::{TLS_BUFFER_BYTES, TunnelEnd, TunnelSettings, websocket_config};
-pub use workers::Workers;
+pub use workers::{WorkerId, Workers, WorkersBusy};
 
 pub use nowconnect_protocol as protocol;
 pub use tokio_tungstenite::WebSocketStream;

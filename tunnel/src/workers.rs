@@ -1,5 +1,6 @@
 //! The threads that drive tunnels.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,22 @@ use tokio::task::LocalSet;
 const START_QUEUE: usize = 1024;
 
 type Make = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+thread_local! {
+    static CURRENT: Cell<Option<WorkerId>> = const { Cell::new(None) };
+}
+
+/// Names one of the threads of a [`Workers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WorkerId(usize);
+
+impl WorkerId {
+    /// The worker that runs the caller; none on any other thread.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.get()
+    }
+}
 
 struct Worker {
     start: mpsc::Sender<Make>,
@@ -73,7 +90,31 @@ impl Workers {
             .iter()
             .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
             .ok_or(WorkersBusy)?;
-        let load = LoadGuard::new(Arc::clone(&worker.load));
+        worker.spawn(make)
+    }
+
+    /// Runs the task that `make` makes on one worker: beside what it works with most.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersBusy`] where that worker takes no more.
+    pub fn spawn_on<M, F>(&self, worker: WorkerId, make: M) -> Result<(), WorkersBusy>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let worker = self.workers.get(worker.0).ok_or(WorkersBusy)?;
+        worker.spawn(make)
+    }
+}
+
+impl Worker {
+    fn spawn<M, F>(&self, make: M) -> Result<(), WorkersBusy>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let load = LoadGuard::new(Arc::clone(&self.load));
         let make: Make = Box::new(move || {
             let task = make();
             Box::pin(async move {
@@ -81,11 +122,9 @@ impl Workers {
                 task.await;
             })
         });
-        worker.start.try_send(make).map_err(|_| WorkersBusy)
+        self.start.try_send(make).map_err(|_| WorkersBusy)
     }
-}
 
-impl Worker {
     fn start(number: usize, mut stopped: watch::Receiver<bool>) -> io::Result<Self> {
         let (start, mut started) = mpsc::channel::<Make>(START_QUEUE);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -94,6 +133,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(format!("tunnel-{number}"))
             .spawn(move || {
+                CURRENT.set(Some(WorkerId(number)));
                 LocalSet::new().block_on(&runtime, async move {
                     loop {
                         tokio::select! {
@@ -138,5 +178,30 @@ impl LoadGuard {
 impl Drop for LoadGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_task_runs_on_the_worker_that_was_named() {
+        let workers = Workers::start(3).unwrap();
+        for number in [2, 0, 1, 2] {
+            let (tell, told) = oneshot::channel();
+            workers
+                .spawn_on(WorkerId(number), move || async move {
+                    tell.send(WorkerId::current()).unwrap();
+                })
+                .unwrap();
+            assert_eq!(told.blocking_recv().unwrap(), Some(WorkerId(number)));
+        }
+        assert_eq!(WorkerId::current(), None);
+        assert!(workers.spawn_on(WorkerId(3), || async {}).is_err());
     }
 }

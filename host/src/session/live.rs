@@ -11,7 +11,9 @@ use nowconnect_policy::Name;
 use nowconnect_protocol::{
     CloseCode, ConnectorName, Epoch, FlowRef, InstanceId, Refusal, ResetCode, Role,
 };
-use nowconnect_tunnel::{DetachedSession, OpenFlow, RejectedOpen, TunnelHandle, TunnelStats};
+use nowconnect_tunnel::{
+    DetachedSession, OpenFlow, RejectedOpen, TunnelHandle, TunnelStats, WorkerId,
+};
 use parking_lot::Mutex;
 
 use super::parked::TokenHash;
@@ -36,6 +38,8 @@ pub(crate) struct LiveTunnel {
     pub(crate) agent_version: String,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) since: Instant,
+    /// The worker that drives it.
+    pub(crate) worker: Option<WorkerId>,
     pub(crate) carry: plugins::Carry,
     pub(crate) agent: Arc<plugins::Agent>,
     pub(crate) metrics: Arc<AgentMetrics>,

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nowconnect_protocol::{CloseCode, ConnectorName, Hello, Renew, ResumeToken};
 use nowconnect_tunnel::{
-    DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome,
+    DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome, WorkerId,
 };
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -273,6 +273,7 @@ impl At {
             agent_version: hello.agent_version.clone(),
             labels: hello.labels.clone(),
             since: Instant::now(),
+            worker: WorkerId::current(),
             carry: permit.carry().clone(),
             agent: Arc::clone(permit.agent()),
             metrics: hub.metrics().traffic.agent(&key.to_string()),
@@ -318,6 +319,7 @@ impl At {
                 "a newer tunnel of this agent took over",
             );
         }
+        bring_listeners(hub, live, &connectors);
         live.metrics.tunnel_up();
         if let Some(reason) = hub.parked.last_reason(&live.key) {
             hub.metrics()
@@ -472,6 +474,17 @@ impl At {
             message,
             "an agent was refused"
         );
+    }
+}
+
+/// Listeners whose only tunnel this is accept on its worker from now on.
+fn bring_listeners(hub: &Hub, live: &LiveTunnel, connectors: &[ConnectorName]) {
+    let ports = hub.ports.lock().clone();
+    for port in ports {
+        let key = &port.rules().connector.key;
+        if key.tenant == live.key.tenant && connectors.contains(&key.name) {
+            port.move_to_tunnel(hub);
+        }
     }
 }
 
