@@ -43,15 +43,25 @@ pub(crate) struct Checked {
 #[derive(Debug, Default)]
 struct Check<'a> {
     policies: Vec<Policy>,
-    found: BTreeMap<String, Found<'a>>,
+    /// Place and line by id.
+    found: BTreeMap<String, (Found<'a>, usize)>,
     diagnostics: Vec<Diagnostic>,
 }
 
-/// Where a policy stands.
+/// A place in a text.
 #[derive(Clone, Copy, Debug)]
 struct Found<'a> {
     file: &'a SourceFile,
     offset: usize,
+}
+
+/// A policy as it stands in its text.
+#[derive(Debug)]
+struct Piece {
+    policy: Policy,
+    offset: usize,
+    /// Counted along the way: to count anew for each policy takes seconds for ten thousand.
+    line: usize,
 }
 
 /// Checks all policies of the sources, with the guards that they do not bring themselves.
@@ -88,24 +98,25 @@ pub(crate) fn check(sources: &Sources) -> Result<Checked, Vec<Diagnostic>> {
 
 impl<'a> Check<'a> {
     fn file(&mut self, file: &'a SourceFile) {
-        for (policy, offset) in self.parse(file) {
-            self.policy(policy, Found { file, offset });
+        for piece in self.parse(file) {
+            self.policy(piece, file);
         }
     }
 
     /// Adds the guards of a shipped file, except those whose id the set has taken.
     fn guard(&mut self, file: &'a SourceFile, brought: usize) {
-        for (policy, offset) in self.parse(file) {
-            let id = policy.annotation("id").unwrap_or_default();
-            let Some(found) = self.found.get(id).copied() else {
-                self.policy(policy, Found { file, offset });
+        for piece in self.parse(file) {
+            let id = piece.policy.annotation("id").unwrap_or_default().to_owned();
+            let Some((found, _)) = self.found.get(&id).copied() else {
+                self.policy(piece, file);
                 continue;
             };
+            let policy = &piece.policy;
             let same = self
                 .policies
                 .iter()
                 .take(brought)
-                .any(|own| own.id().as_ref() as &str == id && text_of(own) == text_of(&policy));
+                .any(|own| own.id().as_ref() as &str == id && text_of(own) == text_of(policy));
             if !same {
                 let message = format!("takes the place of the shipped guard `{id}`");
                 let help = "give it another `@id` to have both; a forbid beside it is enough \
@@ -116,7 +127,7 @@ impl<'a> Check<'a> {
     }
 
     /// The policies of a text with the offsets they start at.
-    fn parse(&mut self, file: &'a SourceFile) -> Vec<(Policy, usize)> {
+    fn parse(&mut self, file: &'a SourceFile) -> Vec<Piece> {
         if let Some(offset) = nested_too_deep(&file.text) {
             let message = format!("more than {NESTING} brackets within each other");
             self.say(Severity::Error, Found { file, offset }, message, None);
@@ -152,7 +163,13 @@ impl<'a> Check<'a> {
         in_order_of_text(&set, &file.text)
     }
 
-    fn policy(&mut self, policy: Policy, found: Found<'a>) {
+    fn policy(&mut self, piece: Piece, file: &'a SourceFile) {
+        let Piece {
+            policy,
+            offset,
+            line,
+        } = piece;
+        let found = Found { file, offset };
         let Some(id) = self.id(&policy, found) else {
             return;
         };
@@ -163,7 +180,7 @@ impl<'a> Check<'a> {
             self.say(Severity::Error, found, problem, Some(help));
         }
         self.policies.push(policy.new_id(PolicyId::new(&id)));
-        self.found.insert(id, found);
+        self.found.insert(id, (found, line));
     }
 
     fn id(&mut self, policy: &Policy, found: Found<'a>) -> Option<String> {
@@ -172,7 +189,7 @@ impl<'a> Check<'a> {
             "this policy has no `@id`".to_owned()
         } else if id.len() > ID_BYTES || id.chars().any(char::is_control) {
             format!("`@id` must be at most {ID_BYTES} bytes without control characters")
-        } else if let Some(first) = self.found.get(id) {
+        } else if let Some((first, _)) = self.found.get(id) {
             let (line, column) = line_and_column(&first.file.text, first.offset);
             format!(
                 "`@id(\"{id}\")` is taken by {}:{line}:{column}",
@@ -240,7 +257,7 @@ impl<'a> Check<'a> {
         help: Option<String>,
     ) {
         let id: &str = id.as_ref();
-        let Some(found) = self.found.get(id).copied() else {
+        let Some((found, _)) = self.found.get(id).copied() else {
             return;
         };
         let offset = match offset_of(about) {
@@ -311,14 +328,14 @@ impl<'a> Check<'a> {
 
     fn place(&self, policy: &Policy) -> PolicyRef {
         let id: &str = policy.id().as_ref();
-        let found = self
+        let (found, line) = self
             .found
             .get(id)
             .expect("each policy was put in with its place");
         PolicyRef {
             id: id.to_owned(),
             file: found.file.name.clone(),
-            line: line_and_column(&found.file.text, found.offset).0,
+            line: *line,
             error: policy.annotation("error").map(ToOwned::to_owned),
             advice: policy.annotation("advice").map(ToOwned::to_owned),
         }
@@ -327,25 +344,34 @@ impl<'a> Check<'a> {
 
 /// The engine numbers policies as `policy0`, `policy1`, … in the order of the text, and gives
 /// each its own piece of text back.
-fn in_order_of_text(set: &PolicySet, text: &str) -> Vec<(Policy, usize)> {
+fn in_order_of_text(set: &PolicySet, text: &str) -> Vec<Piece> {
     let mut policies: Vec<(usize, Policy)> = set
         .policies()
         .map(|policy| (number_of(policy), policy.clone()))
         .collect();
     policies.sort_by_key(|(number, _)| *number);
-    let mut from = 0;
+    let (mut from, mut line) = (0, 1);
     policies
         .into_iter()
         .map(|(_, policy)| {
             let piece = text_of(&policy);
-            let offset = text
-                .get(from..)
-                .and_then(|rest| rest.find(&piece))
-                .map_or(from, |found| from + found);
-            from = offset + piece.len().min(text.len() - offset);
-            (policy, offset)
+            let rest = text.get(from..).unwrap_or_default();
+            let skipped = rest.find(&piece).unwrap_or(0);
+            line += lines_in(rest.get(..skipped).unwrap_or_default());
+            let found = Piece {
+                policy,
+                offset: from + skipped,
+                line,
+            };
+            line += lines_in(&piece);
+            from = (from + skipped + piece.len()).min(text.len());
+            found
         })
         .collect()
+}
+
+fn lines_in(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
 fn number_of(policy: &Policy) -> usize {

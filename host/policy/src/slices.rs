@@ -30,9 +30,12 @@ const NODES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 #[derive(Debug)]
 pub(crate) struct Slices {
     slices: Mutex<LruCache<SliceKey, Slice>>,
-    viewers: Mutex<LruCache<usize, (Arc<ViewerFacts>, Arc<Row>)>>,
+    viewers: Mutex<LruCache<usize, ReadyViewer>>,
     nodes: Mutex<LruCache<Arc<str>, Arc<Row>>>,
 }
+
+/// A viewer's facts, which keep the address that is the key, and their row.
+type ReadyViewer = (Arc<ViewerFacts>, Arc<Row>);
 
 /// Addresses of the action and of the rows.
 type SliceKey = (usize, Vec<usize>);
