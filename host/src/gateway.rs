@@ -177,11 +177,7 @@ impl Gateway {
                 .into_router();
             tasks.spawn(serve_pages(port, pages));
         }
-        let fresh = hub.authenticator().keep_fresh();
-        tasks.spawn(async move {
-            let _fresh = fresh;
-            std::future::pending::<()>().await;
-        });
+        *hub.keys_kept_fresh.lock() = Some(hub.authenticator().keep_fresh());
         let level = options.level.clone();
         let admin = open_admin(&hub, &config, options.level).await?;
         hub.enter(Phase::Serving);
@@ -385,6 +381,7 @@ async fn make_hub(
         metrics,
         decisions,
         authenticator: ArcSwap::from_pointee(authenticator),
+        keys_kept_fresh: parking_lot::Mutex::default(),
         admissions: ArcSwap::new(Admissions::new(&config.tunnel)),
         tunnel_tls: ArcSwapOption::new(tls),
         connections: Gate::new(bound(config.limits.max_conn_total)),

@@ -23,7 +23,7 @@ use crate::drain::{Phase, PhaseWatch};
 use crate::flow_table::FlowTable;
 use crate::generation::Generations;
 use crate::health::{Readiness, ReadyState, Reason, ReasonCode};
-use crate::identity::Authenticator;
+use crate::identity::{Authenticator, KeepFresh};
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
 use crate::registry::Registry;
@@ -58,6 +58,8 @@ pub struct Hub {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) authenticator: ArcSwap<Authenticator>,
+    /// Of the authenticator in force: the next one takes its place.
+    pub(crate) keys_kept_fresh: Mutex<Option<KeepFresh>>,
     pub(crate) admissions: ArcSwap<Admissions>,
     pub(crate) tunnel_tls: ArcSwapOption<ServerTls>,
     pub(crate) connections: Arc<Gate>,

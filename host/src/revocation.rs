@@ -83,26 +83,6 @@ impl RevocationList {
         Ok(differs)
     }
 
-    /// The list of another configuration. Where it is the same file, a lost one does not empty the
-    /// list.
-    ///
-    /// # Errors
-    /// As [`reload`](Self::reload).
-    pub fn reopened(&self, path: &Path, max_entries: u32) -> Result<Self, RevocationError> {
-        let same_file = self
-            .shared
-            .file
-            .as_ref()
-            .is_some_and(|(file, _)| file == path);
-        let next = Self::open(path, max_entries)?;
-        if same_file && !self.is_empty() && !path.exists() {
-            return Err(RevocationError::Gone {
-                path: path.to_path_buf(),
-            });
-        }
-        Ok(next)
-    }
-
     /// Whether the identity counts no more.
     #[must_use]
     pub fn is_revoked(&self, identity: &AgentIdentity) -> bool {

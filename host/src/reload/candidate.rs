@@ -116,6 +116,7 @@ impl Candidate {
             ..ReloadReport::default()
         };
         if let Some(authenticator) = self.authenticator {
+            *hub.keys_kept_fresh.lock() = Some(authenticator.keep_fresh());
             hub.authenticator.store(Arc::new(authenticator));
         }
         if let Some(revocations) = self.revocations {
