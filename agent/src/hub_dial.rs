@@ -15,8 +15,9 @@ use http::header::{
 use http::{HeaderValue, Request, Response};
 use nowconnect_tunnel::tungstenite::Error as WebSocketError;
 use nowconnect_tunnel::tungstenite::handshake::client::generate_key;
-use nowconnect_tunnel::{WebSocketStream, websocket_config};
+use nowconnect_tunnel::{TLS_BUFFER_BYTES, WebSocketStream, read_ahead, websocket_config};
 use rustls_pki_types::ServerName;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -37,7 +38,7 @@ const HTTP1_ALPN: &str = "http/1.1";
 const REASON_CHARS_MAX: usize = 300;
 
 /// A stream to the hub: TCP, or TLS to a proxy, and over it plain text or TLS to the hub.
-pub(crate) type HubStream = MaybeTls<MaybeTls<TcpStream>>;
+pub(crate) type HubStream = MaybeTls<BufReader<MaybeTls<TcpStream>>>;
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -149,12 +150,12 @@ pub(crate) async fn open_transport(
 ) -> Result<HubStream, DialFailure> {
     let carrier = open_carrier(route, deadline).await?;
     if !route.tls {
-        return Ok(MaybeTls::Plain(carrier));
+        return Ok(MaybeTls::Plain(read_ahead(carrier)));
     }
     let roots = tls::roots(route.ca_bundle)?;
     let client = tls::client(roots, &[HTTP1_ALPN.to_owned()])?;
     open_tls(
-        carrier,
+        read_ahead(carrier),
         client,
         route.server_name.unwrap_or(route.host),
         deadline,
@@ -221,7 +222,10 @@ where
         .map_err(|_| failed("it is neither a DNS name nor an IP address".to_owned()))?;
     let handshake = TlsConnector::from(client).connect(server, stream);
     match timeout_at(deadline, handshake).await {
-        Ok(Ok(stream)) => Ok(MaybeTls::Tls(Box::new(stream))),
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+            Ok(MaybeTls::Tls(Box::new(stream)))
+        }
         Ok(Err(error)) => Err(failed(explain_tls(&error))),
         Err(_) => Err(DialFailure::TlsTimeout {
             host: name.to_owned(),

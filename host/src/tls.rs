@@ -117,7 +117,13 @@ impl ServerTls {
     {
         let accept = TlsAcceptor::from(self.config()).accept(io);
         match tokio::time::timeout(timeout, accept).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(mut stream)) => {
+                stream
+                    .get_mut()
+                    .1
+                    .set_buffer_limit(Some(nowconnect_tunnel::TLS_BUFFER_BYTES));
+                Ok(stream)
+            }
             Ok(Err(error)) => Err(TlsError::Handshake(error)),
             Err(_) => Err(TlsError::Timeout {
                 timeout_ms: timeout.as_millis(),

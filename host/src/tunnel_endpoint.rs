@@ -22,7 +22,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nowconnect_tunnel::websocket_config;
+use nowconnect_tunnel::{read_ahead, websocket_config};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -114,7 +114,7 @@ async fn handshake(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr, admission
     match hub.tunnel_tls() {
         Some(tls) => {
             let within = deadline.saturating_duration_since(Instant::now());
-            match tls.accept(stream, within).await {
+            match tls.accept(read_ahead(stream), within).await {
                 Ok(stream) => serve(hub, stream, peer, admission, deadline).await,
                 Err(error) => {
                     hub.metrics().hub.handshake("tls_failed");

@@ -17,6 +17,10 @@ pub const DATA_HEADER_BYTES: usize = FRAME_HEADER_BYTES + 4 + 8;
 /// the time for which a small frame waits behind it.
 pub const MAX_MESSAGE_BYTES: usize = 262_144;
 
+/// Size up to which an end fills a message, in bytes: with the header of its WebSocket frame it
+/// fills sixteen TLS records, where a larger one would need a seventeenth for the rest.
+pub const FULL_MESSAGE_BYTES: usize = MAX_MESSAGE_BYTES - 14;
+
 /// Largest payload of one DATA frame, in bytes, between two native ends.
 pub const MAX_DATA_PAYLOAD_BYTES: u32 = 131_072;
 

@@ -27,7 +27,7 @@ use nowconnect_tunnel::tungstenite::protocol::Role as WsRole;
 use nowconnect_tunnel::{
     AgentEvent, AgentShell, Dial, DialError, Dialed, FailedOpen, FlowObserver, HelloVerdict,
     HubShell, OpenFlow, RenewVerdict, ResumeFrom, TLS_BUFFER_BYTES, TunnelHandle, TunnelSettings,
-    WebSocketStream, Welcome, agent_channel, serve_agent, serve_hub, websocket_config,
+    WebSocketStream, Welcome, agent_channel, read_ahead, serve_agent, serve_hub, websocket_config,
 };
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio::task::LocalSet;
@@ -133,7 +133,7 @@ fn start(target: SocketAddr) -> SocketAddr {
             let (tcp, _) = hub.accept().await.unwrap();
             tcp.set_nodelay(true).unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
-            let mut tls = acceptor.accept(tcp).await.unwrap();
+            let mut tls = acceptor.accept(read_ahead(tcp)).await.unwrap();
             tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let ws =
                 WebSocketStream::from_raw_socket(tls, WsRole::Server, Some(websocket_config()));
@@ -147,7 +147,7 @@ fn start(target: SocketAddr) -> SocketAddr {
             tcp.set_nodelay(true).unwrap();
             let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
             let name = ServerName::try_from("hub").unwrap();
-            let mut tls = connector.connect(name, tcp).await.unwrap();
+            let mut tls = connector.connect(name, read_ahead(tcp)).await.unwrap();
             tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let ws =
                 WebSocketStream::from_raw_socket(tls, WsRole::Client, Some(websocket_config()));

@@ -36,8 +36,11 @@ const SENDS_PER_ROUND: usize = 4;
 /// Time for which a tunnel that ends waits for its GOODBYE to go out.
 const GOODBYE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Time between two looks at what memory could be given back.
+const TIDY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Messages whose memory may be used again once the far side has everything in them.
-const RECYCLE_MESSAGES: usize = 48;
+const RECYCLE_MESSAGES: usize = 12;
 
 /// Room for what a tunnel says while it has no flows, in bytes.
 const IDLE_BUFFER_BYTES: usize = 4_096;
@@ -125,6 +128,8 @@ pub(crate) struct Core<E, S> {
     recycle: VecDeque<Bytes>,
     sleep: Pin<Box<Sleep>>,
     goodbye_by: Option<Instant>,
+    tidy_at: Instant,
+    sent_since_tidy: bool,
 }
 
 impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
@@ -143,6 +148,8 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
             recycle: VecDeque::new(),
             sleep: Box::pin(tokio::time::sleep_until(deadline.into())),
             goodbye_by: None,
+            tidy_at: Instant::now(),
+            sent_since_tidy: false,
         }
     }
 
@@ -246,6 +253,7 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
                 return any;
             };
             any = true;
+            self.sent_since_tidy = true;
             self.keep_for_later(&message);
             // The sink is ready: it was flushed.
             if let Err(error) = Pin::new(&mut self.ws).start_send(Message::Binary(message)) {
@@ -318,9 +326,8 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         if let Some(by) = self.goodbye_by {
             deadline = deadline.min(by);
         }
-        if self.end.tunnel().flow_count() == 0 && self.out.capacity() > IDLE_BUFFER_BYTES {
-            self.out = BytesMut::new();
-            self.recycle = VecDeque::new();
+        if now >= self.tidy_at {
+            self.tidy(now);
         }
         // A timer that rings early costs a look; setting it anew for each message costs more.
         let ringing = self.sleep.is_elapsed();
@@ -329,6 +336,20 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         }
         if self.sleep.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Gives back memory that nothing needs now.
+    fn tidy(&mut self, now: Instant) {
+        self.tidy_at = now + TIDY_INTERVAL;
+        if !std::mem::take(&mut self.sent_since_tidy) {
+            self.recycle = VecDeque::new();
+            if self.out.capacity() > IDLE_BUFFER_BYTES {
+                self.out = BytesMut::new();
+            }
+        }
+        for socket in self.sockets.by_cid.values_mut() {
+            socket.compact();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use nowconnect_protocol::limits::MAX_MESSAGE_BYTES;
 use nowconnect_protocol::{TunnelClosed, TunnelConfig};
+use tokio::io::{AsyncRead, BufReader};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::detached::DetachedSession;
@@ -9,6 +10,16 @@ use crate::detached::DetachedSession;
 /// Bytes read from the transport at once. A TLS record brings at most 16 KiB, and the library
 /// clears the space it offers before each read, so more would cost without gain.
 const READ_BYTES: usize = 32 * 1024;
+
+/// Bytes read from the kernel at once, below TLS.
+///
+/// rustls asks for one record at a time, which would be a system call for every 16 KiB.
+const READ_AHEAD_BYTES: usize = 256 * 1024;
+
+/// Wraps a transport so that it is read in large pieces; writes pass through. Goes below TLS.
+pub fn read_ahead<S: AsyncRead>(transport: S) -> BufReader<S> {
+    BufReader::with_capacity(READ_AHEAD_BYTES, transport)
+}
 
 /// Bytes that TLS should take from a tunnel at once (rustls calls it the buffer limit).
 ///

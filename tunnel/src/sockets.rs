@@ -26,6 +26,10 @@ pub(crate) struct FlowSocket {
     pub(crate) io: Option<FlowIo>,
     pub(crate) connector: ConnectorName,
     pub(crate) pending: VecDeque<Bytes>,
+    /// Whether all of it waited already when it was looked at last.
+    aged: bool,
+    /// What waits has memory of its own.
+    compacted: bool,
     /// The far side has ended: shut down once nothing is pending.
     pub(crate) finish: bool,
     pub(crate) finished: bool,
@@ -59,6 +63,8 @@ impl FlowSocket {
             io,
             connector,
             pending: VecDeque::new(),
+            aged: false,
+            compacted: false,
             finish: false,
             finished: false,
             needs_flush: false,
@@ -85,9 +91,26 @@ impl FlowSocket {
             if payload.len() < COPY_OUT_BELOW_BYTES {
                 payload = Bytes::copy_from_slice(&payload);
             }
+            self.compacted = false;
             self.pending.push_back(payload);
         }
         written
+    }
+
+    /// Copies what has been waiting out of the messages it came in, which are larger.
+    pub(crate) fn compact(&mut self) {
+        if self.pending.is_empty() {
+            self.aged = false;
+        } else if !self.aged {
+            self.aged = true;
+        } else if self.pending.len() > 1 || !self.compacted {
+            let mut whole = BytesMut::with_capacity(self.pending.iter().map(Bytes::len).sum());
+            for piece in self.pending.drain(..) {
+                whole.extend_from_slice(&piece);
+            }
+            self.pending = VecDeque::from([whole.freeze()]);
+            self.compacted = true;
+        }
     }
 
     fn write_one(&mut self, payload: &mut Bytes) -> Written {

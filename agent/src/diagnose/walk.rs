@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use nowconnect_tunnel::WebSocketStream;
+use nowconnect_tunnel::{WebSocketStream, read_ahead};
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -102,7 +102,7 @@ impl Walk {
         } else {
             self.report
                 .skipped("tls", "the hub's address is `ws://`: plain text");
-            Some(MaybeTls::Plain(carrier))
+            Some(MaybeTls::Plain(read_ahead(carrier)))
         }
     }
 
@@ -181,7 +181,7 @@ impl Walk {
             }
         };
         let started = Instant::now();
-        let result = open_tls(carrier, client, name, self.deadline()).await;
+        let result = open_tls(read_ahead(carrier), client, name, self.deadline()).await;
         let stream = match result {
             Ok(stream) => {
                 let version = stream

@@ -11,7 +11,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-pub fn flow_ref() -> FlowRef {
+pub(crate) fn flow_ref() -> FlowRef {
     FlowRef {
         origin: ReplicaId::parse("hub-1").unwrap(),
         boot: 0x1122_3344,
@@ -32,7 +32,7 @@ fn refusal() -> Refusal {
     }
 }
 
-pub fn hello() -> Hello {
+pub(crate) fn hello() -> Hello {
     Hello {
         ver_min: 1,
         ver_max: 1,
@@ -79,7 +79,7 @@ fn hello_ack() -> HelloAck {
 }
 
 /// One of each frame, with a name for it.
-pub fn all() -> Vec<(&'static str, Frame)> {
+pub(crate) fn all() -> Vec<(&'static str, Frame)> {
     vec![
         ("hello", Frame::Hello(Box::new(hello()))),
         ("hello_ack", Frame::HelloAck(Box::new(hello_ack()))),
@@ -416,7 +416,7 @@ fn any_flow_frame() -> impl Strategy<Value = Frame> {
 }
 
 /// Any frame.
-pub fn any_frame() -> impl Strategy<Value = Frame> {
+pub(crate) fn any_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         1 => any_hello(),
         1 => any_hello_ack(),

@@ -26,7 +26,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-pub fn local<F: Future>(test: F) -> F::Output {
+pub(crate) fn local<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -39,7 +39,7 @@ pub fn local<F: Future>(test: F) -> F::Output {
 }
 
 /// Sends `bytes` each way at once, and checks what arrives.
-pub async fn exchange(client: TcpStream, target: TcpStream, bytes: usize) {
+pub(crate) async fn exchange(client: TcpStream, target: TcpStream, bytes: usize) {
     let (client_read, client_write) = client.into_split();
     let (target_read, target_write) = target.into_split();
     let (a, b, c, d) = tokio::join!(
@@ -199,20 +199,20 @@ struct Running {
     cut: oneshot::Sender<()>,
 }
 
-pub struct Pair {
+pub(crate) struct Pair {
     running: RefCell<Option<Running>>,
     targets: TcpListener,
     clients: TcpListener,
     refuse: Rc<Cell<Option<ResetCode>>>,
     number: Cell<u64>,
-    ended: RefCell<mpsc::UnboundedReceiver<FlowSummary>>,
-    not_started: RefCell<mpsc::UnboundedReceiver<FailedOpen>>,
+    ended: tokio::sync::Mutex<mpsc::UnboundedReceiver<FlowSummary>>,
+    not_started: tokio::sync::Mutex<mpsc::UnboundedReceiver<FailedOpen>>,
     ended_tx: mpsc::UnboundedSender<FlowSummary>,
     not_started_tx: mpsc::UnboundedSender<FailedOpen>,
 }
 
 impl Pair {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let targets = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clients = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (ended_tx, ended) = mpsc::unbounded_channel();
@@ -223,8 +223,8 @@ impl Pair {
             clients,
             refuse: Rc::new(Cell::new(None)),
             number: Cell::new(0),
-            ended: RefCell::new(ended),
-            not_started: RefCell::new(not_started),
+            ended: tokio::sync::Mutex::new(ended),
+            not_started: tokio::sync::Mutex::new(not_started),
             ended_tx,
             not_started_tx,
         };
@@ -282,7 +282,7 @@ impl Pair {
     }
 
     /// Cuts the transport, waits for both ends to notice, and connects anew.
-    pub async fn cut_and_reconnect(&self) {
+    pub(crate) async fn cut_and_reconnect(&self) {
         let running = self.running.borrow_mut().take().unwrap();
         running.cut.send(()).unwrap();
         let hub = tokio::time::timeout(DEADLINE, running.hub)
@@ -304,7 +304,7 @@ impl Pair {
     }
 
     /// Connects anew while the old tunnel lives.
-    pub async fn replace(&self) {
+    pub(crate) async fn replace(&self) {
         let old = self.running.borrow_mut().take().unwrap();
         let running = self
             .connect(
@@ -324,27 +324,30 @@ impl Pair {
             .unwrap();
     }
 
-    pub fn refuse_dials(&self, code: ResetCode) {
+    pub(crate) fn refuse_dials(&self, code: ResetCode) {
         self.refuse.set(Some(code));
     }
 
-    pub async fn open(&self) -> (TcpStream, TcpStream) {
+    pub(crate) async fn open(&self) -> (TcpStream, TcpStream) {
         self.open_with(|_| ()).await
     }
 
-    pub async fn open_with(&self, adjust: impl FnOnce(&mut FlowTerms)) -> (TcpStream, TcpStream) {
+    pub(crate) async fn open_with(
+        &self,
+        adjust: impl FnOnce(&mut FlowTerms),
+    ) -> (TcpStream, TcpStream) {
         let client = self.open_flow(adjust, Vec::new()).await;
         (client, self.accept_target().await)
     }
 
-    pub async fn open_early(&self, early: &'static [u8]) -> (TcpStream, TcpStream) {
+    pub(crate) async fn open_early(&self, early: &'static [u8]) -> (TcpStream, TcpStream) {
         let client = self
             .open_flow(|_| (), vec![Bytes::from_static(early)])
             .await;
         (client, self.accept_target().await)
     }
 
-    pub async fn open_client(&self) -> TcpStream {
+    pub(crate) async fn open_client(&self) -> TcpStream {
         self.open_flow(|_| (), Vec::new()).await
     }
 
@@ -392,16 +395,16 @@ impl Pair {
         client.unwrap()
     }
 
-    pub async fn ended(&self) -> FlowSummary {
-        let mut ended = self.ended.borrow_mut();
+    pub(crate) async fn ended(&self) -> FlowSummary {
+        let mut ended = self.ended.lock().await;
         tokio::time::timeout(DEADLINE, ended.recv())
             .await
             .unwrap()
             .unwrap()
     }
 
-    pub async fn not_started(&self) -> FailedOpen {
-        let mut not_started = self.not_started.borrow_mut();
+    pub(crate) async fn not_started(&self) -> FailedOpen {
+        let mut not_started = self.not_started.lock().await;
         tokio::time::timeout(DEADLINE, not_started.recv())
             .await
             .unwrap()
