@@ -23,6 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::failure::{Context, Failure};
@@ -206,36 +207,16 @@ impl FlowObserver for Unobserved {
 const CONNECT_TRIES: u32 = 100;
 
 async fn run_agent(tunnel: u16, ca: PathBuf, target: SocketAddr) -> Result<(), Failure> {
+    let connector = connector(&ca)?;
     let mut tries = 0;
-    let stream = loop {
-        match TcpStream::connect((Ipv4Addr::LOCALHOST, tunnel)).await {
-            Ok(stream) => break stream,
+    let ws = loop {
+        match dial(tunnel, &connector).await {
+            Ok(ws) => break ws,
             Err(_) if tries < CONNECT_TRIES => tries += 1,
-            Err(error) => return Err(error.into()),
+            Err(failure) => return Err(failure),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    stream.set_nodelay(true)?;
-    let mut roots = rustls::RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(&ca).context(|| format!("read {}", ca.display()))?;
-    roots.add(ca).context(|| "use the authority".to_owned())?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context(|| "choose TLS versions".to_owned())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").context(|| "server name".to_owned())?;
-    let tls = TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await?;
-    let request = "wss://localhost/tunnel"
-        .into_client_request()
-        .context(|| "upgrade request".to_owned())?;
-    let (ws, _) =
-        tokio_tungstenite::client_async_with_config(request, tls, Some(websocket_config()))
-            .await
-            .context(|| "upgrade".to_owned())?;
     let settings = TunnelSettings::default();
     let hello = Hello {
         ver_min: 1,
@@ -258,6 +239,36 @@ async fn run_agent(tunnel: u16, ca: PathBuf, target: SocketAddr) -> Result<(), F
     let shell = Rc::new(BareAgent { target });
     let end = serve_agent(ws, hello, ResumeFrom::Nothing, shell, commands, settings).await;
     Err(Failure::new(format!("the tunnel ended: {:?}", end.closed)))
+}
+
+fn connector(ca: &PathBuf) -> Result<TlsConnector, Failure> {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(ca).context(|| format!("read {}", ca.display()))?;
+    roots.add(ca).context(|| "use the authority".to_owned())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context(|| "choose TLS versions".to_owned())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+type AgentSocket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
+
+async fn dial(tunnel: u16, connector: &TlsConnector) -> Result<AgentSocket, Failure> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, tunnel)).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from("localhost").context(|| "server name".to_owned())?;
+    let tls = connector.connect(name, stream).await?;
+    let request = "wss://localhost/tunnel"
+        .into_client_request()
+        .context(|| "upgrade request".to_owned())?;
+    let (ws, _) =
+        tokio_tungstenite::client_async_with_config(request, tls, Some(websocket_config()))
+            .await
+            .context(|| "upgrade".to_owned())?;
+    Ok(ws)
 }
 
 struct BareAgent {

@@ -292,7 +292,8 @@ fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
 
 /// Where the guests' build leaves a plugin.
 fn component(root: &Path, name: &str) -> PathBuf {
-    root.join("plugins/target/components").join(format!("{name}.wasm"))
+    root.join("plugins/target/components")
+        .join(format!("{name}.wasm"))
 }
 
 #[cfg(test)]
