@@ -62,9 +62,9 @@ pub(crate) async fn serve<S>(
     }
 }
 
-/// Takes an ended tunnel out of everything that knows it, parks what may go on.
+/// Parks what may go on, then takes the ended tunnel out of everything that knows it. In this
+/// order: an agent that is back already finds either its tunnel or its parked flows.
 async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
-    let was_in_force = hub.router().detach(live);
     let reason = end.closed.code.as_str();
     live.metrics.tunnel_down();
     info!(
@@ -76,28 +76,40 @@ async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
         lasted_ms = millis(live.since.elapsed()),
         "an agent's tunnel ended"
     );
+    park(hub, live, end);
+    let was_in_force = hub.router().detach(live);
+    live.over.send_replace(true);
     if was_in_force {
         forget(hub, live).await;
     }
-    let grace = hub.config().tunnel.resume_grace;
-    if let Some(detached) = end.detached
-        && !grace.is_zero()
-        && was_in_force
-        && live.may_resume()
-    {
-        hub.parked.park(
-            live.key.clone(),
-            Parked {
-                session: detached,
-                token_hash: live.resume_hash,
-                identity: Arc::clone(&live.standing().identity),
-                until: tokio::time::Instant::now() + grace,
-                _counted: hub.metrics().hub.detached_session(),
-            },
-        );
-    }
     live.note_reason(hub, reason);
     say_bye(hub, live, reason).await;
+}
+
+/// What is not parked ends here.
+fn park(hub: &Hub, live: &Arc<LiveTunnel>, end: TunnelEnd) {
+    let grace = hub.config().tunnel.resume_grace;
+    let Some(session) = end.detached else {
+        return;
+    };
+    // A newer tunnel took the place without asking for the flows.
+    let in_force = hub
+        .router()
+        .tunnel_of(&live.key)
+        .is_some_and(|current| current.session == live.session);
+    if grace.is_zero() || !in_force || !live.may_resume() {
+        return;
+    }
+    hub.parked.park(
+        live.key.clone(),
+        Parked {
+            session,
+            hashes: live.resume_hashes,
+            identity: Arc::clone(&live.standing().identity),
+            until: tokio::time::Instant::now() + grace,
+            _counted: hub.metrics().hub.detached_session(),
+        },
+    );
 }
 
 /// Takes what only a living tunnel's agent has out of registry and facts.

@@ -15,8 +15,9 @@ use nowconnect_tunnel::{
     DetachedSession, OpenFlow, RejectedOpen, TunnelHandle, TunnelStats, WorkerId,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use super::parked::TokenHash;
+use super::parked::ResumeHashes;
 use crate::hub::{Hub, now_ms};
 use crate::identity::AgentIdentity;
 use crate::limit::Rate;
@@ -44,7 +45,9 @@ pub(crate) struct LiveTunnel {
     pub(crate) agent: Arc<plugins::Agent>,
     pub(crate) metrics: Arc<AgentMetrics>,
     pub(crate) rate: Rate,
-    pub(super) resume_hash: TokenHash,
+    pub(super) resume_hashes: ResumeHashes,
+    /// Set once the tunnel has ended and what may go on is parked.
+    pub(super) over: watch::Sender<bool>,
     pub(super) handle: TunnelHandle,
     pub(super) max_flows: u32,
     pub(super) standing: ArcSwap<Standing>,
@@ -118,6 +121,17 @@ impl LiveTunnel {
 
     pub(super) async fn answers(&self, within: Duration) -> bool {
         self.handle.probe(within).await
+    }
+
+    /// Its flows end with it.
+    pub(super) fn let_flows_end(&self) {
+        self.final_end.store(true, Ordering::Release);
+    }
+
+    /// Waits until the tunnel has ended and what may go on is parked.
+    pub(super) async fn is_over(&self) {
+        // The sender lives as long as this value.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
     pub(super) async fn detach(&self) -> Option<DetachedSession> {

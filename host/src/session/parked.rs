@@ -43,11 +43,27 @@ impl TokenHash {
     }
 }
 
+/// The tokens that are good for a session: its own, and that of the session whose flows it took
+/// over, because the agent may never have got the new one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResumeHashes {
+    pub(crate) own: TokenHash,
+    pub(crate) taken_over: Option<TokenHash>,
+}
+
+impl ResumeHashes {
+    pub(crate) fn has(&self, token: &ResumeToken) -> bool {
+        let own = self.own.is_of(token);
+        let taken_over = self.taken_over.is_some_and(|hash| hash.is_of(token));
+        own | taken_over
+    }
+}
+
 /// The flows of one agent, waiting. Dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct Parked {
     pub(crate) session: DetachedSession,
-    pub(crate) token_hash: TokenHash,
+    pub(crate) hashes: ResumeHashes,
     pub(crate) identity: Arc<AgentIdentity>,
     pub(crate) until: Instant,
     pub(crate) _counted: GaugeGuard,
@@ -71,7 +87,7 @@ impl ParkedSessions {
     /// The flows that `token` is for, if they are the same agent's. A wrong token leaves them.
     pub(crate) fn take(&self, agent: &AgentKey, token: &ResumeToken) -> Option<DetachedSession> {
         let mut table = self.table.lock();
-        if !table.get(agent)?.token_hash.is_of(token) {
+        if !table.get(agent)?.hashes.has(token) {
             return None;
         }
         table.remove(agent).map(|parked| parked.session)
@@ -119,6 +135,17 @@ impl ParkedSessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_token_before_is_good_for_what_was_taken_over_and_no_older_one() {
+        let [oldest, before, own] = [1, 2, 3].map(|byte| ResumeToken([byte; 32]));
+        let hashes = ResumeHashes {
+            own: TokenHash::of(&own),
+            taken_over: Some(TokenHash::of(&before)),
+        };
+        assert!(hashes.has(&own) && hashes.has(&before));
+        assert!(!hashes.has(&oldest));
+    }
 
     #[test]
     fn a_token_is_known_by_its_hash_alone() {

@@ -13,11 +13,12 @@ use nowconnect_tunnel::{
     DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome, WorkerId,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::duplicate::{self, Verdict};
 use super::live::{LiveTunnel, Standing};
-use super::parked::TokenHash;
+use super::parked::{ResumeHashes, TokenHash};
 use crate::authorize::{HelloAsk, HelloPermit, HelloReason};
 use crate::connector;
 use crate::drain::Phase;
@@ -113,6 +114,9 @@ impl HubShell for Shell {
     }
 }
 
+/// How long an earlier tunnel may take to hand its flows over, or to park them if it just broke.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+
 type Refused = (CloseCode, String);
 
 impl At {
@@ -174,7 +178,14 @@ impl At {
             .await
             .map_err(|error| (CloseCode::Overloaded, error.to_string()))?;
         let resume_token = new_token()?;
-        let live = self.live(&hello, &permit, handle, epoch.clone(), &resume_token);
+        let live = self.live(
+            &hello,
+            &permit,
+            handle,
+            epoch.clone(),
+            &resume_token,
+            resume.is_some(),
+        );
         let welcome = Welcome {
             session: live.session,
             replica: hub.replica().clone(),
@@ -238,17 +249,27 @@ impl At {
         let proven = hello
             .resume
             .as_ref()
-            .is_some_and(|token| earlier.resume_hash.is_of(token));
-        let taken = if proven { earlier.detach().await } else { None };
-        earlier.close(
-            CloseCode::Replaced,
-            "a newer tunnel of this agent took over",
-        );
+            .is_some_and(|token| earlier.resume_hashes.has(token));
+        // A driver that hangs must not keep the agent out.
+        let taken = if proven {
+            let handed_over = tokio::time::timeout(TAKEN_WITHIN, earlier.detach()).await;
+            handed_over.ok().flatten()
+        } else {
+            earlier.let_flows_end();
+            None
+        };
         if taken.is_some() {
             self.hub.metrics().hub.resume("resumed");
             return taken;
         }
-        // It may have broken a moment ago, with its flows parked since.
+        earlier.close(
+            CloseCode::Replaced,
+            "a newer tunnel of this agent took over",
+        );
+        if proven {
+            // It broke a moment ago, and its flows are about to be parked.
+            let _ = tokio::time::timeout(TAKEN_WITHIN, earlier.is_over()).await;
+        }
         self.parked(&earlier.key, hello)
     }
 
@@ -259,6 +280,7 @@ impl At {
         handle: TunnelHandle,
         epoch: nowconnect_protocol::Epoch,
         resume_token: &ResumeToken,
+        resumed: bool,
     ) -> Arc<LiveTunnel> {
         let hub = &self.hub;
         let config = hub.config();
@@ -278,7 +300,11 @@ impl At {
             agent: Arc::clone(permit.agent()),
             metrics: hub.metrics().traffic.agent(&key.to_string()),
             rate: Rate::new(config.limits.rate_per_agent),
-            resume_hash: TokenHash::of(resume_token),
+            resume_hashes: ResumeHashes {
+                own: TokenHash::of(resume_token),
+                taken_over: hello.resume.as_ref().filter(|_| resumed).map(TokenHash::of),
+            },
+            over: watch::channel(false).0,
             handle,
             max_flows: config.limits.max_flows_per_agent,
             standing: ArcSwap::from_pointee(Standing {

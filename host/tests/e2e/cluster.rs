@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nowconnect::admin::AdminClient;
 use nowconnect::admin::view::ReloadReport;
 use nowconnect::config::{self, CloudConfig};
 use nowconnect::gateway::{Gateway, GatewayOptions, Running};
@@ -42,6 +43,7 @@ pub(crate) fn hub() -> HubPlan {
         policies: Vec::new(),
         tls: false,
         watch: false,
+        admin: false,
     }
 }
 
@@ -56,6 +58,7 @@ pub(crate) struct HubPlan {
     policies: Vec<(String, String)>,
     tls: bool,
     watch: bool,
+    admin: bool,
 }
 
 impl HubPlan {
@@ -110,6 +113,12 @@ impl HubPlan {
     /// TLS on the tunnel port, with a certificate of its own.
     pub(crate) fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// With the admin API on a socket in its folder.
+    pub(crate) fn admin(mut self) -> Self {
+        self.admin = true;
         self
     }
 
@@ -203,6 +212,11 @@ impl TestHub {
         self.dir.path().join(name)
     }
 
+    /// The operator.
+    pub(crate) fn operator(&self) -> AdminClient {
+        AdminClient::new(self.path("admin.sock"))
+    }
+
     /// A client at a listener.
     pub(crate) async fn client(&self, listener: &str) -> Client {
         let stream = TcpStream::connect(self.address(listener)).await.unwrap();
@@ -289,11 +303,12 @@ impl TestHub {
              revocation_file: revoked.jsonl\n  jwks_refresh_min_ms: 1000\n{security}\
              policy:\n  dir: policies\n{policy}\
              observability:\n  metrics_port: null\n\
-             admin:\n  socket: \"\"\n{top}",
+             admin:\n  socket: \"{admin}\"\n{top}",
             tunnel = plan.tunnel,
             limits = plan.limits,
             security = plan.security,
             policy = plan.policy,
+            admin = if plan.admin { "admin.sock" } else { "" },
             top = plan.top,
             issuer = self.issuer.url(),
         );

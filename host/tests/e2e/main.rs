@@ -7,6 +7,7 @@
 
 mod cluster;
 
+mod admin;
 mod agents;
 mod flows;
 mod limits;

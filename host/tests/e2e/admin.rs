@@ -1,0 +1,118 @@
+//! What an operator sees and does at the admin socket.
+
+use nowconnect::admin::view::{AgentState, DrainRequest, ExplainRequest, FlowQuery};
+
+use crate::cluster::{echo, eventually, forbid_open, hub};
+
+#[tokio::test]
+async fn the_operator_sees_the_hub_its_agents_and_its_flows() {
+    let target = echo().await;
+    let hub = hub().admin().listener("echo").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut client = hub.client("echo").await;
+    client.echoes(b"seen").await;
+    let operator = hub.operator();
+
+    let status = operator.status().await.unwrap();
+    assert_eq!(status.totals.agents, 1);
+    assert_eq!(status.totals.flows, 1);
+    assert_eq!(status.generation.number, 1);
+    assert_eq!(status.listeners[0].name, "echo");
+    assert_eq!(status.listeners[0].agents, 1);
+    assert_eq!(status.listeners[0].flows, 1);
+    assert_eq!(status.tunnel_address, Some(hub.tunnel_address()));
+
+    let agents = operator.agents().await.unwrap().agents;
+    assert_eq!(agents.len(), 1);
+    assert_eq!(agents[0].agent, "plant");
+    assert_eq!(agents[0].state, AgentState::Up);
+    assert_eq!(agents[0].connectors[0].flows, 1);
+
+    let flows = operator.flows(&FlowQuery::default()).await.unwrap();
+    assert_eq!(flows.selected, 1);
+    let address = client.stream.local_addr().unwrap();
+    assert_eq!(flows.flows[0].client, Some(address));
+    let others = FlowQuery {
+        agent: Some("somebody".to_owned()),
+        ..FlowQuery::default()
+    };
+    assert_eq!(operator.flows(&others).await.unwrap().selected, 0);
+
+    operator.close_flow(&flows.flows[0].flow).await.unwrap();
+    client.is_closed().await;
+    eventually("the cause is counted", || async {
+        hub.metrics()
+            .contains("nowconnect_flow_ends_total{cause=\"operator_closed\"} 1")
+    })
+    .await;
+    assert!(operator.close_flow("hub.0.999").await.is_err());
+}
+
+#[tokio::test]
+async fn a_denial_is_explained_by_the_clients_address() {
+    let target = echo().await;
+    let hub = hub()
+        .admin()
+        .listener("echo")
+        .policy_file("closed.cedar", &forbid_open("echo"))
+        .start()
+        .await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut client = hub.client("echo").await;
+    let address = client.stream.local_addr().unwrap();
+    client.is_closed().await;
+    let explained = hub
+        .operator()
+        .explain(&ExplainRequest {
+            client: Some(address.to_string()),
+            ..ExplainRequest::default()
+        })
+        .await
+        .unwrap();
+    let text = explained.to_string();
+    assert!(text.contains("no-echo"), "{text}");
+    assert!(text.contains("closed_today"), "{text}");
+    assert!(text.contains("come back tomorrow"), "{text}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_kicked_loses_its_flows_and_may_come_back() {
+    let target = echo().await;
+    let hub = hub().admin().listener("echo").start().await;
+    let agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut client = hub.client("echo").await;
+    client.echoes(b"before").await;
+    hub.operator().kick_agent("plant").await.unwrap();
+    client.is_closed().await;
+    agent.until(|state| state.tunnels >= 2).await;
+    assert!(hub.operator().kick_agent("nobody").await.is_err());
+}
+
+#[tokio::test]
+async fn a_reload_and_a_drain_can_be_asked_for() {
+    let mut hub = hub().admin().start().await;
+    let operator = hub.operator();
+    let report = operator.reload().await.unwrap();
+    assert!(report.ok, "{report:?}");
+    operator
+        .drain(&DrainRequest {
+            deadline_ms: Some(1_500),
+        })
+        .await
+        .unwrap();
+    let mut running = hub.take_running();
+    let within = running.end_asked().await;
+    assert_eq!(within.as_millis(), 1_500);
+}
