@@ -13,8 +13,9 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::facts::Facts;
 use crate::groups::Groups;
 use crate::index::Index;
+use crate::meta::MetaReaders;
 use crate::question::Question;
-use crate::request::{Asked, Shared};
+use crate::request::{Asked, Kit, Shared};
 use crate::scene::Scene;
 use crate::slices::Slices;
 use crate::source::{SourceFile, Sources};
@@ -25,6 +26,7 @@ pub struct PolicyBundle {
     pub(crate) index: Index,
     groups: Groups,
     slices: Slices,
+    meta: MetaReaders,
     pub(crate) authorizer: Authorizer,
     places: HashMap<PolicyId, Arc<PolicyRef>>,
     warnings: Vec<Diagnostic>,
@@ -54,6 +56,7 @@ impl PolicyBundle {
             warnings,
         } = checked;
         Ok(Self {
+            meta: MetaReaders::of(&policies),
             index: Index::new(policies),
             groups,
             slices: Slices::new(),
@@ -119,7 +122,7 @@ impl PolicyBundle {
 
     fn decide_one(&self, facts: &Facts, question: &Question, shared: &mut Shared) -> Decision {
         let started = Instant::now();
-        let mut decision = match Asked::new(question, facts, self.context(), shared) {
+        let mut decision = match Asked::new(question, facts, self.kit(false), shared) {
             Ok(asked) => self.answer(&Scene::from(&asked)),
             Err(problem) => self.unanswerable(problem),
         };
@@ -127,9 +130,14 @@ impl PolicyBundle {
         decision
     }
 
-    /// What a question is made ready with.
-    pub(crate) fn context(&self) -> (&Groups, &Slices) {
-        (&self.groups, &self.slices)
+    /// What a question is made ready with. To be decided it needs only what some policy
+    /// reads; to be explained, all.
+    pub(crate) fn kit(&self, explain: bool) -> Kit<'_> {
+        Kit {
+            groups: &self.groups,
+            slices: &self.slices,
+            meta: (!explain).then_some(&self.meta),
+        }
     }
 
     pub(crate) fn answer(&self, scene: &Scene<'_>) -> Decision {

@@ -98,7 +98,7 @@ impl PolicyBundle {
     /// millisecond for a thousand policies: for an operator who asks, not for each request.
     #[must_use]
     pub fn explain(&self, facts: &Facts, question: &Question) -> Explanation {
-        match Asked::new(question, facts, self.context(), &mut Shared::default()) {
+        match Asked::new(question, facts, self.kit(true), &mut Shared::default()) {
             Ok(asked) => self.explain_scene(&Scene::from(&asked)),
             Err(problem) => Explanation {
                 turns: vec![format!("nothing was evaluated, because {problem}")],

@@ -285,7 +285,11 @@ fn typed(named: &EntityTypeName, actual: &EntityTypeName, fit: Fit) -> Fit {
     if named == actual { fit } else { Fit::No }
 }
 
-fn action_fits(constraint: &ActionConstraint, action: &EntityUid, groups: &[EntityUid]) -> bool {
+pub(crate) fn action_fits(
+    constraint: &ActionConstraint,
+    action: &EntityUid,
+    groups: &[EntityUid],
+) -> bool {
     match constraint {
         ActionConstraint::Any => true,
         ActionConstraint::Eq(uid) => uid == action,

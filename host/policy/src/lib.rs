@@ -18,6 +18,7 @@ mod explain;
 mod facts;
 mod groups;
 mod index;
+mod meta;
 mod name;
 mod question;
 mod request;

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use cedar_policy::{Context, Entities, EntityUid, Request, RestrictedExpression};
+use cedar_policy::{Context, Entities, EntityUid, Request, RestrictedExpression, Schema};
 
 use crate::diagnostic::with_causes;
 use crate::facts::{Facts, Tables};
 use crate::groups::Groups;
+use crate::meta::MetaReaders;
 use crate::question::{
     Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest, MeshForward,
     MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
@@ -43,13 +44,12 @@ impl Asked {
     pub(crate) fn new(
         question: &Question,
         facts: &Facts,
-        (groups, slices): (&Groups, &Slices),
+        kit: Kit<'_>,
         shared: &mut Shared,
     ) -> Result<Self, Unanswerable> {
         let mut form = Form {
             tables: &facts.read(),
-            groups,
-            slices,
+            kit,
             context: Vec::with_capacity(8),
             rows: Vec::with_capacity(8),
             lasting: true,
@@ -69,13 +69,21 @@ impl Asked {
     }
 }
 
+/// What a bundle has for making questions ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kit<'a> {
+    pub(crate) groups: &'a Groups,
+    pub(crate) slices: &'a Slices,
+    /// Which policies read `context.meta`; `None` gives it to all requests.
+    pub(crate) meta: Option<&'a MetaReaders>,
+}
+
 type Scope = (&'static str, Arc<Row>, Arc<Row>);
 
 /// A request being filled in.
 struct Form<'a> {
     tables: &'a Tables,
-    groups: &'a Groups,
-    slices: &'a Slices,
+    kit: Kit<'a>,
     context: Vec<(String, RestrictedExpression)>,
     /// What the context names.
     rows: Vec<Arc<Row>>,
@@ -94,19 +102,17 @@ impl Form<'_> {
             .ok_or_else(|| format!("action `{action}` is not in the schema"))?;
         self.rows.push(Arc::clone(&principal));
         self.rows.push(Arc::clone(&resource));
-        let context = Context::from_pairs(self.context).map_err(|error| with_causes(&error))?;
         // Requests have the schema's shape by construction. Checking each one again would cost
         // a third of a decision, so that is done where tests run.
-        let schema = cfg!(debug_assertions).then_some(&*SCHEMA);
-        let request = Request::new(
-            principal.uid.clone(),
-            action.uid.clone(),
-            resource.uid.clone(),
-            context,
-            schema,
-        )
-        .map_err(|error| with_causes(&error))?;
-        let entities = self.slices.of(action, self.rows, self.lasting)?;
+        if cfg!(debug_assertions) {
+            let whole = self.context.clone();
+            request(&principal, action, &resource, whole, Some(&SCHEMA))?;
+        }
+        if self.kit.meta.is_some_and(|meta| !meta.read_by(&action.uid)) {
+            self.context.retain(|(name, _)| name != "meta");
+        }
+        let request = request(&principal, action, &resource, self.context, None)?;
+        let entities = self.kit.slices.of(action, self.rows, self.lasting)?;
         Ok(Asked {
             action,
             principal,
@@ -132,7 +138,7 @@ impl Form<'_> {
         if hello.claimed != hello.agent.agent
             && let Some(row) = self.tables.agents.get(&hello.claimed)
         {
-            self.rows.push(self.groups.join(Arc::clone(row)));
+            self.rows.push(self.kit.groups.join(Arc::clone(row)));
         }
         Ok(("hello", agent, node))
     }
@@ -149,7 +155,7 @@ impl Form<'_> {
                 announce.connector.clone(),
             ))),
         };
-        let connector = self.groups.join(connector);
+        let connector = self.kit.groups.join(connector);
         self.net(&announce.net)?;
         self.meta(&announce.meta);
         let required = RestrictedExpression::new_bool(announce.scopes_required);
@@ -163,7 +169,10 @@ impl Form<'_> {
         shared: &mut Shared,
     ) -> Result<Scope, Unanswerable> {
         let agent = self.proven_agent(&create.agent, shared);
-        let endpoint = self.groups.join(Arc::new(Row::endpoint(&create.endpoint)));
+        let endpoint = self
+            .kit
+            .groups
+            .join(Arc::new(Row::endpoint(&create.endpoint)));
         self.net(&create.net)?;
         self.meta(&create.meta);
         self.fact("openEndpoints", long(create.open_endpoints.into()));
@@ -189,7 +198,7 @@ impl Form<'_> {
             .endpoints
             .get(&request.endpoint)
             .ok_or_else(|| missing("endpoint", &request.endpoint))?;
-        let endpoint = self.groups.join(Arc::clone(endpoint));
+        let endpoint = self.kit.groups.join(Arc::clone(endpoint));
         let connector = self.connector(&request.connector)?;
         self.net(&request.net)?;
         self.meta(&request.meta);
@@ -244,7 +253,10 @@ impl Form<'_> {
 
     fn admin(&mut self, admin: &Admin) -> Result<Scope, Unanswerable> {
         self.lasting = false;
-        let operator = self.groups.join(Arc::new(Row::operator(&admin.operator)));
+        let operator = self
+            .kit
+            .groups
+            .join(Arc::new(Row::operator(&admin.operator)));
         let target = self.target(&admin.target)?;
         self.net(&admin.net)?;
         self.meta(&admin.meta);
@@ -273,7 +285,7 @@ impl Form<'_> {
             AdminTarget::Agent(name) => (&self.tables.agents, name, "agent"),
         };
         let row = table.get(name).ok_or_else(|| missing(what, name))?;
-        Ok(self.groups.join(Arc::clone(row)))
+        Ok(self.kit.groups.join(Arc::clone(row)))
     }
 
     fn fact(&mut self, name: &'static str, value: RestrictedExpression) {
@@ -291,7 +303,7 @@ impl Form<'_> {
         {
             return Arc::clone(row);
         }
-        let row = self.groups.join(Arc::new(Row::agent(agent)));
+        let row = self.kit.groups.join(Arc::new(Row::agent(agent)));
         shared.agent = Some((Arc::clone(agent), Arc::clone(&row)));
         row
     }
@@ -302,7 +314,7 @@ impl Form<'_> {
             .agents
             .get(name)
             .ok_or_else(|| missing("agent", name))?;
-        let row = self.groups.join(Arc::clone(row));
+        let row = self.kit.groups.join(Arc::clone(row));
         self.entity_fact("agent", row.uid.clone());
         self.rows.push(Arc::clone(&row));
         Ok(())
@@ -314,18 +326,18 @@ impl Form<'_> {
             .connectors
             .get(name)
             .ok_or_else(|| missing("connector", name))?;
-        Ok(self.groups.join(Arc::clone(row)))
+        Ok(self.kit.groups.join(Arc::clone(row)))
     }
 
     fn viewer(&self, viewer: &Viewer) -> Arc<Row> {
         match viewer {
             Viewer::Anonymous => Row::anonymous(),
-            Viewer::Known(facts) => self.groups.join(self.slices.viewer(facts)),
+            Viewer::Known(facts) => self.kit.groups.join(self.kit.slices.viewer(facts)),
         }
     }
 
     fn node(&self, replica: &str) -> Arc<Row> {
-        self.groups.join(self.slices.node(replica))
+        self.kit.groups.join(self.kit.slices.node(replica))
     }
 
     fn net(&mut self, net: &Net) -> Result<(), Unanswerable> {
@@ -371,6 +383,24 @@ impl Form<'_> {
         self.fact("signals", strings(&signals.present));
         self.fact("signalsMissing", strings(&signals.missing));
     }
+}
+
+fn request(
+    principal: &Row,
+    action: &Action,
+    resource: &Row,
+    context: Vec<(String, RestrictedExpression)>,
+    schema: Option<&Schema>,
+) -> Result<Request, Unanswerable> {
+    let context = Context::from_pairs(context).map_err(|error| with_causes(&error))?;
+    Request::new(
+        principal.uid.clone(),
+        action.uid.clone(),
+        resource.uid.clone(),
+        context,
+        schema,
+    )
+    .map_err(|error| with_causes(&error))
 }
 
 fn missing(what: &str, name: &Name) -> Unanswerable {

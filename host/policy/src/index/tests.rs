@@ -35,10 +35,13 @@ proptest! {
         // Twice, so that kept sets are used too.
         for question in questions.iter().chain(&questions) {
             let asked =
-                Asked::new(question, &facts, bundle.context(), &mut Shared::default()).unwrap();
+                Asked::new(question, &facts, bundle.kit(false), &mut Shared::default()).unwrap();
             let scene = Scene::from(&asked);
             let response = bundle.authorizer.is_authorized(scene.request, &whole, scene.entities);
             prop_assert_eq!(bundle.answer(&scene), bundle.decision(&response));
+            let all =
+                Asked::new(question, &facts, bundle.kit(true), &mut Shared::default()).unwrap();
+            prop_assert_eq!(bundle.answer(&scene), bundle.answer(&Scene::from(&all)));
         }
     }
 }
@@ -56,7 +59,7 @@ fn a_request_is_put_to_few_of_many_policies() {
     let bundle = PolicyBundle::compile(&sources(&policies, false), 1).unwrap();
     let facts = facts(&[]);
     let question = Question::Open(open("c1", "a0", Viewer::Anonymous, 0));
-    let asked = Asked::new(&question, &facts, bundle.context(), &mut Shared::default()).unwrap();
+    let asked = Asked::new(&question, &facts, bundle.kit(false), &mut Shared::default()).unwrap();
     let scene = Scene::from(&asked);
     let set = bundle
         .index
@@ -104,6 +107,7 @@ fn policy() -> impl Strategy<Value = String> {
     let condition = prop_oneof![
         3 => Just(""),
         1 => Just("when { context has net && context.net.srcPort < 30000 }"),
+        1 => Just(r#"when { context["m\u{65}ta"].requestId like "r*" }"#),
         1 => Just("when { context.meta.requestId like \"r*\" }"),
         // Fails for every port but 0: a policy that must not be asked must not fail either.
         1 => Just("when { context has net && context.net.srcPort + 9223372036854775807 > 5 }"),

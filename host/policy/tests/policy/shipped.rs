@@ -135,6 +135,26 @@ fn what_the_guide_shows_is_right() {
     }
 }
 
+#[test]
+fn the_explanation_in_the_guide_is_a_real_one() {
+    let guide = include_str!("../../../../docs/policy-guide.md");
+    let shown = fenced(guide, "text").next().unwrap();
+    let mut sources = shipped();
+    for file in &mut sources.policies {
+        file.name = file.name.replace("shipped:", "policies/");
+    }
+    let bundle = PolicyBundle::compile(&sources, 0).unwrap();
+    let cases = include_str!("../../../../policies/tests/open.json");
+    let cases: Vec<serde_json::Value> = serde_json::from_str(cases).unwrap();
+    let name = "a listener of one tenant, a connector of another";
+    assert!(guide.contains(name));
+    let case = cases.iter().find(|case| case["name"] == name).unwrap();
+    assert_eq!(
+        bundle.explain_json(&case.to_string()).unwrap().to_string(),
+        shown
+    );
+}
+
 fn fenced<'a>(text: &'a str, language: &'a str) -> impl Iterator<Item = &'a str> {
     let start = format!("{language}\n");
     text.split("```")
