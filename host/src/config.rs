@@ -150,10 +150,29 @@ impl Loaded {
 /// The JSON Schema of `cloud.yaml`, for editors, as indented text with a newline at its end.
 #[must_use]
 pub fn json_schema() -> String {
-    let mut text = serde_json::to_string_pretty(check::schema())
+    let mut text = serde_json::to_string_pretty(&sorted(check::schema()))
         .expect("a JSON value always has a textual form");
     text.push('\n');
     text
+}
+
+/// The same JSON with the keys of every object in order, so that the schema's text does not
+/// depend on what another crate makes of JSON objects.
+fn sorted(json: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match json {
+        Json::Object(entries) => {
+            let entries: BTreeMap<&String, &Json> = entries.iter().collect();
+            Json::Object(
+                entries
+                    .into_iter()
+                    .map(|(key, value)| (key.clone(), sorted(value)))
+                    .collect(),
+            )
+        }
+        Json::Array(items) => Json::Array(items.iter().map(sorted).collect()),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => json.clone(),
+    }
 }
 
 /// The largest configuration file that is read, in bytes: 4 MiB, some 20,000 listeners.

@@ -25,6 +25,7 @@ use jsonwebtoken::Validation;
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 
 use crate::config::{IssuerConfig, KeySource, Secret, SecurityConfig, TokenAlgorithm};
+use crate::telemetry::events;
 use claims::{Clock, StrictObject};
 use fetch::Fetcher;
 use keys::{IssuerKeys, Pace, Usable};
@@ -151,7 +152,7 @@ impl Authenticator {
                         Ok(_) => every,
                         Err(error) => {
                             tracing::warn!(
-                                event = "jwks_refresh_failed",
+                                event = events::JWKS_REFRESH_FAILED,
                                 issuer = issuer.config.issuer,
                                 error = %error,
                                 "keys could not be fetched; those at hand stay in use"
@@ -251,7 +252,7 @@ impl Issuer {
         };
         if let Err(error) = self.keys.renew(Pace::Bounded).await {
             tracing::warn!(
-                event = "jwks_fetch_failed",
+                event = events::JWKS_FETCH_FAILED,
                 issuer = self.config.issuer,
                 error = %error,
                 "keys could not be fetched for a token"

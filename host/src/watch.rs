@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::config::{CloudConfig, KeySource};
+use crate::telemetry::events;
 use fingerprint::Fingerprint;
 
 /// How long it has to be quiet before a change is reported: longer than a tool takes from one
@@ -246,7 +247,7 @@ impl Watcher {
             // Again for those that are watched already: one of the same name may be another now.
             if let Err(error) = notifications.watch(folder, RecursiveMode::NonRecursive) {
                 tracing::debug!(
-                    event = "watch_refused",
+                    event = events::WATCH_REFUSED,
                     folder = %folder.display(),
                     error = %error,
                     "the folder is polled instead"
@@ -269,7 +270,7 @@ fn notifications(wake: Arc<Notify>) -> Option<RecommendedWatcher> {
         Ok(watcher) => Some(watcher),
         Err(error) => {
             tracing::warn!(
-                event = "watch_unavailable",
+                event = events::WATCH_UNAVAILABLE,
                 error = %error,
                 "the system gives no notifications about files; they are polled"
             );

@@ -42,6 +42,7 @@ pub use tunnel::{HandshakeFile, TlsFile, TunnelFile};
 /// The configuration of a NowConnect hub (`cloud.yaml`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(title = "NowConnect hub")]
 pub struct FileConfig {
     /// Public TCP ports, each leading to one connector. Default: none. Reloads without a restart.
     #[schemars(length(max = 4096))]
