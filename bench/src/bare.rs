@@ -16,11 +16,12 @@ use nowconnect_tunnel::protocol::{
 };
 use nowconnect_tunnel::{
     AgentEvent, AgentShell, Dial, DialError, Dialed, FailedOpen, FlowIo, FlowObserver,
-    HelloVerdict, HubShell, OpenFlow, RenewVerdict, ResumeFrom, TunnelHandle, TunnelSettings,
-    Welcome, agent_channel, serve_agent, serve_hub, websocket_config,
+    HelloVerdict, HubShell, OpenFlow, RenewVerdict, ResumeFrom, TLS_BUFFER_BYTES, TunnelHandle,
+    TunnelSettings, Welcome, agent_channel, read_ahead, serve_agent, serve_hub, websocket_config,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::WebSocketStream;
@@ -96,7 +97,8 @@ async fn run_hub(
         stream.set_nodelay(true)?;
         let (acceptor, slot) = (acceptor.clone(), Arc::clone(&slot));
         tokio::task::spawn_local(async move {
-            let tls = acceptor.accept(stream).await?;
+            let mut tls = acceptor.accept(read_ahead(stream)).await?;
+            tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let ws = tokio_tungstenite::accept_async_with_config(tls, Some(websocket_config()))
                 .await
                 .map_err(std::io::Error::other)?;
@@ -254,13 +256,14 @@ fn connector(ca: &PathBuf) -> Result<TlsConnector, Failure> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-type AgentSocket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
+type AgentSocket = WebSocketStream<tokio_rustls::client::TlsStream<BufReader<TcpStream>>>;
 
 async fn dial(tunnel: u16, connector: &TlsConnector) -> Result<AgentSocket, Failure> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, tunnel)).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from("localhost").context(|| "server name".to_owned())?;
-    let tls = connector.connect(name, stream).await?;
+    let mut tls = connector.connect(name, read_ahead(stream)).await?;
+    tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
     let request = "wss://localhost/tunnel"
         .into_client_request()
         .context(|| "upgrade request".to_owned())?;
