@@ -147,14 +147,7 @@ impl Logs {
     /// Allows have level `info`, denies `warn` and, being security records, a way past a full
     /// queue. The record is turned into text in the writer's thread.
     pub fn decision(&self, record: &Arc<DecisionRecord>) {
-        let enabled = if record.allow {
-            tracing::enabled!(target: "nowconnect::decision", tracing::Level::INFO)
-        } else {
-            tracing::enabled!(target: "nowconnect::decision", tracing::Level::WARN)
-        };
-        if enabled {
-            self.shared.push(Record::of_decision(Arc::clone(record)));
-        }
+        layer::emit_decision(record);
     }
 
     /// Waits until what was logged before is written, at most `deadline`; `false` if it passed.

@@ -1,6 +1,7 @@
 //! Where `tracing` meets the pipeline.
 
-use std::sync::OnceLock;
+use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::TraceContextExt as _;
 use tracing::dispatcher::WeakDispatch;
@@ -12,6 +13,7 @@ use tracing_subscriber::layer::{Context, Filter, Layer};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
+use super::super::decisions::DecisionRecord;
 use super::super::events;
 use super::Logs;
 use super::record::{FieldVisitor, Record, Value};
@@ -24,6 +26,27 @@ pub(in super::super) struct LogLayer {
     /// Set only with traces on: where to find the trace of a span.
     dispatch: OnceLock<WeakDispatch>,
     traces: bool,
+}
+
+thread_local! {
+    /// The decision that the event being dispatched stands for.
+    static DECISION: Cell<Option<Arc<DecisionRecord>>> = const { Cell::new(None) };
+}
+
+/// Target of the events that stand for decisions.
+const DECISION_TARGET: &str = "nowconnect::decision";
+
+/// Logs a decision as an event of this thread's subscriber, which filters it like any other. The
+/// record itself is handed over beside the event. (`tracing::enabled!` would not do: with filters
+/// by layer it leaves its answer behind, and the next span is taken for disabled.)
+pub(super) fn emit_decision(record: &Arc<DecisionRecord>) {
+    DECISION.set(Some(Arc::clone(record)));
+    if record.allow {
+        tracing::info!(target: DECISION_TARGET, "");
+    } else {
+        tracing::warn!(target: DECISION_TARGET, "");
+    }
+    DECISION.set(None);
 }
 
 /// The fields of a span, kept with it.
@@ -95,6 +118,12 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
+        if metadata.target() == DECISION_TARGET {
+            if let Some(decision) = DECISION.take() {
+                self.logs.shared.push(Record::of_decision(decision));
+            }
+            return;
+        }
         let mut visitor = FieldVisitor::new(self.logs.shared.covers);
         event.record(&mut visitor);
         let mut record = Record::new(*metadata.level(), metadata.target());

@@ -12,9 +12,10 @@ use opentelemetry::trace::{
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use parking_lot::Mutex;
 
+use super::super::decisions::{DecisionAction, DecisionIds, DecisionRecord, Why};
 use super::super::logs::LogSettings;
 use super::super::metrics::Metrics;
-use super::super::{Settings, build};
+use super::super::{DecisionLog, Settings, build};
 use super::*;
 
 #[test]
@@ -77,6 +78,26 @@ async fn spans_reach_a_collector_without_their_secrets() {
         assert!(contains(&seen, text), "`{text}` was not exported");
     }
     assert!(!contains(&seen, "s3cr3tvalue"));
+}
+
+#[test]
+fn a_decision_in_the_log_does_not_hide_the_next_span() {
+    let settings = Settings {
+        traces: Some(settings("http://127.0.0.1:1")),
+        logs: LogSettings::default(),
+    };
+    let metrics = Metrics::new();
+    let (dispatch, telemetry) = build(&settings, Box::new(std::io::sink()), &metrics).unwrap();
+    let log = DecisionLog::new(metrics, Arc::default(), Some(telemetry.logs.clone()));
+    let ids = DecisionIds::new(1);
+    tracing::dispatcher::with_default(&dispatch, || {
+        let root = flow_span("ldap", &"ldap", client());
+        let (id, answer) = (ids.next_id(), (true, Why::Permitted));
+        let record = DecisionRecord::new(id, 0, "hub-1".into(), 1, DecisionAction::Open, answer);
+        let record = decision_span(&root).in_scope(|| log.record(record));
+        let parent = trace_parent(&open_span(&root, &"dc1")).unwrap();
+        assert_eq!(record.trace_id, Some(parent.trace_id()));
+    });
 }
 
 #[test]
