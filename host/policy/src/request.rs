@@ -47,14 +47,17 @@ impl Asked {
         kit: Kit<'_>,
         shared: &mut Shared,
     ) -> Result<Self, Unanswerable> {
+        let action = vocabulary::action(action_of(question))
+            .ok_or_else(|| "the schema has no such action".to_owned())?;
         let mut form = Form {
+            reads_meta: kit.meta.is_none_or(|meta| meta.read_by(&action.uid)),
             tables: &facts.read(),
             kit,
             context: Vec::with_capacity(8),
             rows: Vec::with_capacity(8),
             lasting: true,
         };
-        let (name, principal, resource) = match question {
+        let (principal, resource) = match question {
             Question::Hello(hello) => form.hello(hello, shared)?,
             Question::Announce(announce) => form.announce(announce, shared)?,
             Question::EndpointCreate(create) => form.endpoint_create(create, shared)?,
@@ -65,7 +68,7 @@ impl Asked {
             Question::MeshForward(forward) => form.mesh_forward(forward)?,
             Question::Admin(admin) => form.admin(admin)?,
         };
-        form.finish(name, principal, resource)
+        form.finish(action, principal, resource)
     }
 }
 
@@ -78,12 +81,14 @@ pub(crate) struct Kit<'a> {
     pub(crate) meta: Option<&'a MetaReaders>,
 }
 
-type Scope = (&'static str, Arc<Row>, Arc<Row>);
+/// Principal and resource.
+type Scope = (Arc<Row>, Arc<Row>);
 
 /// A request being filled in.
 struct Form<'a> {
     tables: &'a Tables,
     kit: Kit<'a>,
+    reads_meta: bool,
     context: Vec<(String, RestrictedExpression)>,
     /// What the context names.
     rows: Vec<Arc<Row>>,
@@ -94,12 +99,10 @@ struct Form<'a> {
 impl Form<'_> {
     fn finish(
         mut self,
-        action: &'static str,
+        action: &'static Action,
         principal: Arc<Row>,
         resource: Arc<Row>,
     ) -> Result<Asked, Unanswerable> {
-        let action = vocabulary::action(action)
-            .ok_or_else(|| format!("action `{action}` is not in the schema"))?;
         self.rows.push(Arc::clone(&principal));
         self.rows.push(Arc::clone(&resource));
         // Requests have the schema's shape by construction. Checking each one again would cost
@@ -108,7 +111,7 @@ impl Form<'_> {
             let whole = self.context.clone();
             request(&principal, action, &resource, whole, Some(&SCHEMA))?;
         }
-        if self.kit.meta.is_some_and(|meta| !meta.read_by(&action.uid)) {
+        if !self.reads_meta {
             self.context.retain(|(name, _)| name != "meta");
         }
         let request = request(&principal, action, &resource, self.context, None)?;
@@ -140,7 +143,7 @@ impl Form<'_> {
         {
             self.rows.push(self.kit.groups.join(Arc::clone(row)));
         }
-        Ok(("hello", agent, node))
+        Ok((agent, node))
     }
 
     fn announce(
@@ -160,7 +163,7 @@ impl Form<'_> {
         self.meta(&announce.meta);
         let required = RestrictedExpression::new_bool(announce.scopes_required);
         self.fact("scopesRequired", required);
-        Ok(("announce", agent, connector))
+        Ok((agent, connector))
     }
 
     fn endpoint_create(
@@ -176,7 +179,7 @@ impl Form<'_> {
         self.net(&create.net)?;
         self.meta(&create.meta);
         self.fact("openEndpoints", long(create.open_endpoints.into()));
-        Ok(("endpoint-create", agent, endpoint))
+        Ok((agent, endpoint))
     }
 
     fn open(&mut self, open: &Open) -> Result<Scope, Unanswerable> {
@@ -188,7 +191,7 @@ impl Form<'_> {
         self.fact("openFlows", long(open.open_flows.into()));
         self.fact("viaMesh", RestrictedExpression::new_bool(open.via_mesh));
         self.signals(&open.signals);
-        Ok(("open", viewer, connector))
+        Ok((viewer, connector))
     }
 
     fn http_request(&mut self, request: &HttpRequest) -> Result<Scope, Unanswerable> {
@@ -207,7 +210,7 @@ impl Form<'_> {
         self.rows.push(Arc::clone(&connector));
         self.fact("http", http(&request.http)?);
         self.signals(&request.signals);
-        Ok(("http-request", viewer, endpoint))
+        Ok((viewer, endpoint))
     }
 
     fn upstream_open(&mut self, open: &UpstreamOpen) -> Result<Scope, Unanswerable> {
@@ -216,7 +219,7 @@ impl Form<'_> {
         self.meta(&open.meta);
         self.agent(&open.agent)?;
         self.fact("why", string(&open.why));
-        Ok(("upstream-open", node, connector))
+        Ok((node, connector))
     }
 
     fn mesh_join(&mut self, join: &MeshJoin) -> Result<Scope, Unanswerable> {
@@ -224,7 +227,7 @@ impl Form<'_> {
         let hub = self.node(&join.meta.hub);
         self.net(&join.net)?;
         self.meta(&join.meta);
-        Ok(("mesh-join", peer, hub))
+        Ok((peer, hub))
     }
 
     fn mesh_forward(&mut self, forward: &MeshForward) -> Result<Scope, Unanswerable> {
@@ -248,7 +251,7 @@ impl Form<'_> {
         self.rows.push(Arc::clone(&viewer));
         self.fact("originGeneration", long(forward.origin_generation));
         self.signals(&forward.signals);
-        Ok(("mesh-forward", origin, connector))
+        Ok((origin, connector))
     }
 
     fn admin(&mut self, admin: &Admin) -> Result<Scope, Unanswerable> {
@@ -260,7 +263,7 @@ impl Form<'_> {
         let target = self.target(&admin.target)?;
         self.net(&admin.net)?;
         self.meta(&admin.meta);
-        Ok((deed(admin.deed), operator, target))
+        Ok((operator, target))
     }
 
     fn target(&self, target: &AdminTarget) -> Result<Arc<Row>, Unanswerable> {
@@ -346,10 +349,8 @@ impl Form<'_> {
             .listeners
             .get(&net.listener)
             .ok_or_else(|| missing("listener", &net.listener))?;
-        // The engine's parser of addresses takes no IPv4 inside IPv6.
-        let source = net.source_ip.to_canonical().to_string();
         let mut fields = vec![
-            attribute("srcIp", RestrictedExpression::new_ip(source)),
+            attribute("srcIp", self.kit.slices.address(net.source_ip)),
             attribute("srcPort", long(net.source_port.into())),
             attribute(
                 "listener",
@@ -366,6 +367,10 @@ impl Form<'_> {
 
     fn meta(&mut self, meta: &Meta) {
         let hub = self.node(&meta.hub);
+        self.rows.push(Arc::clone(&hub));
+        if !self.reads_meta && !cfg!(debug_assertions) {
+            return;
+        }
         let mut fields = vec![
             attribute("now", datetime(meta.now_ms)),
             attribute("hub", RestrictedExpression::new_entity_uid(hub.uid.clone())),
@@ -374,7 +379,6 @@ impl Form<'_> {
         if let Some(trace_id) = &meta.trace_id {
             fields.push(attribute("traceId", string(trace_id)));
         }
-        self.rows.push(Arc::clone(&hub));
         let meta = record(fields).expect("the names above differ");
         self.fact("meta", meta);
     }
@@ -431,6 +435,20 @@ fn http(http: &Http) -> Result<RestrictedExpression, Unanswerable> {
         attribute("path", string(&http.path)),
         attribute("headers", strings(&http.header_names)),
     ])
+}
+
+const fn action_of(question: &Question) -> &'static str {
+    match question {
+        Question::Hello(_) => "hello",
+        Question::Announce(_) => "announce",
+        Question::EndpointCreate(_) => "endpoint-create",
+        Question::Open(_) => "open",
+        Question::HttpRequest(_) => "http-request",
+        Question::UpstreamOpen(_) => "upstream-open",
+        Question::MeshJoin(_) => "mesh-join",
+        Question::MeshForward(_) => "mesh-forward",
+        Question::Admin(admin) => deed(admin.deed),
+    }
 }
 
 const fn deed(deed: AdminDeed) -> &'static str {
