@@ -17,6 +17,10 @@ const OPENERS: usize = 16;
 /// How long a peer's memory is left to settle before it is read.
 const SETTLE: Duration = Duration::from_millis(800);
 
+/// The same for stalled flows: what is asked is what a stall costs as long as it lasts, and
+/// peers give memory back on timers of a second.
+const STALLED_SETTLE: Duration = Duration::from_millis(2500);
+
 /// How long stalled flows may take to fill every buffer.
 const FILL_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -124,7 +128,7 @@ fn wait_until_full() {
 pub(crate) fn run_stalled(target: SocketAddr, count: usize, meter: &Meter) -> Result<f64, Failure> {
     let before_kb = meter.resident_kb();
     let flows = StalledFlows::start(target, count)?;
-    thread::sleep(SETTLE);
+    thread::sleep(STALLED_SETTLE);
     let after_kb = meter.resident_kb();
     Ok((after_kb as f64 - before_kb as f64) / flows.count() as f64)
 }
