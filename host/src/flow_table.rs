@@ -38,6 +38,10 @@ pub struct FlowEntry {
     pub opened_at: SystemTime,
     /// Whether the target is connected.
     pub acknowledged: AtomicBool,
+    /// Bytes from the client, as of about a second ago.
+    pub bytes_c2a: AtomicU64,
+    /// Bytes from the target, likewise.
+    pub bytes_a2c: AtomicU64,
 }
 
 /// Every running flow by its number. As long as `limits.max_conn_total` at most.

@@ -439,8 +439,8 @@ fn flow_status(entry: &FlowEntry) -> FlowStatus {
         listener: entry.listener.to_string(),
         client: Some(entry.client),
         age_seconds: entry.opened.elapsed().as_secs(),
-        bytes_c2a: 0,
-        bytes_a2c: 0,
+        bytes_c2a: entry.bytes_c2a.load(Ordering::Relaxed),
+        bytes_a2c: entry.bytes_a2c.load(Ordering::Relaxed),
         generation: entry.generation.load(Ordering::Relaxed),
         decision: entry.decision.to_string(),
     }

@@ -259,6 +259,13 @@ impl Tunnel {
         self.flows.get(&cid).map(|flow| flow.flow_ref.clone())
     }
 
+    /// Bytes that a flow has sent and received from this end.
+    #[must_use]
+    pub fn flow_bytes(&self, cid: u32) -> Option<(u64, u64)> {
+        let flow = self.flows.get(&cid)?;
+        Some((flow.send.next(), flow.recv.received()))
+    }
+
     /// Whether no PONG is awaited.
     #[must_use]
     pub fn ping_answered(&self) -> bool {

@@ -316,8 +316,9 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         }
     }
 
-    /// Lets time pass, and asks to be woken at the next deadline.
-    pub(crate) fn tick(&mut self, cx: &mut Context<'_>, now: Instant) {
+    /// Lets time pass, and asks to be woken at the next deadline. Returns whether it is time to
+    /// report, which is about once a second.
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut deadline = self.end.poll_deadline();
         if deadline <= now {
             self.end.handle_timeout(now);
@@ -326,7 +327,8 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         if let Some(by) = self.goodbye_by {
             deadline = deadline.min(by);
         }
-        if now >= self.tidy_at {
+        let report = now >= self.tidy_at;
+        if report {
             self.tidy(now);
         }
         // A timer that rings early costs a look; setting it anew for each message costs more.
@@ -337,6 +339,7 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         if self.sleep.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
+        report
     }
 
     /// Gives back memory that nothing needs now.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nowconnect_protocol::{
-    CloseCode, ConnectorName, Epoch, Hello, Refusal, Renew, ReplicaId, ResumeToken,
+    CloseCode, ConnectorName, Epoch, Hello, Refusal, Renew, ReplicaId, ResumeToken, TunnelCounters,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
@@ -23,6 +23,12 @@ pub trait HubShell: Send + 'static {
 
     /// HELLO_ACK is on its way: flows may be opened from now on.
     fn established(&mut self) {}
+
+    /// Frames counted since the tunnel began. Called about once a second where they changed, and
+    /// at the end.
+    fn counted(&mut self, counters: &TunnelCounters) {
+        let _ = counters;
+    }
 }
 
 /// An accepted HELLO.

@@ -31,7 +31,7 @@ pub use detached::DetachedSession;
 pub use flow_io::{FlowIo, FlowStream};
 pub use handle::{OpenFlow, Rejected, RejectedOpen, TunnelHandle, TunnelStats};
 pub use hub::{HelloVerdict, HubShell, RenewVerdict, Welcome, serve_hub};
-pub use observer::{FailedOpen, FlowObserver};
+pub use observer::{FailedOpen, FlowObserver, FlowProgress};
 pub use settings::{TLS_BUFFER_BYTES, TunnelEnd, TunnelSettings, read_ahead, websocket_config};
 pub use workers::{WorkerId, Workers, WorkersBusy};
 

@@ -1,5 +1,7 @@
 //! Who is told about a flow.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use nowconnect_protocol::{FlowSummary, OpenAck, ResetCode};
 
@@ -18,6 +20,17 @@ pub struct FailedOpen {
     pub early: Vec<Bytes>,
 }
 
+/// What a running flow has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlowProgress {
+    /// Bytes from the client.
+    pub bytes_c2a: u64,
+    /// Bytes from the target.
+    pub bytes_a2c: u64,
+    /// Bytes of these that the client has not taken yet.
+    pub pending_bytes: u64,
+}
+
 /// Told what becomes of one flow. Called on the driver's thread, so it must not block.
 ///
 /// Exactly one of [`FlowObserver::not_started`] and [`FlowObserver::ended`] is called.
@@ -25,6 +38,16 @@ pub trait FlowObserver: Send {
     /// The target is connected.
     fn acknowledged(&mut self, ack: &OpenAck) {
         let _ = ack;
+    }
+
+    /// The flow has moved bytes since the last call. Called about once a second.
+    fn progress(&mut self, progress: &FlowProgress) {
+        let _ = progress;
+    }
+
+    /// The client has taken all that waited for it, after `waited`.
+    fn drained(&mut self, waited: Duration) {
+        let _ = waited;
     }
 
     /// The flow ended before anything reached a target; it may be tried on another agent.

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nowconnect_protocol::{ConnectorName, FlowSource, SourceRead};
@@ -13,7 +14,7 @@ use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use crate::flow_io::FlowIo;
-use crate::observer::FlowObserver;
+use crate::observer::{FlowObserver, FlowProgress};
 use crate::ready::{FlowWaker, ReadyList};
 
 /// Bytes that a waiting piece may keep alive beyond its own before it is copied out: pieces
@@ -28,6 +29,10 @@ pub(crate) struct FlowSocket {
     pub(crate) pending: VecDeque<Bytes>,
     /// Whether all of it waited already when it was looked at last.
     aged: bool,
+    /// Since when something waits.
+    waiting_since: Option<Instant>,
+    /// What was told of the flow last.
+    told: FlowProgress,
     /// What waits has memory of its own.
     compacted: bool,
     /// The far side has ended: shut down once nothing is pending.
@@ -64,6 +69,8 @@ impl FlowSocket {
             connector,
             pending: VecDeque::new(),
             aged: false,
+            waiting_since: None,
+            told: FlowProgress::default(),
             compacted: false,
             finish: false,
             finished: false,
@@ -92,9 +99,26 @@ impl FlowSocket {
                 payload = Bytes::copy_from_slice(&payload);
             }
             self.compacted = false;
+            self.waiting_since.get_or_insert_with(Instant::now);
             self.pending.push_back(payload);
         }
         written
+    }
+
+    /// Tells the observer what the flow has done so far, where that has changed.
+    pub(crate) fn tell(&mut self, bytes_c2a: u64, bytes_a2c: u64) {
+        let Some(observer) = &mut self.observer else {
+            return;
+        };
+        let progress = FlowProgress {
+            bytes_c2a,
+            bytes_a2c,
+            pending_bytes: self.pending.iter().map(|piece| piece.len() as u64).sum(),
+        };
+        if progress != self.told {
+            self.told = progress;
+            observer.progress(&progress);
+        }
     }
 
     /// Copies what has been waiting out of the messages it came in, which are larger.
@@ -157,6 +181,11 @@ impl FlowSocket {
                 self.pending.push_front(front);
                 return total;
             }
+        }
+        if let Some(since) = self.waiting_since.take()
+            && let Some(observer) = &mut self.observer
+        {
+            observer.drained(since.elapsed());
         }
         if self.pending.capacity() > 8 {
             self.pending = VecDeque::new();

@@ -314,6 +314,8 @@ impl Client {
             opened: Instant::now(),
             opened_at: SystemTime::now(),
             acknowledged: false.into(),
+            bytes_c2a: AtomicU64::new(0),
+            bytes_a2c: AtomicU64::new(0),
         });
         self.hub.flows.insert(Arc::clone(&entry));
         OpenFlow {

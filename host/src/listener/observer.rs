@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nowconnect_plugins::{CallInfo, Carry, Closed, Hook};
 use nowconnect_protocol::{FlowCause, FlowSummary, OpenAck, ResetClass, ResetCode};
-use nowconnect_tunnel::{FailedOpen, FlowIo, FlowObserver};
+use nowconnect_tunnel::{FailedOpen, FlowIo, FlowObserver, FlowProgress};
 use tracing::{Span, debug, info};
 
 use super::client::Client;
@@ -26,6 +26,8 @@ pub(super) struct Carried {
     carry: Carry,
     /// From OPEN to the agent's answer.
     open: Span,
+    /// What the metrics know already.
+    told: FlowProgress,
 }
 
 impl Carried {
@@ -36,6 +38,7 @@ impl Carried {
             entry,
             carry,
             open,
+            told: FlowProgress::default(),
         }
     }
 
@@ -46,7 +49,11 @@ impl Carried {
             return;
         };
         let connector = &client.rules.connector.metrics;
-        connector.bytes(summary.bytes_c2a, summary.bytes_a2c);
+        connector.bytes(
+            summary.bytes_c2a.saturating_sub(self.told.bytes_c2a),
+            summary.bytes_a2c.saturating_sub(self.told.bytes_a2c),
+        );
+        connector.inbound_queue_changed(self.told.pending_bytes, 0);
         if let FlowCause::Reset { code, local, .. } = &summary.cause {
             match (code, local) {
                 (ResetCode::QueueOverflow, true) => connector.queue_overflow(Side::Hub),
@@ -89,6 +96,28 @@ impl FlowObserver for Carried {
             decision = %self.entry.decision,
             "a flow is open"
         );
+    }
+
+    fn progress(&mut self, progress: &FlowProgress) {
+        let told = std::mem::replace(&mut self.told, *progress);
+        let entry = &self.entry;
+        entry.bytes_c2a.store(progress.bytes_c2a, Ordering::Relaxed);
+        entry.bytes_a2c.store(progress.bytes_a2c, Ordering::Relaxed);
+        let Some(client) = &self.client else {
+            return;
+        };
+        let connector = &client.rules.connector.metrics;
+        connector.bytes(
+            progress.bytes_c2a.saturating_sub(told.bytes_c2a),
+            progress.bytes_a2c.saturating_sub(told.bytes_a2c),
+        );
+        connector.inbound_queue_changed(told.pending_bytes, progress.pending_bytes);
+    }
+
+    fn drained(&mut self, waited: Duration) {
+        if let Some(client) = &self.client {
+            client.rules.connector.metrics.drained(waited);
+        }
     }
 
     fn not_started(mut self: Box<Self>, failed: FailedOpen) {

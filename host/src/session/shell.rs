@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nowconnect_protocol::{CloseCode, ConnectorName, Hello, Renew, ResumeToken};
+use nowconnect_protocol::{CloseCode, ConnectorName, Hello, Renew, ResumeToken, TunnelCounters};
 use nowconnect_tunnel::{
     DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome, WorkerId,
 };
@@ -28,6 +28,7 @@ use crate::limit::Rate;
 use crate::recheck;
 use crate::registry::{AgentKey, ConnectorKey};
 use crate::telemetry::events;
+use crate::telemetry::metrics::FrameCounts;
 use crate::tunnel_endpoint::Admission;
 
 /// The session of a tunnel, once it has one. Shared by the shell and whoever serves it.
@@ -53,6 +54,8 @@ impl SessionCell {
 pub(super) struct Shell {
     at: At,
     admission: Option<Admission>,
+    /// What the metrics know of this tunnel's frames already.
+    counted: TunnelCounters,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +82,7 @@ impl Shell {
                 cell,
             },
             admission: Some(admission),
+            counted: TunnelCounters::default(),
         }
     }
 }
@@ -111,6 +115,16 @@ impl HubShell for Shell {
         if let Some(live) = self.at.cell.live() {
             self.at.established(&live);
         }
+    }
+
+    fn counted(&mut self, counters: &TunnelCounters) {
+        let told = std::mem::replace(&mut self.counted, *counters);
+        self.at.hub.metrics().traffic.frames(FrameCounts {
+            fin_sent: counters.fin_sent.saturating_sub(told.fin_sent),
+            fin_received: counters.fin_received.saturating_sub(told.fin_received),
+            rst_sent: counters.rst_sent.saturating_sub(told.rst_sent),
+            rst_received: counters.rst_received.saturating_sub(told.rst_received),
+        });
     }
 }
 

@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentDriver<S> {
             progress |= self.take_flows(cx, now);
             progress |= self.take_dials(cx, now);
             progress |= self.core.serve_woken(now);
-            self.core.tick(cx, now);
+            let _report = self.core.tick(cx, now);
             if self.core.end.tunnel_mut().take_suspect() {
                 self.shell.event(AgentEvent::Suspect);
             }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use nowconnect_protocol::{
     CloseCode, FlowEvent, FlowKind, HubEnd, HubEvent, OpenRequest, Renew, RenewAck, ResetCode,
-    TunnelClosed, Welcome as ProtocolWelcome,
+    TunnelClosed, TunnelCounters, Welcome as ProtocolWelcome,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +36,7 @@ struct HubDriver<S> {
     renew_waiting: Vec<Renew>,
     probes: Vec<oneshot::Sender<()>>,
     handed_over: bool,
+    reported: TunnelCounters,
 }
 
 pub(crate) async fn serve<S>(
@@ -59,6 +60,7 @@ where
         renew_waiting: Vec::new(),
         probes: Vec::new(),
         handed_over: false,
+        reported: TunnelCounters::default(),
     };
     // The driver bounds its own polls; the runtime's budget would wake flows one by one.
     tokio::task::unconstrained(poll_fn(|cx| driver.poll(cx))).await
@@ -79,7 +81,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
                 self.take_events(now);
             }
             progress |= self.core.serve_woken(now);
-            self.core.tick(cx, now);
+            if self.core.tick(cx, now) {
+                self.report();
+            }
             progress |= self.take_events(now);
             progress |= self.core.transmit(cx, now);
             progress |= self.take_events(now);
@@ -94,6 +98,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
         self.publish();
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Tells what flows and tunnel have done so far.
+    fn report(&mut self) {
+        let counters = self.core.end.tunnel().counters();
+        if counters != self.reported {
+            self.reported = counters;
+            self.shell.counted(&counters);
+        }
+        for (cid, socket) in &mut self.core.sockets.by_cid {
+            if let Some((sent, received)) = self.core.end.tunnel().flow_bytes(*cid) {
+                socket.tell(sent, received);
+            }
+        }
     }
 
     fn publish(&self) {
@@ -398,6 +416,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
                 .reset_all(now, flow_code(closed.code));
             self.take_events(now);
         }
+        self.report();
         TunnelEnd { closed, detached }
     }
 

@@ -357,9 +357,10 @@ impl ConnectorMetrics {
         self.drain.observe(took.as_secs_f64());
     }
 
-    /// Sets the bytes from agents that wait for clients now.
-    pub fn set_inbound_queue(&self, bytes: u64) {
-        self.inbound_queue.set(saturating_i64(bytes));
+    /// A flow had `before` bytes waiting for its client and has `now`.
+    pub fn inbound_queue_changed(&self, before: u64, now: u64) {
+        self.inbound_queue
+            .add(saturating_i64(now) - saturating_i64(before));
     }
 
     /// Client connections of this connector that are open now.
