@@ -263,14 +263,15 @@ fn init(dir: &Path, out: &mut dyn Write, problems: &mut dyn Write) -> io::Result
                 .write(true)
                 .create_new(true)
                 .open(&path)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => {
+                .map_err(|error| {
+                    if error.kind() == io::ErrorKind::AlreadyExists {
                         format!(
                             "`{}` is there already; name an empty folder",
                             path.display()
                         )
+                    } else {
+                        cannot(error)
                     }
-                    _ => cannot(error),
                 })?;
             file.write_all(text.as_bytes()).map_err(cannot)?;
         }

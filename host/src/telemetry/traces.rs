@@ -160,7 +160,7 @@ impl Drop for Traces {
 }
 
 fn exporter(settings: &TraceSettings) -> Result<opentelemetry_otlp::SpanExporter, TraceError> {
-    let problem = |error: &dyn std::fmt::Display| TraceError::Endpoint {
+    let problem = |error: &dyn Display| TraceError::Endpoint {
         problem: super::redact::floor(&error.to_string()).into_owned(),
     };
     let client = reqwest::Client::builder()
