@@ -129,7 +129,7 @@ pub(crate) fn open_span(dial: &Dial) -> Span {
         target: SPAN_TARGET,
         Level::INFO,
         "open",
-        otel.name = "agent open",
+        otel.name = "agent dial",
         otel.kind = "server",
         nowconnect.cid = dial.cid,
         nowconnect.flow_ref = tracing::field::Empty,

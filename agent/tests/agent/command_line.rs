@@ -302,7 +302,7 @@ async fn spans_continue_the_trace_that_open_carries() {
     let has = |wanted: &[u8]| body.windows(wanted.len()).any(|window| window == wanted);
     assert!(has(&hex("4bf92f3577b34da6a3ce929d0e0e4736")), "trace id");
     assert!(has(&hex("00f067aa0ba902b7")), "parent span");
-    assert!(has(b"agent open") && has(b"nowconnect-agent"));
+    assert!(has(b"agent dial") && has(b"nowconnect-agent"));
 }
 
 /// A folder with a config and a token.
