@@ -23,8 +23,6 @@ events! {
     AGENT_CONNECTED = "agent_connected";
     /// An agent's tunnel ended: `agent_id`, `reason`.
     AGENT_DISCONNECTED = "agent_disconnected";
-    /// An agent came back to its session.
-    AGENT_RESUMED = "agent_resumed";
     /// An agent was refused.
     AGENT_REFUSED = "agent_refused";
     /// A flow is open: `cid`, `agent_id`, `connector`.
@@ -37,8 +35,6 @@ events! {
     NO_AGENT_FOR_CONNECTOR = "no_agent_for_connector";
     /// The client's address is not allowed.
     CIDR_BLOCKED = "cidr_blocked";
-    /// A limit on number or rate was reached.
-    LIMIT_REACHED = "limit_reached";
     /// A PROXY header from an address that is not trusted, or a broken one.
     PROXY_HEADER_REFUSED = "proxy_header_refused";
     /// One decision, see the decision record.
