@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nowconnect_protocol::{CloseCode, Hello};
+use nowconnect_protocol::{CloseCode, Hello, Role};
 use tracing::warn;
 
 use super::live::LiveTunnel;
@@ -42,7 +42,11 @@ pub(super) async fn settle(hub: &Hub, earlier: Option<Arc<LiveTunnel>>, hello: &
     }
     let replace = match hub.config().security.duplicate_agent {
         DuplicateAgent::Refuse => false,
-        DuplicateAgent::Replace => Instant::now().duration_since(earlier.since) >= REPLACE_EVERY,
+        // A standby carries nothing, so it never throws out a tunnel that does.
+        DuplicateAgent::Replace => {
+            hello.role == Role::Primary
+                && Instant::now().duration_since(earlier.since) >= REPLACE_EVERY
+        }
     };
     warn!(
         target: events::SECURITY,
