@@ -1,6 +1,8 @@
 //! What both ends of a tunnel share: its flows, their turns, their timers.
 
+mod receive;
 mod resume;
+mod timers;
 mod tombstones;
 mod transmit;
 
@@ -15,15 +17,14 @@ use tombstones::Tombstones;
 pub use resume::{DetachedFlow, DetachedFlows};
 pub use transmit::{FlowSource, SourceRead};
 
-use crate::error::{ProtocolViolation, TunnelClosed};
+use crate::error::TunnelClosed;
 use crate::flow::{
-    Flow, FlowCause, FlowPhase, FlowSummary, FlowTerms, ReceiveFault, RecvHalf, SendHalf, Side,
-    WindowRules,
+    Flow, FlowCause, FlowPhase, FlowSummary, FlowTerms, RecvHalf, SendHalf, Side, WindowRules,
 };
 use crate::flow_ref::FlowRef;
-use crate::frame::{CloseCode, Direction, Frame, OpenAck, ResetClass, ResetCode};
+use crate::frame::{CloseCode, Frame, OpenAck, ResetCode};
 use crate::limits;
-use crate::liveness::{Liveness, LivenessDue};
+use crate::liveness::Liveness;
 use crate::name::ConnectorName;
 use crate::scheduler::Scheduler;
 use crate::window_pool::{PoolShare, WindowPool};
@@ -541,299 +542,6 @@ impl Tunnel {
         }
     }
 
-    // ---- frames about flows ---------------------------------------------------------------
-
-    /// Takes a frame that either end may send. Gives back any other.
-    pub(crate) fn handle_frame(
-        &mut self,
-        now: Instant,
-        frame: Frame,
-    ) -> Result<Option<Frame>, ProtocolViolation> {
-        match frame {
-            Frame::Data { cid, seq, payload } => self.handle_data(now, cid, seq, payload)?,
-            Frame::Window {
-                cid,
-                received,
-                limit,
-            } => self.handle_window(now, cid, received, limit)?,
-            Frame::Fin { cid, dir, offset } => self.handle_fin(now, cid, dir, offset)?,
-            Frame::Rst { cid, code, message } => self.handle_rst(now, cid, code, message)?,
-            Frame::Ping { nonce } => self.control.push_back(Frame::Pong { nonce }),
-            Frame::Pong { nonce } => {
-                self.liveness.pong(now, nonce);
-            }
-            Frame::Goodbye { code, message } => {
-                self.close_remote(TunnelClosed::remote(code, message));
-            }
-            other @ (Frame::Hello(_)
-            | Frame::HelloAck(_)
-            | Frame::Renew(_)
-            | Frame::RenewAck(_)
-            | Frame::Drain { .. }
-            | Frame::Open(_)
-            | Frame::OpenAck(_)
-            | Frame::Resume { .. }
-            | Frame::Resumed { .. }
-            | Frame::ResumeEnd
-            | Frame::ResumeRst { .. }) => return Ok(Some(other)),
-        }
-        if self.control.len() > limits::MAX_CONTROL_QUEUE {
-            return Err(ProtocolViolation::NotReading {
-                frames: self.control.len(),
-            });
-        }
-        Ok(None)
-    }
-
-    /// Frames for a flow that ended here may still be on their way; those for a number that was
-    /// never given are a fault.
-    fn check_given(&self, cid: u32) -> Result<(), ProtocolViolation> {
-        if cid == 0 || cid > self.last_cid {
-            return Err(ProtocolViolation::Cid {
-                cid,
-                why: "was never given to a flow",
-            });
-        }
-        Ok(())
-    }
-
-    fn handle_data(
-        &mut self,
-        now: Instant,
-        cid: u32,
-        seq: u64,
-        mut payload: Bytes,
-    ) -> Result<(), ProtocolViolation> {
-        let Some(flow) = self.flows.get_mut(&cid) else {
-            return self.check_given(cid);
-        };
-        match flow.recv.data(seq, payload.len()) {
-            Ok(known) => bytes::Buf::advance(&mut payload, known),
-            Err(ReceiveFault::Overflow { .. }) => {
-                self.counters.queue_overflows += 1;
-                self.reset(
-                    now,
-                    cid,
-                    ResetCode::QueueOverflow,
-                    "more was sent than the window allows",
-                );
-                return Ok(());
-            }
-            Err(fault) => {
-                return Err(ProtocolViolation::Offsets {
-                    cid,
-                    detail: fault.to_string(),
-                });
-            }
-        }
-        flow.last_progress = now;
-        let over = flow.terms.max_bytes.is_some_and(|max| flow.bytes() > max);
-        if !payload.is_empty() && !flow.closed {
-            self.counters.bytes_received += payload.len() as u64;
-            self.events.push_back(FlowEvent::Data { cid, payload });
-        }
-        if over {
-            self.reset(now, cid, ResetCode::LimitBytes, "");
-            return Ok(());
-        }
-        self.schedule_window(now, cid);
-        Ok(())
-    }
-
-    fn handle_window(
-        &mut self,
-        now: Instant,
-        cid: u32,
-        received: u64,
-        limit: u64,
-    ) -> Result<(), ProtocolViolation> {
-        let Some(flow) = self.flows.get_mut(&cid) else {
-            return self.check_given(cid);
-        };
-        match flow.send.window(received, limit) {
-            Ok(freed) => self.hop_inflight -= freed,
-            Err(fault) => {
-                return Err(ProtocolViolation::Offsets {
-                    cid,
-                    detail: fault.to_string(),
-                });
-            }
-        }
-        self.liveness.note_inflight(now, self.hop_inflight);
-        self.enqueue(cid);
-        self.forget_if_done(cid);
-        Ok(())
-    }
-
-    fn handle_fin(
-        &mut self,
-        now: Instant,
-        cid: u32,
-        dir: Direction,
-        offset: u64,
-    ) -> Result<(), ProtocolViolation> {
-        let incoming = match self.side {
-            Side::Hub => Direction::A2c,
-            Side::Agent => Direction::C2a,
-        };
-        if dir != incoming {
-            return Err(ProtocolViolation::Cid {
-                cid,
-                why: "was ended in the direction that this end sends",
-            });
-        }
-        let Some(flow) = self.flows.get_mut(&cid) else {
-            return self.check_given(cid);
-        };
-        self.counters.fin_received += 1;
-        if flow.recv.finished() {
-            return Ok(());
-        }
-        if let Err(fault) = flow.recv.fin(offset) {
-            return Err(ProtocolViolation::Offsets {
-                cid,
-                detail: fault.to_string(),
-            });
-        }
-        flow.last_progress = now;
-        self.events.push_back(FlowEvent::Finish { cid });
-        self.schedule_window(now, cid);
-        Ok(())
-    }
-
-    fn handle_rst(
-        &mut self,
-        now: Instant,
-        cid: u32,
-        code: ResetCode,
-        message: String,
-    ) -> Result<(), ProtocolViolation> {
-        if !self.flows.contains_key(&cid) {
-            return self.check_given(cid);
-        }
-        self.counters.rst_received += 1;
-        let Some(mut flow) = self.remove(cid) else {
-            return Ok(());
-        };
-        if flow.closed {
-            return Ok(());
-        }
-        let retry =
-            self.side == Side::Hub && !flow.acknowledged && code.class() == ResetClass::NotStarted;
-        if retry {
-            let early = flow.send.take_copies();
-            self.events.push_back(FlowEvent::NotStarted {
-                cid,
-                code,
-                message,
-                early,
-            });
-            return Ok(());
-        }
-        let cause = FlowCause::Reset {
-            code,
-            local: false,
-            message,
-        };
-        let summary = flow.summary(self.side, cid, cause, now);
-        self.events.push_back(FlowEvent::Closed { cid, summary });
-        Ok(())
-    }
-
-    // ---- time -----------------------------------------------------------------------------
-
-    /// When [`Tunnel::handle_timeout`] must be called next.
-    pub(crate) fn deadline(&self) -> Instant {
-        let mut deadline = self.liveness.deadline();
-        if !self.flows.is_empty() {
-            deadline = deadline.min(self.sweep_at);
-        }
-        if let Some((at, _)) = self.answers.front() {
-            deadline = deadline.min(*at);
-        }
-        deadline
-    }
-
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((at, cid)) = self.answers.front().copied()
-            && at <= now
-        {
-            self.answers.pop_front();
-            if let Some(flow) = self.flows.get_mut(&cid) {
-                flow.answer_queued = false;
-                if flow.recv.answer_due() && !flow.window_queued {
-                    flow.window_queued = true;
-                    self.windows.push_back(cid);
-                }
-            }
-        }
-        if now >= self.sweep_at {
-            self.sweep(now);
-        }
-        while let Some(due) = self.liveness.due(now) {
-            match due {
-                LivenessDue::Ping(nonce) => self.control.push_back(Frame::Ping { nonce }),
-                LivenessDue::Suspect => self.suspect = true,
-                LivenessDue::Dead => {
-                    self.close_remote(TunnelClosed::remote(
-                        CloseCode::PingTimeout,
-                        "the far end did not answer in time",
-                    ));
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Looks at the timers of all flows. They are coarse, so a look a second is enough and
-    /// costs a flow nothing in between; it is more often only where a timeout is shorter.
-    fn sweep(&mut self, now: Instant) {
-        let mut interval = limits::SWEEP_INTERVAL;
-        let mut due: Vec<(u32, SweepVerdict)> = Vec::new();
-        for (cid, flow) in &self.flows {
-            if flow.closed {
-                continue;
-            }
-            let shortest = flow
-                .terms
-                .idle_timeout
-                .min(flow.terms.stall_timeout)
-                .min(flow.terms.linger);
-            interval = interval.min(shortest / 4);
-            if let Some(verdict) = sweep_flow(flow, now) {
-                due.push((*cid, verdict));
-            }
-        }
-        due.sort_unstable_by_key(|(cid, _)| *cid);
-        self.sweep_at = now + interval.max(Duration::from_millis(5));
-        for (cid, verdict) in due {
-            match verdict {
-                SweepVerdict::EndClientSide => self.end_idle(now, cid),
-                SweepVerdict::Reset(code) => self.reset(now, cid, code, ""),
-            }
-        }
-    }
-
-    fn end_idle(&mut self, now: Instant, cid: u32) {
-        match self.side {
-            Side::Hub => {
-                if let Some(flow) = self.flows.get_mut(&cid) {
-                    flow.idle_since = Some(now);
-                    flow.send.end();
-                    flow.readable = false;
-                    self.enqueue(cid);
-                }
-            }
-            Side::Agent => self.reset(now, cid, ResetCode::Idle, ""),
-        }
-    }
-
-    /// A PING whose PONG shows that the far end lives and how far away it is.
-    pub fn ping(&mut self, now: Instant) {
-        let nonce = self.liveness.ask(now);
-        self.control.push_back(Frame::Ping { nonce });
-    }
-
     // ---- the end --------------------------------------------------------------------------
 
     pub(crate) fn push_control(&mut self, frame: Frame) {
@@ -859,28 +567,4 @@ impl Tunnel {
             self.closed = Some(closed);
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SweepVerdict {
-    EndClientSide,
-    Reset(ResetCode),
-}
-
-fn sweep_flow(flow: &Flow, now: Instant) -> Option<SweepVerdict> {
-    let still = now.saturating_duration_since(flow.last_progress);
-    if let Some(seconds) = flow.terms.max_seconds
-        && now.saturating_duration_since(flow.opened_at) >= Duration::from_secs(u64::from(seconds))
-    {
-        return Some(SweepVerdict::Reset(ResetCode::LimitTime));
-    }
-    if let Some(since) = flow.idle_since {
-        return (now.saturating_duration_since(since) >= flow.terms.linger)
-            .then_some(SweepVerdict::Reset(ResetCode::Idle));
-    }
-    if flow.recv.pending() > 0 {
-        return (still >= flow.terms.stall_timeout)
-            .then_some(SweepVerdict::Reset(ResetCode::Stalled));
-    }
-    (!flow.waiting() && still >= flow.terms.idle_timeout).then_some(SweepVerdict::EndClientSide)
 }
