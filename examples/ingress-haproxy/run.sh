@@ -5,6 +5,6 @@ need haproxy openssl
 
 make_certificate "$WORK/tls" hub.corp.example
 cat "$WORK/tls/hub.corp.example.pem" "$WORK/tls/hub.corp.example.key" >"$WORK/both.pem"
-adapt haproxy.cfg "/etc/nowconnect/tls/both.pem=$WORK/both.pem" ":443=127.0.0.1:$(free_port)"
+adapt haproxy.cfg "/etc/nowconnect/tls/both.pem=$WORK/both.pem" "bind :443=bind 127.0.0.1:$(free_port)"
 haproxy -c -q -f "$WORK/haproxy.cfg" || fail "HAProxy refuses haproxy.cfg"
 ok "HAProxy accepts haproxy.cfg"

@@ -107,7 +107,7 @@ fn adapted(
             certificate.key_file.display().to_string(),
         ),
         ("127.0.0.1:8765", format!("127.0.0.1:{hub_port}")),
-        (":443", format!("127.0.0.1:{port}")),
+        ("bind :443", format!("bind 127.0.0.1:{port}")),
         ("listen 443", format!("listen 127.0.0.1:{port}")),
     ] {
         text = text.replace(from, &to);
