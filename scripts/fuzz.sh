@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make fuzz`: coverage-guided search for inputs that break the wire, FUZZ_SECONDS for each
-# target. What it finds stays in the corpus, which `make test` replays.
+# target. An input that breaks something is kept in the committed corpus, which `make test`
+# replays; those that only reach new code stay in the target folder for the next run.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -16,7 +17,8 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 timed "building the fuzz targets" cargo build --release --target "$host" --target-dir "$TARGET_DIR/fuzz"
 for source in fuzz_targets/*.rs; do
     name="$(basename "$source" .rs)"
-    mkdir -p "corpora/$name"
-    timed "$name, ${FUZZ_SECONDS:-60} s" "$TARGET_DIR/fuzz/$host/release/$name" "corpora/$name" \
+    found="$TARGET_DIR/fuzz/corpora/$name"
+    mkdir -p "$found"
+    timed "$name, ${FUZZ_SECONDS:-60} s" "$TARGET_DIR/fuzz/$host/release/$name" "$found" "corpora/$name" \
         -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -artifact_prefix="corpora/$name/crash-"
 done
