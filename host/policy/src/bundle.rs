@@ -234,7 +234,9 @@ fn place_in_message(message: &str) -> Option<(usize, usize)> {
 
 fn digest_of(sources: &Sources) -> String {
     let mut hash = Sha256::new();
-    for file in sources.policies.iter().chain(&sources.entities) {
+    hash.update(sources.core.number().to_le_bytes());
+    let files = sources.policies.iter();
+    for file in files.chain(&sources.entities).chain(&sources.extension) {
         for part in [&file.name, &file.text] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::bundle::PolicyBundle;
 use crate::diagnostic::SourceError;
 use crate::scene::{Posed, RequestJson, Scene};
-use crate::source::{files_of, read};
+use crate::source::{SourceFile, files_of, read};
 
 /// How one case went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,18 +70,32 @@ enum Expected {
 /// Where the folder or a file cannot be read; a file or a case that cannot be parsed is a
 /// failed case.
 pub fn run_cases(bundle: &PolicyBundle, dir: &Path) -> Result<CaseReport, SourceError> {
+    let mut files = Vec::new();
+    for path in files_of(dir, "json")? {
+        files.push(read(&path)?);
+    }
+    Ok(run(bundle, &files, Some(dir)))
+}
+
+/// Runs the cases of these texts. Entities stand in the cases: there is no folder to look for a
+/// file in.
+#[must_use]
+pub fn run_case_files(bundle: &PolicyBundle, files: &[SourceFile]) -> CaseReport {
+    run(bundle, files, None)
+}
+
+fn run(bundle: &PolicyBundle, files: &[SourceFile], dir: Option<&Path>) -> CaseReport {
     let whole = bundle.index.whole();
     let mut report = CaseReport::default();
     let mut covered = BTreeSet::new();
-    for path in files_of(dir, "json")? {
-        let file = read(&path)?;
+    for file in files {
         let cases: Vec<serde_json::Value> = match serde_json::from_str(&file.text) {
             Ok(cases) => cases,
             Err(error) => {
                 let failure = Some(format!("not a list of cases: {error}"));
                 let name = "(file)".to_owned();
                 report.results.push(CaseResult {
-                    file: file.name,
+                    file: file.name.clone(),
                     name,
                     failure,
                 });
@@ -90,7 +104,7 @@ pub fn run_cases(bundle: &PolicyBundle, dir: &Path) -> Result<CaseReport, Source
         };
         for case in cases {
             let name = case["name"].as_str().unwrap_or("(unnamed)").to_owned();
-            let failure = run(bundle, &whole, case, dir, &mut covered).err();
+            let failure = run_one(bundle, &whole, case, dir, &mut covered).err();
             report.results.push(CaseResult {
                 file: file.name.clone(),
                 name,
@@ -103,20 +117,27 @@ pub fn run_cases(bundle: &PolicyBundle, dir: &Path) -> Result<CaseReport, Source
         .filter(|policy| !policy.file.starts_with("shipped:") && !covered.contains(&policy.id))
         .map(|policy| policy.id.clone())
         .collect();
-    Ok(report)
+    report
 }
 
-fn run(
+fn run_one(
     bundle: &PolicyBundle,
     whole: &PolicySet,
     case: serde_json::Value,
-    dir: &Path,
+    dir: Option<&Path>,
     covered: &mut BTreeSet<String>,
 ) -> Result<(), String> {
     let case: Case =
         serde_json::from_value(case).map_err(|error| format!("not a case: {error}"))?;
     let entities = match case.entities {
-        serde_json::Value::String(path) => beside(dir, &path)?,
+        serde_json::Value::String(path) => match dir {
+            Some(dir) => beside(dir, &path)?,
+            None => {
+                return Err(format!(
+                    "entities file `{path}`: put its list into the case"
+                ));
+            }
+        },
         inline @ (serde_json::Value::Null
         | serde_json::Value::Bool(_)
         | serde_json::Value::Number(_)

@@ -9,9 +9,11 @@
 //! cannot be evaluated, a `forbid` included, so an allow with any evaluation error is turned
 //! into a denial here.
 
+mod archive;
 mod bundle;
 mod cases;
 mod check;
+mod core_schema;
 mod decision;
 mod diagnostic;
 mod explain;
@@ -30,8 +32,14 @@ mod time;
 mod trust;
 mod vocabulary;
 
+pub use archive::{
+    ARCHIVE_BYTES, Admission, BundleArchive, CLOCK_SKEW, Folder, HighWater, KeyError, KeyId,
+    Manifest, ManifestFacts, PublicKey, Refusal, RefusalCode, SecretKey, TrustedKeys, Verified,
+    admit, parse_time, time_text,
+};
 pub use bundle::PolicyBundle;
-pub use cases::{CaseReport, CaseResult, run_cases};
+pub use cases::{CaseReport, CaseResult, run_case_files, run_cases};
+pub use core_schema::CoreVersion;
 pub use decision::{Decision, NOT_PERMITTED, POLICY_ERROR, PolicyRef, ReasonKind};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, SourceError};
 pub use explain::{ConditionShown, Explanation, PolicyShown, RequestShown, ScopeShown};

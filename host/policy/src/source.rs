@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::core_schema::CoreVersion;
 use crate::diagnostic::SourceError;
 use crate::vocabulary;
 
@@ -38,6 +39,10 @@ pub struct Sources {
     pub policies: Vec<SourceFile>,
     /// Groups and memberships as Cedar's entity JSON.
     pub entities: Option<SourceFile>,
+    /// What the set adds to the core schema.
+    pub extension: Option<SourceFile>,
+    /// The version of the core schema that the set was written for.
+    pub core: CoreVersion,
 }
 
 impl Sources {
@@ -142,7 +147,7 @@ pub fn shipped() -> Sources {
         .collect();
     Sources {
         policies,
-        entities: None,
+        ..Sources::default()
     }
 }
 

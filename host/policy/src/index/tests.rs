@@ -156,6 +156,7 @@ fn sources(policies: &[String], with_groups: bool) -> Sources {
     Sources {
         policies: vec![SourceFile::new("random.cedar", text)],
         entities: with_groups.then(|| SourceFile::new("entities.json", entities)),
+        ..Sources::default()
     }
 }
 

@@ -66,6 +66,7 @@ fn all_problems_of_all_files_come_at_once() {
             ),
         ],
         entities: Some(SourceFile::new("entities.json", "[\n{]")),
+        ..Sources::default()
     };
     let found = PolicyBundle::compile(&sources, 1).unwrap_err().0;
     for file in ["one.cedar", "two.cedar", "three.cedar", "entities.json"] {

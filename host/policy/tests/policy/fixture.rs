@@ -18,7 +18,7 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn sources(text: &str) -> Sources {
     Sources {
         policies: vec![SourceFile::new("test.cedar", text)],
-        entities: None,
+        ..Sources::default()
     }
 }
 

@@ -122,6 +122,7 @@ fn what_the_guide_shows_is_right() {
     let sources = Sources {
         policies: vec![SourceFile::new("policy-guide.md", policies)],
         entities: Some(SourceFile::new("policy-guide.md", entities[0])),
+        ..Sources::default()
     };
     PolicyBundle::compile(&sources, 1).unwrap_or_else(|found| panic!("{found}"));
     for policy in PolicyBundle::compile(&shipped(), 1).unwrap().policies() {
