@@ -238,6 +238,8 @@ pub struct Target {
     pub proxy_header: ProxyHeader,
     /// Overrides `limits.connect_timeout_ms` for it.
     pub connect_timeout: Option<Duration>,
+    /// Overrides `limits.idle_timeout_ms` for it.
+    pub idle_timeout: Option<Duration>,
 }
 
 impl Target {
@@ -251,6 +253,7 @@ impl Target {
             tls: None,
             proxy_header: ProxyHeader::Off,
             connect_timeout: None,
+            idle_timeout: None,
         }
     }
 
@@ -296,6 +299,26 @@ pub struct TargetTls {
     pub server_name: Option<String>,
     /// Protocols offered by ALPN, in order of preference.
     pub alpn: Vec<String>,
+    /// What is shown to a target that asks who is there.
+    pub client_certificate: Option<ClientCertificateFiles>,
+}
+
+/// Where a client certificate and its key are; both are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificateFiles {
+    /// The certificate, followed by those that vouch for it (PEM).
+    pub cert_file: PathBuf,
+    /// Its private key (PEM, not encrypted).
+    pub key_file: PathBuf,
+}
+
+impl TargetTls {
+    /// Every file that TLS to the target is made of.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let pair = self.client_certificate.iter();
+        let pair = pair.flat_map(|files| [files.cert_file.as_path(), files.key_file.as_path()]);
+        self.ca_bundle.as_deref().into_iter().chain(pair)
+    }
 }
 
 impl AgentConfig {
@@ -338,18 +361,20 @@ impl AgentConfig {
     }
 }
 
-/// Reads the file at `path` (none: the environment alone) and lets `env` override it.
+/// Reads the file at `path` (none: the environment alone) and lets `env` override it. Relative
+/// paths in the file start at its folder.
 ///
 /// # Errors
 /// Every problem found, each with its file position or variable.
 pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<AgentConfig, ConfigError> {
     let Some(path) = path else {
-        return check::check(file::FileConfig::default(), None, env);
+        return check::check(file::FileConfig::default(), None, None, env);
     };
     let label = path.display().to_string();
     let text = read_bounded(path)
         .map_err(|problem| ConfigError::one(ConfigProblem::whole_file(&label, problem)))?;
-    parse(&text, &label, env)
+    let file = file::parse(&text, &label)?;
+    check::check(file, Some(&label), path.parent(), env)
 }
 
 /// Parses YAML `text`, named `label` in errors, and lets `env` override it.
@@ -358,7 +383,7 @@ pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<AgentConfig, ConfigErr
 /// Every problem found, each with its file position or variable.
 pub fn parse(text: &str, label: &str, env: &dyn Env) -> Result<AgentConfig, ConfigError> {
     let file = file::parse(text, label)?;
-    check::check(file, Some(label), env)
+    check::check(file, Some(label), None, env)
 }
 
 fn read_bounded(path: &Path) -> Result<String, String> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nowconnect_protocol::{ConnectorName, ResetCode};
 use nowconnect_tunnel::{DialError, Dialed, FlowIo};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
@@ -21,7 +21,7 @@ use crate::config::{AgentConfig, Target, TargetAddress};
 use crate::hub_dial::explain_tls;
 use crate::net::{self, ConnectError};
 use crate::proxy_header;
-use crate::tls::{self, TrustError};
+use crate::tls::{self, ClientCertificate, TrustError};
 
 /// Which target each connector reaches.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ struct Entry {
 pub(crate) struct PreparedTarget {
     target: Target,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    shown: Option<CertificateDer<'static>>,
     connect_timeout: Duration,
 }
 
@@ -53,7 +54,7 @@ pub struct MapError {
 }
 
 impl ConnectorMap {
-    /// Builds the map; each CA bundle is read now, so that a broken one is known before the first
+    /// Builds the map; each CA bundle and client certificate is read now, so that a broken one is known before the first
     /// flow needs it.
     pub(crate) fn build(config: &AgentConfig) -> Result<Self, MapError> {
         let offered = config.offered_connectors();
@@ -102,11 +103,22 @@ impl ConnectorMap {
 
 impl PreparedTarget {
     pub(crate) fn new(target: &Target, connect_timeout: Duration) -> Result<Self, TrustError> {
+        let mut shown = None;
         let tls = match &target.tls {
             None => None,
             Some(settings) => {
                 let roots = tls::roots(settings.ca_bundle.as_deref())?;
-                let client = tls::client(roots, &settings.alpn)?;
+                let certificate = match &settings.client_certificate {
+                    None => None,
+                    Some(files) => {
+                        Some(ClientCertificate::read(&files.cert_file, &files.key_file)?)
+                    }
+                };
+                shown = certificate
+                    .as_ref()
+                    .and_then(ClientCertificate::leaf)
+                    .cloned();
+                let client = tls::client(roots, &settings.alpn, certificate)?;
                 let host = match &target.address {
                     TargetAddress::Tcp { host, .. } => host.as_str(),
                     TargetAddress::Unix(_) => "",
@@ -123,13 +135,27 @@ impl PreparedTarget {
         Ok(Self {
             target: target.clone(),
             tls,
+            shown,
             connect_timeout: target.connect_timeout.unwrap_or(connect_timeout),
         })
+    }
+
+    /// The certificate that the target is shown where it asks for one.
+    pub(crate) fn shown(&self) -> Option<&CertificateDer<'static>> {
+        self.shown.as_ref()
     }
 
     /// Connects, writes the PROXY protocol header and speaks TLS, as configured, within the
     /// connect timeout.
     pub(crate) async fn dial(&self, client_address: Option<&str>) -> Result<Dialed, DialError> {
+        let dialed = self.reach(client_address).await?;
+        Ok(Dialed {
+            idle_timeout: self.target.idle_timeout,
+            ..dialed
+        })
+    }
+
+    async fn reach(&self, client_address: Option<&str>) -> Result<Dialed, DialError> {
         let deadline = Instant::now() + self.connect_timeout;
         let client = client_address.and_then(proxy_header::parse_client_address);
         match &self.target.address {
@@ -141,7 +167,7 @@ impl PreparedTarget {
                 self.write_header(&mut stream, client, peer, deadline)
                     .await?;
                 match &self.tls {
-                    None => Ok(plain(FlowIo::from(stream))),
+                    None => Ok(Dialed::plain(stream)),
                     Some(tls) => wrap(stream, tls, deadline).await,
                 }
             }
@@ -159,7 +185,7 @@ impl PreparedTarget {
                 self.write_header(&mut stream, client, None, deadline)
                     .await?;
                 match &self.tls {
-                    None => Ok(plain(FlowIo::from(stream))),
+                    None => Ok(Dialed::plain(stream)),
                     Some(tls) => wrap(stream, tls, deadline).await,
                 }
             }
@@ -191,10 +217,6 @@ impl PreparedTarget {
     }
 }
 
-fn plain(io: FlowIo) -> Dialed {
-    Dialed { io, alpn: None }
-}
-
 async fn wrap<S>(
     stream: S,
     (client, server): &(Arc<ClientConfig>, ServerName<'static>),
@@ -212,8 +234,8 @@ where
                 .alpn_protocol()
                 .map(|protocol| String::from_utf8_lossy(protocol).into_owned());
             Ok(Dialed {
-                io: FlowIo::Boxed(Box::new(stream)),
                 alpn,
+                ..Dialed::plain(FlowIo::Boxed(Box::new(stream)))
             })
         }
         Ok(Err(error)) => Err(DialError {

@@ -1,8 +1,10 @@
 //! `nowconnect-agent diagnose`: walks the whole way, hop by hop, with the same code that `run`
 //! uses, and says which hop fails, why, and what to try.
 
+mod certificate;
 mod hello;
 mod report;
+mod targets;
 mod walk;
 
 use std::path::Path;

@@ -153,7 +153,7 @@ pub(crate) async fn open_transport(
         return Ok(MaybeTls::Plain(read_ahead(carrier)));
     }
     let roots = tls::roots(route.ca_bundle)?;
-    let client = tls::client(roots, &[HTTP1_ALPN.to_owned()])?;
+    let client = tls::client(roots, &[HTTP1_ALPN.to_owned()], None)?;
     open_tls(
         read_ahead(carrier),
         client,
@@ -185,7 +185,8 @@ pub(crate) async fn open_carrier(
         })?;
     let mut carrier = match proxy.kind {
         ProxyKind::Https => {
-            let client = tls::client(tls::roots(route.ca_bundle)?, &[HTTP1_ALPN.to_owned()])?;
+            let roots = tls::roots(route.ca_bundle)?;
+            let client = tls::client(roots, &[HTTP1_ALPN.to_owned()], None)?;
             open_tls(tcp, client, &proxy.host, deadline)
                 .await
                 .map_err(|failure| DialFailure::ProxyTls {
@@ -250,6 +251,8 @@ pub(crate) fn explain_tls(error: &io::Error) -> String {
         certificate_hint(bad)
     } else if let Tls::InvalidMessage(_) = inner {
         "the other end does not speak TLS"
+    } else if let Tls::AlertReceived(alert) = inner {
+        alert_hint(*alert)
     } else {
         ""
     };
@@ -257,6 +260,28 @@ pub(crate) fn explain_tls(error: &io::Error) -> String {
         inner.to_string()
     } else {
         format!("{inner}; {hint}")
+    }
+}
+
+/// What the other end says of the certificate that it was shown, or was not.
+fn alert_hint(alert: rustls::AlertDescription) -> &'static str {
+    use rustls::AlertDescription as Alert;
+    if matches!(alert, Alert::CertificateRequired) {
+        "it asks for a client certificate; a target's is set by `cert_file` and `key_file`"
+    } else if matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+    ) {
+        "it refuses the client certificate that it was shown"
+    } else {
+        ""
     }
 }
 
@@ -435,7 +460,7 @@ mod tests {
     async fn plain_text_where_tls_was_expected_is_explained() {
         let (near, mut far) = duplex(4096);
         far.write_all(b"SSH-2.0-OpenSSH_9.9\r\n").await.unwrap();
-        let client = tls::client(rustls::RootCertStore::empty(), &[]).unwrap();
+        let client = tls::client(rustls::RootCertStore::empty(), &[], None).unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let result = open_tls(near, client, "hub.example.com", deadline).await;
         let error = result.err().unwrap().to_string();

@@ -1,5 +1,7 @@
 //! Trust: CA bundles, and TLS clients for the hub, for proxies and for targets.
 
+mod client_certificate;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -10,6 +12,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+pub(crate) use self::client_certificate::ClientCertificate;
 
 /// A CA bundle larger than this is refused; the public web's own is a sixteenth of it.
 const BUNDLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -43,6 +47,25 @@ pub enum TrustError {
         /// The bundle.
         path: String,
     },
+    /// The file of the certificate that is shown cannot be used.
+    #[error("client certificate `{path}` cannot be used: {reason}")]
+    ClientCertificate {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file of that certificate's key cannot be used.
+    #[error("key of the client certificate `{path}` cannot be used: {reason}")]
+    ClientKey {
+        /// The file.
+        path: String,
+        /// What is wrong with it; never what it holds.
+        reason: String,
+    },
+    /// Certificate and key were read and cannot be used with one another.
+    #[error("client certificate and key: {0}")]
+    ClientPair(String),
     /// The system has no CA certificates.
     #[error(
         "no CA certificate was found on this system; install the `ca-certificates` package or set `proxy.ca_bundle` (`NC_CA_BUNDLE`)"
@@ -187,16 +210,31 @@ fn mark<'a>(line: &'a str, start: &str) -> Option<&'a str> {
     line.trim().strip_prefix(start)?.strip_suffix("-----")
 }
 
-/// A TLS client that trusts `roots`, speaks TLS 1.2 and 1.3 and offers `alpn`.
+/// A TLS client that trusts `roots`, speaks TLS 1.2 and 1.3, offers `alpn` and shows
+/// `certificate` to a server that asks for one.
 pub(crate) fn client(
     roots: RootCertStore,
     alpn: &[String],
+    certificate: Option<ClientCertificate>,
 ) -> Result<Arc<ClientConfig>, TrustError> {
-    let mut config = builder()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let builder = builder()?.with_root_certificates(roots);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(found) => builder
+            .with_client_auth_cert(found.chain, found.key)
+            .map_err(|error| TrustError::ClientPair(explain_pair(&error)))?,
+    };
     config.alpn_protocols = alpn.iter().map(|name| name.clone().into_bytes()).collect();
     Ok(Arc::new(config))
+}
+
+fn explain_pair(error: &rustls::Error) -> String {
+    if matches!(error, rustls::Error::InconsistentKeys(_)) {
+        "they do not belong together; where both are being replaced, this ends with the second"
+            .to_owned()
+    } else {
+        error.to_string()
+    }
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TrustError> {
@@ -299,6 +337,14 @@ impl ServerCertVerifier for RecordingVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
     }
+}
+
+/// The trust that `certificates` make, for tests.
+#[cfg(test)]
+pub(crate) fn roots_of(certificates: &[CertificateDer<'_>]) -> Result<RootCertStore, TrustError> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(certificates.iter().cloned());
+    Ok(store)
 }
 
 #[cfg(test)]

@@ -291,10 +291,7 @@ impl AgentShell for BareAgent {
             };
             let stream = TcpStream::connect(target).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
-            Ok(Dialed {
-                io: FlowIo::Tcp(stream),
-                alpn: None,
-            })
+            Ok(Dialed::plain(stream))
         })
     }
 

@@ -246,6 +246,14 @@ impl AgentEnd {
         true
     }
 
+    /// The flow's target has a bound on silence of its own, in place of that of the tunnel's
+    /// terms. It goes with the flow to a later tunnel.
+    pub fn bound_silence(&mut self, cid: u32, idle_timeout: Duration) {
+        if let Some(flow) = self.tunnel.flows.get_mut(&cid) {
+            flow.terms.idle_timeout = idle_timeout;
+        }
+    }
+
     /// The target could not be reached, or must not be.
     pub fn refuse(&mut self, now: Instant, cid: u32, code: ResetCode, message: &str) {
         self.tunnel.reset(now, cid, code, message);

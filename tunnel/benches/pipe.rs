@@ -91,10 +91,7 @@ impl AgentShell for Agent {
                     message: error.to_string(),
                 })?;
             let _ = io.set_nodelay(true);
-            Ok(Dialed {
-                io: io.into(),
-                alpn: None,
-            })
+            Ok(Dialed::plain(io))
         })
     }
 

@@ -45,6 +45,19 @@ pub struct Dialed {
     pub io: FlowIo,
     /// The protocol that TLS to the target agreed on.
     pub alpn: Option<String>,
+    /// A bound on silence of this flow, in place of the tunnel's.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Dialed {
+    /// A connection without TLS, under the tunnel's bounds.
+    pub fn plain(io: impl Into<FlowIo>) -> Self {
+        Self {
+            io: io.into(),
+            alpn: None,
+            idle_timeout: None,
+        }
+    }
 }
 
 /// A target that was not reached.

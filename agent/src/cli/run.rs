@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{load, refuse, say_error};
 use crate::agent::{Agent, AgentTask, Running, build_runtime};
-use crate::config::{AgentConfig, Env, Observability};
+use crate::config::{AgentConfig, Env, Observability, TargetTls};
 use crate::systemd;
 use crate::telemetry::{self, Telemetry};
 use crate::token::FileStamp;
@@ -68,14 +68,15 @@ struct WatchedFile {
 /// The config file and what it names that is read only when it is loaded. The token's file is the
 /// agent's own affair.
 fn watched_files(path: Option<&Path>, config: &AgentConfig) -> Vec<WatchedFile> {
-    let bundles = config
+    let of_targets = config
         .targets
         .values()
-        .filter_map(|target| target.tls.as_ref()?.ca_bundle.as_deref());
+        .filter_map(|target| target.tls.as_ref())
+        .flat_map(TargetTls::files);
     let paths: BTreeSet<&Path> = path
         .into_iter()
         .chain(config.outbound.ca_bundle.as_deref())
-        .chain(bundles)
+        .chain(of_targets)
         .collect();
     paths
         .into_iter()
@@ -179,6 +180,8 @@ impl Conductor<'_> {
     }
 
     async fn reload(&mut self, why: &str) {
+        // What changes from here on is seen by the next look.
+        self.files_changed();
         let config = match load(self.path.as_deref(), self.env) {
             Ok(config) => config,
             Err(error) => {
@@ -192,7 +195,7 @@ impl Conductor<'_> {
             }
         };
         tracing::info!(event = "config_loaded", why, "configuration was read again");
-        self.watched = watched_files(self.path.as_deref(), &config);
+        self.watch_files_of(&config);
         self.note_what_needs_a_restart(&config);
         if config.observability.log_level != self.observability.log_level {
             self.telemetry.set_level(config.observability.log_level);
@@ -200,6 +203,18 @@ impl Conductor<'_> {
         }
         if let Err(error) = self.running.reload(config).await {
             tracing::error!(event = "config_refused", %error, "the configuration in force stays");
+        }
+    }
+
+    /// A file that was known keeps its state of before the reload: it may have changed since it
+    /// was read.
+    fn watch_files_of(&mut self, config: &AgentConfig) {
+        let known = std::mem::take(&mut self.watched);
+        self.watched = watched_files(self.path.as_deref(), config);
+        for file in &mut self.watched {
+            if let Some(known) = known.iter().find(|known| known.path == file.path) {
+                file.stamp = known.stamp;
+            }
         }
     }
 

@@ -4,6 +4,8 @@ mod connectors;
 mod outbound;
 mod values;
 
+use std::path::{Path, PathBuf};
+
 use nowconnect_protocol::{AgentId, TenantName};
 use serde_saphyr::Spanned;
 
@@ -29,10 +31,12 @@ struct Found<T> {
 pub(super) fn check(
     file: FileConfig,
     label: Option<&str>,
+    folder: Option<&Path>,
     env: &dyn Env,
 ) -> Result<AgentConfig, ConfigError> {
     let mut checker = Checker {
         label: label.unwrap_or("environment").to_owned(),
+        folder: folder.map(Path::to_owned),
         env,
         problems: Vec::new(),
         warnings: Vec::new(),
@@ -46,6 +50,9 @@ pub(super) fn check(
 
 struct Checker<'a> {
     label: String,
+    /// The folder of the file, where its relative paths start. Those of variables start where
+    /// the process runs.
+    folder: Option<PathBuf>,
     env: &'a dyn Env,
     problems: Vec<ConfigProblem>,
     warnings: Vec<String>,
@@ -148,6 +155,14 @@ impl Checker<'_> {
                 }
                 None => format!("variable `{name}` is not known and has no effect"),
             });
+        }
+    }
+
+    /// A path of the file as the agent opens it.
+    fn path(&self, written: &Spanned<String>) -> PathBuf {
+        match &self.folder {
+            Some(folder) => folder.join(&written.value),
+            None => PathBuf::from(&written.value),
         }
     }
 

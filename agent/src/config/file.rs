@@ -73,6 +73,7 @@ pub(super) struct TargetSection {
     pub(super) tls: Option<TargetTlsSection>,
     pub(super) proxy_protocol: Option<Spanned<String>>,
     pub(super) connect_timeout_ms: Option<Spanned<u64>>,
+    pub(super) idle_timeout_ms: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,6 +82,8 @@ pub(super) struct TargetTlsSection {
     pub(super) ca_bundle: Option<Spanned<String>>,
     pub(super) server_name: Option<Spanned<String>>,
     pub(super) alpn: Option<Vec<Spanned<String>>>,
+    pub(super) cert_file: Option<Spanned<String>>,
+    pub(super) key_file: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

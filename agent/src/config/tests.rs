@@ -52,7 +52,14 @@ fn the_shipped_files_options_are_real() {
     assert_eq!(config.targets.len(), 3);
     let intranet = &config.targets[&name("intranet")];
     assert_eq!(intranet.proxy_header, ProxyHeader::V2);
-    assert_eq!(intranet.tls.as_ref().unwrap().alpn, ["http/1.1"]);
+    let tls = intranet.tls.as_ref().unwrap();
+    assert_eq!(tls.alpn, ["http/1.1"]);
+    let files: Vec<_> = tls.files().map(|path| path.display().to_string()).collect();
+    assert_eq!(
+        files,
+        ["corp-ca.pem", "agent.pem", "agent.key"].map(|name| format!("/etc/nowconnect/{name}"))
+    );
+    assert_eq!(intranet.idle_timeout, Some(Duration::from_secs(3600)));
     assert!(matches!(config.auth, Auth::Oidc(_)));
     assert!(config.outbound.no_proxy.covers("a.corp.local", 1));
     assert_eq!(config.labels["site"], "berlin");
@@ -110,7 +117,9 @@ targets:
   ssh: {host: 127.0.0.1, port: 0}
   both: {host: a, port: 1, unix: /b}
   none: {}
-  odd: {host: 'a:1', port: 1, proxy_protocol: v3}
+  odd: {host: 'a:1', port: 1, proxy_protocol: v3, idle_timeout_ms: 1}
+  half: {host: a, port: 1, tls: {cert_file: /c}}
+  other-half: {host: a, port: 1, tls: {key_file: /k}}
 observability: {log_level: loud}
 ";
     let error = parse(text, "f", &NoEnv).unwrap_err();
@@ -123,6 +132,9 @@ observability: {log_level: loud}
         "`targets.none` needs `host` and `port`, or `unix: /path/of/socket`",
         "`targets.odd.host`: `a:1` is not a host name",
         "`targets.odd.proxy_protocol`: `v3` must be `off`, `v1` or `v2`",
+        "`targets.odd.idle_timeout_ms` is 1; it must be from 100 to 604800000",
+        "`targets.half.tls.cert_file` needs `key_file` beside it",
+        "`targets.other-half.tls.key_file` needs `cert_file` beside it",
         "connector `shh` is exported but has no entry under `targets`; did you mean `ssh`?",
         "no token is configured",
         "`tunnel.ping_interval_sec` is 0; it must be from 1 to 3600",
@@ -180,6 +192,37 @@ fn the_environment_alone_is_enough() {
     let config = load(None, &env).unwrap();
     assert_eq!(config.offered_connectors(), [name("ssh")]);
     assert_eq!(config.health, None);
+}
+
+#[test]
+fn relative_paths_start_at_the_files_folder_and_those_of_variables_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("premise.yaml");
+    let text = SMALL.replace("/run/token", "token")
+        + "  s: {unix: s.sock, tls: {server_name: s, ca_bundle: a/ca.pem, cert_file: c, key_file: k}}\n\
+           proxy: {ca_bundle: ../ca.pem}\n";
+    std::fs::write(&path, text).unwrap();
+    let config = load(Some(&path), &NoEnv).unwrap();
+    assert_eq!(config.auth, Auth::TokenFile(folder.path().join("token")));
+    let target = &config.targets[&name("s")];
+    assert_eq!(
+        target.address,
+        TargetAddress::Unix(folder.path().join("s.sock"))
+    );
+    let files: Vec<_> = target.tls.as_ref().unwrap().files().collect();
+    assert_eq!(
+        files,
+        ["a/ca.pem", "c", "k"].map(|file| folder.path().join(file))
+    );
+    assert_eq!(
+        config.outbound.ca_bundle,
+        Some(folder.path().join("../ca.pem"))
+    );
+
+    let env = env(&[("NC_TOKEN_FILE", "token"), ("NC_CA_BUNDLE", "ca.pem")]);
+    let config = load(Some(&path), &env).unwrap();
+    assert_eq!(config.auth, Auth::TokenFile("token".into()));
+    assert_eq!(config.outbound.ca_bundle, Some("ca.pem".into()));
 }
 
 #[test]

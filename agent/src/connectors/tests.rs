@@ -166,13 +166,7 @@ fn with_bundle(mut target: Target, folder: &Path) -> Target {
     target
 }
 
-fn certificate(
-    host: &str,
-) -> (
-    String,
-    rustls_pki_types::CertificateDer<'static>,
-    PrivateKeyDer<'static>,
-) {
+fn certificate(host: &str) -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
     let signed = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
     (signed.cert.pem(), signed.cert.der().clone(), key.into())
@@ -217,6 +211,7 @@ impl TlsTarget {
                 ca_bundle: Some(self.folder.path().join("ca.pem")),
                 server_name: server_name.map(str::to_owned),
                 alpn: vec!["http/1.1".to_owned()],
+                ..TargetTls::default()
             }),
             ..Target::tcp("127.0.0.1", self.port)
         }

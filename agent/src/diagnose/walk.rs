@@ -1,30 +1,24 @@
 //! The hops, one function each.
 
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use nowconnect_tunnel::{WebSocketStream, read_ahead};
-use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use x509_parser::extensions::GeneralName;
 
+use super::certificate::describe;
 use super::hello;
 use super::report::Report;
-use crate::config::{AgentConfig, Target, TargetAddress};
-use crate::connectors::PreparedTarget;
+use crate::config::AgentConfig;
 use crate::hub_dial::{DialFailure, HubStream, Transport, open_carrier, open_tls, upgrade};
 use crate::net;
 use crate::stream::MaybeTls;
 use crate::tls::TrustSource;
 use crate::token::{Claims, Token, TokenError, TokenSource};
 
-/// Targets are tried one after the other; more than this are left out, with a word about it.
-const TARGETS_MAX: usize = 256;
-
 pub(super) struct Walk {
-    config: AgentConfig,
-    report: Report,
+    pub(super) config: AgentConfig,
+    pub(super) report: Report,
 }
 
 impl Walk {
@@ -206,7 +200,7 @@ impl Walk {
         };
         self.report.took(started.elapsed());
         for certificate in seen.certificates() {
-            self.report.note(describe_certificate(&certificate));
+            self.report.note(describe(&certificate));
         }
         stream
     }
@@ -332,59 +326,6 @@ impl Walk {
         hello::judge(&mut self.report, &answer);
         self.report.took(started.elapsed());
     }
-
-    async fn targets(&mut self) {
-        let offered = self.config.offered_connectors();
-        for connector in offered.iter().take(TARGETS_MAX) {
-            let Some(target) = self.config.targets.get(connector).cloned() else {
-                continue;
-            };
-            self.target(&format!("target {connector}"), &target).await;
-        }
-        if offered.len() > TARGETS_MAX {
-            self.report.skipped(
-                "targets",
-                format!("{} more were not tried", offered.len() - TARGETS_MAX),
-            );
-        }
-    }
-
-    async fn target(&mut self, hop: &str, target: &Target) {
-        let started = Instant::now();
-        let prepared = match PreparedTarget::new(target, self.config.limits.connect_timeout) {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                self.report.failed(hop, error.to_string(), "mend `tls`");
-                return;
-            }
-        };
-        match prepared.dial(None).await {
-            Ok(dialed) => {
-                let tls = if target.tls.is_some() { ", TLS" } else { "" };
-                let alpn = dialed
-                    .alpn
-                    .map_or_else(String::new, |alpn| format!(" with `{alpn}`"));
-                self.report
-                    .ok(hop, format!("connected to {}{tls}{alpn}", target.address));
-            }
-            Err(error) => {
-                let advice = match &target.address {
-                    TargetAddress::Tcp { .. } => {
-                        "is the service running, is its host and port right, may this machine reach it?"
-                    }
-                    TargetAddress::Unix(_) => "does the socket exist and may this user open it?",
-                };
-                let address = target.address.to_string();
-                let detail = if error.message.starts_with(&address) {
-                    format!("{} ({})", error.message, error.code)
-                } else {
-                    format!("{address}: {} ({})", error.message, error.code)
-                };
-                self.report.failed(hop, detail, advice);
-            }
-        }
-        self.report.took(started.elapsed());
-    }
 }
 
 fn peer(carrier: &MaybeTls<TcpStream>) -> String {
@@ -421,73 +362,4 @@ fn claim_lines(claims: &Claims, lifetime: Option<Duration>) -> Vec<String> {
 
 fn some_list(items: &[String]) -> Option<String> {
     (!items.is_empty()).then(|| items.join(", "))
-}
-
-/// One line about a certificate.
-pub(super) fn describe_certificate(certificate: &CertificateDer<'_>) -> String {
-    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
-        return "a certificate that cannot be read".to_owned();
-    };
-    let names = parsed
-        .subject_alternative_name()
-        .ok()
-        .flatten()
-        .map(|extension| {
-            extension
-                .value
-                .general_names
-                .iter()
-                .map(plain_name)
-                .collect::<Vec<_>>()
-                .join(", ")
-        })
-        .filter(|names| !names.is_empty())
-        .map_or_else(String::new, |names| format!("; names {names}"));
-    format!(
-        "certificate `{}`; issued by `{}`; valid until {}{names}",
-        parsed.subject(),
-        parsed.issuer(),
-        parsed.validity().not_after
-    )
-}
-
-/// The name alone for the two kinds that hosts have.
-fn plain_name(name: &GeneralName<'_>) -> String {
-    if let GeneralName::DNSName(name) = name {
-        return (*name).to_owned();
-    }
-    if let GeneralName::IPAddress(bytes) = name {
-        if let Ok(octets) = <[u8; 4]>::try_from(*bytes) {
-            return IpAddr::from(octets).to_string();
-        }
-        if let Ok(octets) = <[u8; 16]>::try_from(*bytes) {
-            return IpAddr::from(octets).to_string();
-        }
-    }
-    name.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_told_in_one_line() {
-        let names = ["hub.test", "192.0.2.1", "2001:db8::1"].map(str::to_owned);
-        let signed = rcgen::generate_simple_self_signed(names.to_vec()).unwrap();
-        let line = describe_certificate(signed.cert.der());
-        assert!(
-            line.starts_with("certificate `CN=rcgen self signed cert`; issued by"),
-            "{line}"
-        );
-        assert!(
-            line.ends_with("; names hub.test, 192.0.2.1, 2001:db8::1"),
-            "{line}"
-        );
-        assert_eq!(
-            describe_certificate(&CertificateDer::from(vec![1, 2, 3])),
-            "a certificate that cannot be read"
-        );
-    }
 }

@@ -74,7 +74,7 @@ fn client(endpoint: &str, outbound: &Outbound) -> Result<reqwest::Client, String
         RootCertStore::empty()
     };
     let trusted =
-        tls::client(roots, &["http/1.1".to_owned()]).map_err(|error| error.to_string())?;
+        tls::client(roots, &["http/1.1".to_owned()], None).map_err(|error| error.to_string())?;
     builder = builder.tls_backend_preconfigured((*trusted).clone());
     builder.build().map_err(|error| error.to_string())
 }

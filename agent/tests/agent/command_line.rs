@@ -1,15 +1,14 @@
 //! The binary: config check, diagnose, run with signals, service manager and traces.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Output, Stdio};
 
 use nowconnect_protocol::CloseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 
+use crate::binary::{Setup, agent, diagnose, hop, signal, text};
 use crate::outbound::acceptor;
 use crate::stub_hub::StubHub;
 use crate::support::{echo, eventually, exchange, soon};
@@ -305,90 +304,12 @@ async fn spans_continue_the_trace_that_open_carries() {
     assert!(has(b"agent dial") && has(b"nowconnect-agent"));
 }
 
-/// A folder with a config and a token.
-struct Setup {
-    folder: tempfile::TempDir,
-    path: std::path::PathBuf,
-}
-
-impl Setup {
-    fn new(hub: &StubHub, target: SocketAddr) -> Self {
-        Self::with_url(&hub.url(), target)
-    }
-
-    fn with_url(url: &str, target: SocketAddr) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("token"), "t0ken\n").unwrap();
-        let path = folder.path().join("premise.yaml");
-        let setup = Self { folder, path };
-        setup.write(url, &[("echo", target)]);
-        setup
-    }
-
-    fn write(&self, url: &str, targets: &[(&str, SocketAddr)]) {
-        let token = self.folder.path().join("token");
-        let mut yaml = format!(
-            "tunnel:\n  url: {url}\n  agent_id: premise-1\n  auth: {{token_file: {}}}\n\
-             observability: {{health_port: 0}}\ntargets:\n",
-            token.display()
-        );
-        for (name, target) in targets {
-            yaml.push_str(&format!(
-                "  {name}: {{host: {}, port: {}}}\n",
-                target.ip(),
-                target.port()
-            ));
-        }
-        std::fs::write(&self.path, yaml).unwrap();
-    }
-}
-
-fn agent(config: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nowconnect-agent"));
-    command
-        .args(arguments)
-        .arg("--config")
-        .arg(config)
-        .env_clear()
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-async fn diagnose(config: &Path) -> (serde_json::Value, Output) {
-    let mut command = agent(config, &["diagnose", "--json"]);
-    let output = soon("the diagnosis", command.output()).await.unwrap();
-    let report = serde_json::from_slice(&output.stdout).unwrap();
-    (report, output)
-}
-
-fn hop(report: &serde_json::Value, name: &str) -> serde_json::Value {
-    report["hops"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|hop| hop["hop"] == name)
-        .cloned()
-        .unwrap_or_else(|| panic!("no hop {name} in {report:#}"))
-}
-
 async fn heard(manager: &UnixDatagram, seen: &mut Vec<String>, wanted: &str) {
     while !seen.iter().any(|message| message.contains(wanted)) {
         let mut buffer = [0; 1024];
         let length = soon(wanted, manager.recv(&mut buffer)).await.unwrap();
         seen.push(text(&buffer[..length]));
     }
-}
-
-async fn signal(child: &Child, name: &str) {
-    let id = child.id().unwrap().to_string();
-    let status = Command::new("kill")
-        .args(["-s", name, &id])
-        .status()
-        .await
-        .unwrap();
-    assert!(status.success());
 }
 
 /// An HTTP server that takes whatever is posted to `/v1/traces`.
@@ -424,10 +345,6 @@ async fn take_post(mut stream: TcpStream, sender: &mpsc::UnboundedSender<Vec<u8>
     let _ = stream
         .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         .await;
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn hex(text: &str) -> Vec<u8> {

@@ -103,6 +103,39 @@ async fn a_unix_target_is_told_who_the_client_is() {
 }
 
 #[tokio::test]
+async fn a_targets_own_bound_on_silence_wins() {
+    let hub = StubHub::start().await;
+    let echo = echo().await;
+    let hasty = Target {
+        idle_timeout: Some(Duration::from_millis(100)),
+        ..tcp(echo)
+    };
+    let patient = Target {
+        idle_timeout: Some(Duration::from_secs(3600)),
+        ..tcp(echo)
+    };
+    let mut config = config(&hub.url())
+        .with_target(name("hasty"), hasty)
+        .with_target(name("patient"), patient)
+        .with_target(name("usual"), tcp(echo));
+    config.limits.idle_timeout = Some(Duration::from_millis(200));
+    let _running = ready(config).await;
+    let (mut patient, _outcomes) = hub.open("patient").await;
+    exchange(&mut patient, b"before").await;
+    for connector in ["usual", "hasty"] {
+        let (mut client, mut outcomes) = hub.open(connector).await;
+        exchange(&mut client, b"once").await;
+        acknowledged(&mut outcomes).await;
+        assert_eq!(
+            ended(&mut outcomes).await.cause.as_str(),
+            "idle",
+            "{connector}"
+        );
+    }
+    exchange(&mut patient, b"after").await;
+}
+
+#[tokio::test]
 async fn a_graceful_stop_lets_flows_finish_and_takes_no_new_ones() {
     let hub = StubHub::start().await;
     let running = ready(config(&hub.url()).with_target(name("echo"), tcp(echo().await))).await;

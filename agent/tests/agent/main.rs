@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod binary;
 mod command_line;
 mod flows;
 mod outbound;
 mod session;
 mod stub_hub;
 mod support;
+mod target_tls;

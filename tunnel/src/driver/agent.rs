@@ -236,6 +236,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentDriver<S> {
         if !self.core.end.dialed(now, cid, dialed.alpn) {
             return;
         }
+        if let Some(idle_timeout) = dialed.idle_timeout {
+            self.core.end.bound_silence(cid, idle_timeout);
+        }
         let Some(socket) = self.core.sockets.by_cid.get_mut(&cid) else {
             return;
         };

@@ -181,10 +181,7 @@ impl AgentShell for Agent {
                     code: ResetCode::ConnectFailed,
                     message: error.to_string(),
                 })?;
-            Ok(Dialed {
-                io: io.into(),
-                alpn: None,
-            })
+            Ok(Dialed::plain(io))
         })
     }
 

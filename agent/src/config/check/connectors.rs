@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nowconnect_protocol::ConnectorName;
 use serde_saphyr::Spanned;
 
+use super::values::WEEK_MS;
 use super::{Checker, Found, Origin, found, server_name};
 use crate::config::env::TARGET_PREFIX;
 use crate::config::error::nearest;
 use crate::config::file::{TargetSection, TargetTlsSection, TunnelSection, known};
-use crate::config::{ProxyHeader, Target, TargetAddress, TargetTls};
+use crate::config::{ClientCertificateFiles, ProxyHeader, Target, TargetAddress, TargetTls};
 
 /// HELLO names at most this many connectors.
 const CONNECTORS_MAX: usize = nowconnect_protocol::limits::MAX_CONNECTORS;
@@ -197,7 +197,7 @@ impl Checker<'_> {
     ) -> Option<Target> {
         let key = format!("targets.{name}");
         let address = match (section.unix, section.host, section.port) {
-            (Some(path), None, None) => Some(TargetAddress::Unix(PathBuf::from(path.value))),
+            (Some(path), None, None) => Some(TargetAddress::Unix(self.path(&path))),
             (Some(_), _, _) => {
                 self.problem(
                     origin,
@@ -243,11 +243,16 @@ impl Checker<'_> {
         let connect_timeout = section
             .connect_timeout_ms
             .map(|value| Duration::from_millis(self.bounded(&timeout_key, &value, 1, 120_000)));
+        let idle_key = format!("{key}.idle_timeout_ms");
+        let idle_timeout = section
+            .idle_timeout_ms
+            .map(|value| Duration::from_millis(self.bounded(&idle_key, &value, 100, WEEK_MS)));
         Some(Target {
             address: address?,
             tls,
             proxy_header: proxy_header.unwrap_or_default(),
             connect_timeout,
+            idle_timeout,
         })
     }
 
@@ -279,7 +284,7 @@ impl Checker<'_> {
     }
 
     fn target_tls(&mut self, key: &str, section: TargetTlsSection) -> TargetTls {
-        let ca_bundle = section.ca_bundle.map(|path| PathBuf::from(path.value));
+        let ca_bundle = section.ca_bundle.map(|path| self.path(&path));
         let name_key = format!("{key}.tls.server_name");
         let server_name = self.optional(&name_key, None, section.server_name.as_ref(), server_name);
         let mut alpn = Vec::new();
@@ -297,7 +302,32 @@ impl Checker<'_> {
             ca_bundle,
             server_name,
             alpn,
+            client_certificate: self.client_certificate(key, section.cert_file, section.key_file),
         }
+    }
+
+    fn client_certificate(
+        &mut self,
+        key: &str,
+        cert_file: Option<Spanned<String>>,
+        key_file: Option<Spanned<String>>,
+    ) -> Option<ClientCertificateFiles> {
+        let (lone, there, missing) = match (cert_file, key_file) {
+            (None, None) => return None,
+            (Some(cert_file), Some(key_file)) => {
+                return Some(ClientCertificateFiles {
+                    cert_file: self.path(&cert_file),
+                    key_file: self.path(&key_file),
+                });
+            }
+            (Some(lone), None) => (lone, "cert_file", "key_file"),
+            (None, Some(lone)) => (lone, "key_file", "cert_file"),
+        };
+        self.problem(
+            &Origin::File(known(lone.referenced)),
+            format!("`{key}.tls.{there}` needs `{missing}` beside it: a client certificate is shown with its key"),
+        );
+        None
     }
 }
 

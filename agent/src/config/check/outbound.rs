@@ -17,7 +17,7 @@ impl Checker<'_> {
         let token_file = section.and_then(|section| section.token_file.as_ref());
         let oidc = section.and_then(|section| section.oidc.as_ref());
         match (token_file, oidc) {
-            (Some(path), None) => Some(Auth::TokenFile(PathBuf::from(&path.value))),
+            (Some(path), None) => Some(Auth::TokenFile(self.path(path))),
             (None, Some(oidc)) => {
                 let origin = Origin::File(known(oidc.referenced));
                 self.oidc(&origin, &oidc.value).map(Auth::Oidc)
@@ -80,7 +80,7 @@ impl Checker<'_> {
         Some(OidcAuth {
             endpoint: endpoint?,
             client_id: section.client_id.as_ref()?.value.clone(),
-            client_secret_file: PathBuf::from(&section.client_secret_file.as_ref()?.value),
+            client_secret_file: self.path(section.client_secret_file.as_ref()?),
             audience: section.audience.clone(),
             resource: section.resource.clone(),
             scope: section.scope.clone(),
@@ -115,8 +115,8 @@ impl Checker<'_> {
             ca_bundle: self
                 .env
                 .var("NC_CA_BUNDLE")
-                .or_else(|| section.ca_bundle.as_ref().map(|path| path.value.clone()))
-                .map(PathBuf::from),
+                .map(PathBuf::from)
+                .or_else(|| Some(self.path(section.ca_bundle.as_ref()?))),
             server_name: self.optional(
                 "tunnel.server_name",
                 None,

@@ -15,7 +15,7 @@ const LABELS_MAX: usize = nowconnect_protocol::limits::MAX_PAIRS;
 /// Most bytes of a label's key or value.
 const LABEL_BYTES_MAX: usize = 256;
 /// The longest bound on a quiet flow, in milliseconds.
-const WEEK_MS: u64 = 604_800_000;
+pub(super) const WEEK_MS: u64 = 604_800_000;
 const HEALTH_HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 const HEALTH_PORT: u64 = 8_090;
 

@@ -284,6 +284,7 @@ fn furnish(folder: &Path, text: &str) -> String {
     let certificate = authority.issue("hub", &["hub.corp.example"]);
     std::fs::rename(certificate.cert_file, tls.join("cert.pem")).unwrap();
     std::fs::rename(certificate.key_file, tls.join("key.pem")).unwrap();
+    authority.issue("agent", &["site-1.corp.example"]);
     for name in ["agent.token", "client-secret", "token"] {
         std::fs::write(folder.join(name), "shown-in-a-document").unwrap();
     }
