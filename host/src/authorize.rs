@@ -289,7 +289,7 @@ fn net(peer: SocketAddr, listener: Name) -> Net {
     }
 }
 
-fn plugin_peer(peer: SocketAddr) -> plugins::Peer {
+pub(crate) fn plugin_peer(peer: SocketAddr) -> plugins::Peer {
     plugins::Peer {
         ip: peer.ip().to_canonical().to_string(),
         port: peer.port(),

@@ -143,6 +143,7 @@ async fn say_bye(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, reason: &str) {
         request_id: &session,
         tenant: (!live.key.tenant.is_default()).then(|| live.key.tenant.as_str()),
         session_id: Some(&session),
+        generation: generation.number(),
         ..CallInfo::default()
     };
     let bye = Bye {
@@ -151,7 +152,8 @@ async fn say_bye(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, reason: &str) {
         lasted_ms: millis(live.since.elapsed()),
         flows: live.flows_carried(),
     };
-    generation.plugins().bye(&call, &bye, &live.carry).await;
+    let standing = live.standing();
+    generation.plugins().bye(&call, &bye, &standing.carry).await;
 }
 
 fn millis(time: Duration) -> u64 {

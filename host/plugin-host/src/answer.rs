@@ -25,9 +25,15 @@ impl Carry {
             .map_or(&[], |(_, attributes)| attributes)
     }
 
+    /// A plugin's newer carry takes the place of its older one; an empty one leaves it.
     pub(crate) fn attach(&mut self, plugin: &Arc<str>, attributes: Vec<Attribute>) {
-        if !attributes.is_empty() {
-            self.parts.push((Arc::clone(plugin), attributes.into()));
+        if attributes.is_empty() {
+            return;
+        }
+        let attributes = attributes.into();
+        match self.parts.iter_mut().find(|(name, _)| name == plugin) {
+            Some((_, older)) => *older = attributes,
+            None => self.parts.push((Arc::clone(plugin), attributes)),
         }
     }
 }
@@ -74,6 +80,8 @@ pub struct Signals {
     pub signals: Vec<String>,
     /// Enrichers that failed and are not optional, sorted: `context.signalsMissing`.
     pub missing: Vec<String>,
+    /// For the later hooks of the same flow or request.
+    pub carry: Carry,
 }
 
 /// Answer of the `open` chain.
@@ -146,6 +154,8 @@ pub enum HttpRequestOutcome {
         /// At most the plugin's output limit.
         body: Vec<u8>,
     },
+    /// A plugin says no: answer 403 with the denial's code.
+    Deny(Denial),
     /// A plugin failed: answer 503 `plugin_failed`.
     Failed(Denial),
 }
@@ -155,6 +165,17 @@ pub enum HttpRequestOutcome {
 pub enum HttpResponseOutcome {
     /// Send the response after these edits, in this order.
     Forward(Vec<Edit>),
+    /// Send this in place of the origin's response.
+    Reply {
+        /// Who answered.
+        plugin: Arc<str>,
+        /// 200 to 599.
+        status: u16,
+        /// No hop-by-hop fields among them.
+        headers: Vec<Field>,
+        /// At most the plugin's output limit.
+        body: Vec<u8>,
+    },
     /// A plugin failed: answer 503 `plugin_failed` instead.
     Failed(Denial),
 }

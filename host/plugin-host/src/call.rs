@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
-use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower};
+use wasmtime::component::{ComponentNamedList, Instance, Lift, Lower};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::breaker::{Admission, Change};
-use crate::component::first_line;
+use crate::component::{Function, first_line};
+use crate::contract::ContractVersion;
 use crate::facts::CallInfo;
 use crate::guest_time::metered;
 use crate::hook::{CallOutcome, Hook};
@@ -23,7 +24,7 @@ use crate::host_functions::HostState;
 use crate::observer::CallReport;
 use crate::plugin::Plugin;
 use crate::spec::Mode;
-use crate::wire;
+use crate::wire::{self, Question};
 
 /// A call that gave no answer to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,23 +57,15 @@ impl From<wire::PluginError> for Failure {
 
 /// Calls a hook. `judge` turns the raw answer into what the chain acts on, and says whether it
 /// was a yes or a no; it refuses answers that break a rule.
-pub(crate) async fn call<'a, P, R, T>(
+pub(crate) async fn call<'a, Q: Question<'a>, T>(
     plugin: &Arc<Plugin>,
-    hook: Hook,
     info: &CallInfo<'a>,
-    params: impl FnOnce(wire::Call<'a>) -> P,
-    judge: impl FnOnce(R) -> Result<(T, CallOutcome), Failure>,
-) -> Result<T, Failure>
-where
-    P: ComponentNamedList + Lower + Send + Sync,
-    R: ComponentNamedList + Lift + Send + Sync + 'static,
-{
-    let mut record = Record::start(plugin, hook, info);
+    question: Q,
+    judge: impl FnOnce(Q::Answer) -> Result<(T, CallOutcome), Failure>,
+) -> Result<T, Failure> {
+    let mut record = Record::start(plugin, Q::HOOK, info);
     let answer = match record.admit().await {
-        Ok(_slot) => match plugin.compiled.hooks[hook.index()] {
-            Some(function) => record.run(&function, params).await.and_then(judge),
-            None => Err(Failure::new(CallOutcome::Shed, "it has no such hook")),
-        },
+        Ok(_slot) => record.ask(question).await.and_then(judge),
         Err(failure) => Err(failure),
     };
     match answer {
@@ -140,9 +133,26 @@ impl<'p, 'a> Record<'p, 'a> {
         }
     }
 
+    /// Asks in the version that the plugin speaks.
+    async fn ask<Q: Question<'a>>(&mut self, question: Q) -> Result<Q::Answer, Failure> {
+        let Some(function) = self.plugin.compiled.hooks[self.hook.index()] else {
+            return Err(Failure::new(CallOutcome::Shed, "it has no such hook"));
+        };
+        Ok(match function.version {
+            ContractVersion::V0_1 => {
+                let answer = self.run(function, |call| question.ask_v0_1(call)).await?;
+                Q::hear_v0_1(answer)?
+            }
+            ContractVersion::V0_2 => {
+                let answer = self.run(function, |call| question.ask_v0_2(call)).await?;
+                Q::hear_v0_2(answer)?
+            }
+        })
+    }
+
     async fn run<P, R>(
         &mut self,
-        function: &ComponentExportIndex,
+        function: Function,
         params: impl FnOnce(wire::Call<'a>) -> P,
     ) -> Result<R, Failure>
     where
@@ -150,8 +160,11 @@ impl<'p, 'a> Record<'p, 'a> {
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let budget = self.budget()?;
-        let budget_ns = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
-        let params = params(wire::Call::new(&self.info, budget_ns, self.shadow));
+        let params = params(wire::Call {
+            info: self.info,
+            budget_ns: u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX),
+            shadow: self.shadow,
+        });
         let state = HostState::new(self.plugin, &self.info, self.shadow);
         let mut run = Run::new(self.plugin, state);
         let result = timeout(budget, metered(run.call(function, params))).await;
@@ -258,18 +271,14 @@ impl<'p> Run<'p> {
         Ok(instance)
     }
 
-    pub(crate) async fn call<P, R>(
-        &mut self,
-        function: &ComponentExportIndex,
-        params: P,
-    ) -> wasmtime::Result<R>
+    pub(crate) async fn call<P, R>(&mut self, function: Function, params: P) -> wasmtime::Result<R>
     where
         P: ComponentNamedList + Lower + Send + Sync,
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let _awake = self.plugin.engine.ticker.awake();
         let instance = self.instantiate().await?;
-        let function = instance.get_typed_func::<P, R>(&mut self.store, function)?;
+        let function = instance.get_typed_func::<P, R>(&mut self.store, function.index)?;
         function.call_async(&mut self.store, params).await
     }
 }

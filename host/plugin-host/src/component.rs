@@ -9,17 +9,15 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
 
+use crate::contract::{CONTRACT_VERSIONS, ContractVersion, Named, PACKAGE};
 use crate::error::LoadProblem;
 use crate::grant::{Capability, Grants};
 use crate::hook::Hook;
 use crate::spec::{PluginSource, PluginSpec};
-use crate::wire::PACKAGE;
 
 /// Largest component in bytes. A Python plugin has 18 MiB; compiling takes time by size, which
 /// no limit of a call covers.
 const COMPONENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Version of the contract that this hub serves, as `major.minor`.
-const SERVED_MINOR: &str = "0.1";
 
 /// Digest of a component's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,18 +59,36 @@ impl fmt::Debug for Digest {
 pub(crate) struct Compiled {
     pub(crate) component: Component,
     pub(crate) digest: Digest,
-    /// Capabilities that it imports.
-    pub(crate) imports: Vec<Capability>,
-    pub(crate) describe: ComponentExportIndex,
-    pub(crate) check_config: ComponentExportIndex,
+    /// Capabilities that it imports, each in the version that it was built for.
+    pub(crate) imports: Vec<(Capability, ContractVersion)>,
+    pub(crate) describe: Function,
+    pub(crate) check_config: Function,
     /// By [`Hook::index`].
-    pub(crate) hooks: [Option<ComponentExportIndex>; Hook::ALL.len()],
+    pub(crate) hooks: [Option<Function>; Hook::ALL.len()],
     /// Memories and tables of one instance.
     pub(crate) memories: u32,
     pub(crate) tables: u32,
 }
 
+/// Where an exported function is, and which version's shapes it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Function {
+    pub(crate) index: ComponentExportIndex,
+    pub(crate) version: ContractVersion,
+}
+
 impl Compiled {
+    pub(crate) fn imports(&self, capability: Capability) -> bool {
+        self.imports.iter().any(|(one, _)| *one == capability)
+    }
+
+    /// The capabilities that it imports, each once.
+    pub(crate) fn capabilities(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.imports.iter().map(|(one, _)| one.as_str()).collect();
+        names.dedup();
+        names
+    }
+
     pub(crate) fn exported_hooks(&self) -> impl Iterator<Item = Hook> + '_ {
         Hook::ALL
             .into_iter()
@@ -122,18 +138,7 @@ pub(crate) fn compile(
     bytes: &[u8],
     digest: Digest,
 ) -> Result<Compiled, LoadProblem> {
-    if bytes.len() as u64 > COMPONENT_BYTES_MAX {
-        return Err(LoadProblem::Invalid(format!(
-            "it has {} bytes, at most {COMPONENT_BYTES_MAX} are loaded",
-            bytes.len()
-        )));
-    }
-    // Only the binary form: text would be compiled from a path that no digest covers.
-    if !bytes.starts_with(b"\0asm") {
-        return Err(LoadProblem::Invalid(
-            "it does not begin with `\\0asm`; build it as a component".to_owned(),
-        ));
-    }
+    check_form(bytes)?;
     let component = Component::from_binary(engine, bytes)
         .map_err(|error| LoadProblem::Invalid(first_line(&error)))?;
     let imports = imports(engine, &component)?;
@@ -162,112 +167,130 @@ pub(crate) fn compile(
     })
 }
 
+/// What can be said about bytes before the compiler sees them.
+pub(crate) fn check_form(bytes: &[u8]) -> Result<(), LoadProblem> {
+    if bytes.len() as u64 > COMPONENT_BYTES_MAX {
+        return Err(LoadProblem::Invalid(format!(
+            "it has {} bytes, at most {COMPONENT_BYTES_MAX} are loaded",
+            bytes.len()
+        )));
+    }
+    // Only the binary form: text would be compiled from a path that no digest covers.
+    if !bytes.starts_with(b"\0asm") {
+        return Err(LoadProblem::Invalid(
+            "it does not begin with `\\0asm`; build it as a component".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// Every import of code must be granted; interfaces that only hold types need nothing.
 pub(crate) fn check_grants(compiled: &Compiled, grants: &Grants) -> Result<(), LoadProblem> {
-    let missing: Vec<&str> = compiled
+    let mut missing: Vec<&str> = compiled
         .imports
         .iter()
-        .filter(|capability| !grants.allows(**capability))
-        .map(|capability| capability.as_str())
+        .filter(|(capability, _)| !grants.allows(*capability))
+        .map(|(capability, _)| capability.as_str())
         .collect();
+    missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
-    let all: Vec<&str> = compiled
-        .imports
-        .iter()
-        .map(|capability| capability.as_str())
-        .collect();
+    let all = compiled.capabilities();
     Err(LoadProblem::NotGranted {
         missing: quoted(&missing),
         paste: format!("grants: [{}]", all.join(", ")),
     })
 }
 
-fn imports(engine: &Engine, component: &Component) -> Result<Vec<Capability>, LoadProblem> {
+fn imports(
+    engine: &Engine,
+    component: &Component,
+) -> Result<Vec<(Capability, ContractVersion)>, LoadProblem> {
     let mut capabilities = Vec::new();
     let ty = component.component_type();
     for (name, _) in ty.imports(engine) {
         if name.starts_with("wasi:") {
             return Err(LoadProblem::Wasi(name.to_owned()));
         }
-        let Some(interface) = contract_interface(name)? else {
-            return Err(LoadProblem::UnknownImport(name.to_owned()));
-        };
-        match interface {
-            "types" | "http-types" => {}
-            _ => capabilities.push(
-                Capability::parse(interface)
-                    .ok_or_else(|| LoadProblem::UnknownImport(name.to_owned()))?,
-            ),
+        let unknown = || LoadProblem::UnknownImport(name.to_owned());
+        match Named::parse(name) {
+            Named::Served("types" | "http-types", _) => {}
+            Named::Served(interface, version) => {
+                let capability =
+                    Capability::parse(interface).filter(|capability| capability.since() <= version);
+                capabilities.push((capability.ok_or_else(unknown)?, version));
+            }
+            Named::Unserved(_) => return Err(unserved(name)),
+            Named::Other => return Err(unknown()),
         }
     }
     capabilities.sort_unstable();
     Ok(capabilities)
 }
 
-/// The interface's name where `name` is one of the contract in a version that is served;
-/// `None` where it is something else.
-fn contract_interface(name: &str) -> Result<Option<&str>, LoadProblem> {
-    let Some(rest) = name.strip_prefix(PACKAGE) else {
-        return Ok(None);
-    };
-    let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
-    let served = version
-        .strip_prefix(SERVED_MINOR)
-        .is_some_and(|patch| patch.starts_with('.'));
-    if served {
-        return Ok(Some(interface));
+fn unserved(wanted: &str) -> LoadProblem {
+    LoadProblem::Version {
+        wanted: wanted.to_owned(),
+        served: CONTRACT_VERSIONS,
     }
-    Err(LoadProblem::Version {
-        wanted: name.to_owned(),
-        served: crate::CONTRACT_VERSIONS,
-    })
 }
 
+/// What a component exports of the contract. It may export an interface in several versions, so
+/// that older hubs can run it; the newest that this hub serves is taken, others are left alone.
 struct Exports<'a> {
     component: &'a Component,
-    /// Interface of the contract, and the full name under which it is exported.
-    interfaces: Vec<(String, String)>,
+    /// Interface, version, and the full name under which it is exported.
+    interfaces: Vec<(String, ContractVersion, String)>,
 }
 
 impl<'a> Exports<'a> {
     fn of(engine: &Engine, component: &'a Component) -> Result<Self, LoadProblem> {
         let mut interfaces = Vec::new();
+        let mut others = Vec::new();
         for (name, _) in component.component_type().exports(engine) {
-            if let Some(interface) = contract_interface(name)? {
-                interfaces.push((interface.to_owned(), name.to_owned()));
+            match Named::parse(name) {
+                Named::Served(interface, version) => {
+                    interfaces.push((interface.to_owned(), version, name.to_owned()));
+                }
+                Named::Unserved(interface) => others.push((interface.to_owned(), name.to_owned())),
+                Named::Other => {}
             }
         }
-        Ok(Self {
+        let all = Self {
             component,
             interfaces,
-        })
+        };
+        match others.iter().find(|(interface, _)| !all.has(interface)) {
+            Some((_, name)) => Err(unserved(name)),
+            None => Ok(all),
+        }
     }
 
     fn has(&self, interface: &str) -> bool {
-        self.interfaces.iter().any(|(short, _)| short == interface)
+        self.interfaces.iter().any(|(short, ..)| short == interface)
     }
 
-    fn function(
-        &self,
-        interface: &str,
-        function: &str,
-    ) -> Result<ComponentExportIndex, LoadProblem> {
+    fn function(&self, interface: &str, function: &str) -> Result<Function, LoadProblem> {
         let missing = || LoadProblem::NoExport(format!("{PACKAGE}{interface}: {function}"));
-        let full = self
+        let (_, version, full) = self
             .interfaces
             .iter()
-            .find(|(short, _)| short == interface)
-            .map(|(_, full)| full.as_str())
+            .filter(|(short, ..)| short == interface)
+            .max_by_key(|(_, version, _)| *version)
             .ok_or_else(missing)?;
         let instance = self
             .component
             .get_export_index(None, full)
             .ok_or_else(missing)?;
-        self.component
+        let index = self
+            .component
             .get_export_index(Some(&instance), function)
-            .ok_or_else(missing)
+            .ok_or_else(missing)?;
+        Ok(Function {
+            index,
+            version: *version,
+        })
     }
 }
 

@@ -1,12 +1,14 @@
 //! The nouns of the plugin contract: what the hub tells plugins, borrowed for one call.
 //!
 //! These types lower straight into a guest's memory, so a call copies each string once and the
-//! hub clones nothing. Their shape is that of `wit/0.1`; a later version of the contract gets
-//! its own shapes and a conversion, and these stay what the hub speaks.
+//! hub clones nothing. Their shape is that of `wit/0.1`, where they have one; what another
+//! version changed has a borrowed shape in [`crate::wire`], and these stay what the hub speaks.
 
 use std::time::Instant;
 
 use wasmtime::component::{ComponentType, Lift, Lower};
+
+use crate::answer::Carry;
 
 /// Name and value of a fact that has no field of its own.
 pub type Attribute = (String, String);
@@ -27,6 +29,11 @@ pub struct CallInfo<'a> {
     pub session_id: Option<&'a str>,
     /// The flow, where there is one.
     pub flow_id: Option<&'a str>,
+    /// Number of the policies and plugins in force; 0 where nobody counts them.
+    pub generation: u64,
+    /// What plugins attached to this session, flow or request before, for the hooks that are
+    /// asked. Those that are told get it with their news.
+    pub carry: Option<&'a Carry>,
     /// When the whole pipeline must have answered; each plugin's own wall limit applies too.
     pub deadline: Option<Instant>,
 }
@@ -157,24 +164,25 @@ pub struct Open<'a> {
 }
 
 /// News of the `close` hook: a flow ended.
-#[derive(Clone, Copy, Debug, ComponentType, Lower)]
-#[component(record)]
+#[derive(Clone, Copy, Debug)]
 pub struct Closed<'a> {
     /// The flow's connector.
     pub connector: &'a str,
+    /// Name of the public port where the client came in.
+    pub listener: &'a str,
+    /// The client's end.
+    pub peer: &'a Peer,
+    /// Who asked for it.
+    pub viewer: &'a Viewer,
     /// The agent that carried it.
-    #[component(name = "agent-id")]
     pub agent_id: &'a str,
     /// A code of the reset and close registry.
     pub cause: &'a str,
     /// Bytes from client to agent.
-    #[component(name = "bytes-c2a")]
     pub bytes_c2a: u64,
     /// Bytes from agent to client.
-    #[component(name = "bytes-a2c")]
     pub bytes_a2c: u64,
     /// Length of the flow in milliseconds.
-    #[component(name = "lasted-ms")]
     pub lasted_ms: u64,
 }
 

@@ -14,6 +14,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::contract::ContractVersion;
+
 #[cfg(test)]
 mod tests;
 
@@ -74,6 +76,15 @@ impl Capability {
             Self::Clock => "clock",
             Self::Metrics => "metrics",
             Self::Data => "data",
+        }
+    }
+
+    /// The first version of the contract that has it.
+    pub(crate) const fn since(self) -> ContractVersion {
+        match self {
+            Self::Log | Self::Config | Self::Kv | Self::Clock | Self::Metrics | Self::Data => {
+                ContractVersion::V0_1
+            }
         }
     }
 

@@ -7,16 +7,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use wasmtime::component::{Linker, LinkerInstance};
+use wasmtime::component::{ComponentType, Linker, LinkerInstance, Lower};
 use wasmtime::{ResourceLimiter, Result, StoreContextMut};
 
+use crate::contract::{ContractVersion, PACKAGE};
 use crate::facts::{CallInfo, Level};
 use crate::grant::Capability;
 use crate::guest_time::computed_since_look;
-use crate::kv::{self, KvStore, Namespace};
+use crate::kv::{KvError, KvStore, Namespace};
 use crate::observer::{Dropped, PluginLogLine};
 use crate::plugin::Plugin;
-use crate::wire::{KvError, PACKAGE, VERSION};
+use crate::wire::{v0_1, v0_2};
 
 /// Log lines of one call.
 const LOG_LINES_PER_CALL_MAX: u32 = 32;
@@ -44,7 +45,7 @@ pub(crate) struct HostState {
 
 impl HostState {
     pub(crate) fn new(plugin: &Arc<Plugin>, info: &CallInfo<'_>, shadow: bool) -> Self {
-        let uses = |capability| plugin.compiled.imports.contains(&capability);
+        let uses = |capability| plugin.compiled.imports(capability);
         let owned = |wanted: bool, text: &str| if wanted { text.into() } else { Box::default() };
         Self {
             limiter: Limiter::new(&plugin.spec.limits),
@@ -184,14 +185,21 @@ impl ResourceLimiter for Limiter {
     }
 }
 
-/// Adds one capability to a linker.
-pub(crate) fn link(linker: &mut Linker<HostState>, capability: Capability) -> Result<()> {
-    let name = format!("{PACKAGE}{}@{VERSION}", capability.as_str());
+/// Adds one capability to a linker, under the version for which it is wanted.
+pub(crate) fn link(
+    linker: &mut Linker<HostState>,
+    capability: Capability,
+    version: ContractVersion,
+) -> Result<()> {
+    let name = format!("{PACKAGE}{}@{version}", capability.as_str());
     let mut instance = linker.instance(&name)?;
     match capability {
         Capability::Log => link_log(&mut instance),
         Capability::Config => link_config(&mut instance),
-        Capability::Kv => link_kv(&mut instance),
+        Capability::Kv => match version {
+            ContractVersion::V0_1 => link_kv(&mut instance, v0_1::KvError::from),
+            ContractVersion::V0_2 => link_kv(&mut instance, v0_2::kv_error),
+        },
         Capability::Clock => link_clock(&mut instance),
         Capability::Metrics => link_metrics(&mut instance),
         Capability::Data => link_data(&mut instance),
@@ -220,26 +228,33 @@ fn link_config(instance: &mut LinkerInstance<'_, HostState>) -> Result<()> {
     })
 }
 
-fn link_kv(instance: &mut LinkerInstance<'_, HostState>) -> Result<()> {
-    instance.func_wrap("get", |cx: Context<'_>, (key,): (String,)| {
+/// The versions differ in how they tell why an operation was not done.
+fn link_kv<E>(
+    instance: &mut LinkerInstance<'_, HostState>,
+    kv_error: fn(KvError) -> E,
+) -> Result<()>
+where
+    E: ComponentType + Lower + Send + Sync + 'static,
+{
+    instance.func_wrap("get", move |cx: Context<'_>, (key,): (String,)| {
         let (store, namespace, _) = cx.data().kv();
         Ok((store.get(&namespace, &key).map_err(kv_error),))
     })?;
     instance.func_wrap(
         "set",
-        |cx: Context<'_>, (key, value, ttl): (String, Vec<u8>, u32)| {
+        move |cx: Context<'_>, (key, value, ttl): (String, Vec<u8>, u32)| {
             let (store, namespace, quota) = cx.data().kv();
             let result = store.set(&namespace, &key, &value, ttl, quota);
             Ok((result.map_err(kv_error),))
         },
     )?;
-    instance.func_wrap("delete", |cx: Context<'_>, (key,): (String,)| {
+    instance.func_wrap("delete", move |cx: Context<'_>, (key,): (String,)| {
         let (store, namespace, _) = cx.data().kv();
         Ok((store.delete(&namespace, &key).map_err(kv_error),))
     })?;
     instance.func_wrap(
         "increment",
-        |cx: Context<'_>, (key, delta, ttl): (String, i64, u32)| {
+        move |cx: Context<'_>, (key, delta, ttl): (String, i64, u32)| {
             let (store, namespace, quota) = cx.data().kv();
             let result = store.increment(&namespace, &key, delta, ttl, quota);
             Ok((result.map_err(kv_error),))
@@ -288,14 +303,6 @@ fn link_data(instance: &mut LinkerInstance<'_, HostState>) -> Result<()> {
     instance.func_wrap("read", |cx: Context<'_>, (name,): (String,)| {
         Ok((cx.data().plugin.data.get(&name).cloned(),))
     })
-}
-
-const fn kv_error(error: kv::KvError) -> KvError {
-    match error {
-        kv::KvError::NoQuota => KvError::NoQuota,
-        kv::KvError::TooLarge => KvError::TooLarge,
-        kv::KvError::Unavailable => KvError::Unavailable,
-    }
 }
 
 fn is_metric_name(name: &str) -> bool {

@@ -37,13 +37,16 @@ pub enum KvError {
     /// The namespace or the whole table is full.
     #[error("the quota is used up")]
     NoQuota,
-    /// Key, value or time to live is out of bounds.
-    #[error(
-        "key over {KEY_BYTES_MAX} bytes, value over {VALUE_BYTES_MAX} bytes, or time to live not \
-         within 1 to {TTL_SECONDS_MAX} seconds"
-    )]
+    /// Key or value is out of bounds.
+    #[error("key over {KEY_BYTES_MAX} bytes or value over {VALUE_BYTES_MAX} bytes")]
     TooLarge,
-    /// The store cannot be asked now, or the value is not a counter.
+    /// Time to live is out of bounds.
+    #[error("time to live not within 1 to {TTL_SECONDS_MAX} seconds")]
+    BadTtl,
+    /// An increment of a value that was set.
+    #[error("the value is not a counter")]
+    NotACounter,
+    /// The store cannot be asked now.
     #[error("the store cannot do this now")]
     Unavailable,
 }

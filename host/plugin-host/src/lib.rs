@@ -16,6 +16,7 @@ mod answer;
 mod breaker;
 mod call;
 mod component;
+mod contract;
 mod engine;
 mod error;
 mod facts;
@@ -23,6 +24,7 @@ mod grant;
 mod guest_time;
 mod hook;
 mod host_functions;
+mod inspect;
 mod judge;
 mod kv;
 mod load;
@@ -38,6 +40,7 @@ pub use answer::{
     Carry, Denial, Edit, HelloOutcome, HttpRequestOutcome, HttpResponseOutcome, Masked,
     OpenOutcome, Signals, Terms, Welcome,
 };
+pub use contract::{CONTRACT_VERSIONS, ContractVersion};
 pub use engine::{EngineSettings, PluginEngine};
 pub use error::{EngineError, LoadError, LoadProblem};
 pub use facts::{
@@ -46,10 +49,8 @@ pub use facts::{
 };
 pub use grant::{Capability, GrantError, Grants};
 pub use hook::{CallOutcome, Hook};
+pub use inspect::Inspection;
 pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
 pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
 pub use set::{PluginSet, PluginStatus};
 pub use spec::{Limits, Mode, PluginSource, PluginSpec, Quarantine};
-
-/// Versions of the contract in `wit/` that this hub serves.
-pub const CONTRACT_VERSIONS: &str = "nowconnect:plugin 0.1.x";

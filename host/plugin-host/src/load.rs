@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, Lower};
 
 use crate::call::{Failure, Run, classify};
-use crate::component::{Compiled, compile, first_line, read};
+use crate::component::{Compiled, Function, compile, first_line, read};
+use crate::contract::ContractVersion;
 use crate::engine::{EngineInner, PluginEngine};
 use crate::error::{LoadError, LoadProblem};
 use crate::facts::CallInfo;
@@ -18,7 +19,7 @@ use crate::hook::Hook;
 use crate::host_functions::HostState;
 use crate::plugin::Plugin;
 use crate::spec::{Mode, PluginSpec};
-use crate::wire;
+use crate::wire::{self, Question};
 
 /// Wall time of `describe` and `check-config` together. It is more than a call's, because a
 /// first call warms caches and a check may look at large data.
@@ -184,7 +185,7 @@ async fn check(plugin: &Arc<Plugin>) -> Result<String, LoadProblem> {
 }
 
 async fn describe(plugin: &Arc<Plugin>) -> Result<String, LoadProblem> {
-    let function = &plugin.compiled.describe;
+    let function = plugin.compiled.describe;
     let answer = run::<_, wire::DescribeResult>(plugin, function, ()).await;
     let (about,) = answer.map_err(|failure| LoadProblem::CheckFailed {
         function: "describe",
@@ -195,22 +196,30 @@ async fn describe(plugin: &Arc<Plugin>) -> Result<String, LoadProblem> {
 }
 
 async fn check_config(plugin: &Arc<Plugin>) -> Result<(), LoadProblem> {
-    let function = &plugin.compiled.check_config;
+    let function = plugin.compiled.check_config;
     let json = Arc::clone(&plugin.config.json);
-    let params: wire::CheckConfigParams<'_> = (&json,);
-    let answer = run::<_, wire::CheckConfigResult>(plugin, function, params).await;
-    let (answer,) = answer.map_err(|failure| LoadProblem::CheckFailed {
+    let answer = match function.version {
+        ContractVersion::V0_1 => {
+            let params: wire::v0_1::CheckConfigParams<'_> = (&json,);
+            run(plugin, function, params)
+                .await
+                .map(|answer: wire::v0_1::CheckConfigResult| wire::v0_1::said(answer))
+        }
+        ContractVersion::V0_2 => {
+            let params: wire::v0_2::CheckConfigParams<'_> = (&json,);
+            run(plugin, function, params)
+                .await
+                .map(|answer: wire::v0_2::CheckConfigResult| wire::v0_2::said(answer))
+        }
+    };
+    let answer = answer.map_err(|failure| LoadProblem::CheckFailed {
         function: "check-config",
         reason: format!("{}: {}", failure.outcome, failure.detail),
     })?;
     answer.map_err(|error| LoadProblem::Config(error.to_string().escape_debug().to_string()))
 }
 
-async fn run<P, R>(
-    plugin: &Arc<Plugin>,
-    function: &wasmtime::component::ComponentExportIndex,
-    params: P,
-) -> Result<R, Failure>
+async fn run<P, R>(plugin: &Arc<Plugin>, function: Function, params: P) -> Result<R, Failure>
 where
     P: ComponentNamedList + Lower + Send + Sync,
     R: ComponentNamedList + Lift + Send + Sync + 'static,
@@ -244,32 +253,35 @@ async fn check_types(plugin: &Arc<Plugin>) -> Result<(), LoadProblem> {
 
 fn check_hook_types(run: &mut Run<'_>, instance: Instance, hook: Hook) -> Result<(), LoadProblem> {
     match hook {
-        Hook::Hello => typed::<wire::HelloParams<'_>, wire::HelloResult>(run, instance, hook),
-        Hook::Bye => typed::<wire::ByeParams<'_>, ()>(run, instance, hook),
-        Hook::Enrich => typed::<wire::EnrichParams<'_>, wire::EnrichResult>(run, instance, hook),
-        Hook::Open => typed::<wire::OpenParams<'_>, wire::OpenResult>(run, instance, hook),
-        Hook::Close => typed::<wire::CloseParams<'_>, ()>(run, instance, hook),
-        Hook::HttpRequest => {
-            typed::<wire::RequestParams<'_>, wire::RequestResult>(run, instance, hook)
-        }
-        Hook::HttpResponse => {
-            typed::<wire::ResponseParams<'_>, wire::ResponseResult>(run, instance, hook)
-        }
-        Hook::Mask => typed::<wire::MaskParams<'_>, wire::MaskResult>(run, instance, hook),
+        Hook::Hello => check_question::<wire::AskHello<'_>>(run, instance),
+        Hook::Bye => check_question::<wire::TellBye<'_>>(run, instance),
+        Hook::Enrich => check_question::<wire::AskEnrich<'_>>(run, instance),
+        Hook::Open => check_question::<wire::AskOpen<'_>>(run, instance),
+        Hook::Close => check_question::<wire::TellClose<'_>>(run, instance),
+        Hook::HttpRequest => check_question::<wire::AskRequest<'_>>(run, instance),
+        Hook::HttpResponse => check_question::<wire::AskResponse<'_>>(run, instance),
+        Hook::Mask => check_question::<wire::AskMask<'_>>(run, instance),
     }
 }
 
-fn typed<P, R>(run: &mut Run<'_>, instance: Instance, hook: Hook) -> Result<(), LoadProblem>
-where
-    P: ComponentNamedList + Lower,
-    R: ComponentNamedList + Lift,
-{
-    let Some(index) = run.store.data().plugin.compiled.hooks[hook.index()] else {
+fn check_question<'a, Q: Question<'a>>(
+    run: &mut Run<'_>,
+    instance: Instance,
+) -> Result<(), LoadProblem> {
+    let Some(function) = run.store.data().plugin.compiled.hooks[Q::HOOK.index()] else {
         return Ok(());
     };
-    let function = instance.get_typed_func::<P, R>(&mut run.store, index);
-    function.map(drop).map_err(|error| LoadProblem::Types {
-        function: hook.function().to_owned(),
+    let store = &mut run.store;
+    let typed = match function.version {
+        ContractVersion::V0_1 => instance
+            .get_typed_func::<Q::Params1, Q::Answer1>(store, function.index)
+            .map(drop),
+        ContractVersion::V0_2 => instance
+            .get_typed_func::<Q::Params2, Q::Answer2>(store, function.index)
+            .map(drop),
+    };
+    typed.map_err(|error| LoadProblem::Types {
+        function: Q::HOOK.function().to_owned(),
         reason: first_line(&error),
     })
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::answer::Masked;
 use crate::call::{Failure, call};
 use crate::facts::{CallInfo, LogEntry};
-use crate::hook::{CallOutcome, Hook};
+use crate::hook::CallOutcome;
 use crate::plugin::Plugin;
 use crate::spec::Mode;
 use crate::wire;
@@ -73,20 +73,14 @@ fn entry_bytes(entry: &LogEntry) -> usize {
 async fn mask_batch(plugin: &Arc<Plugin>, batch: &mut [LogEntry]) -> Result<usize, Failure> {
     let info = CallInfo::default();
     let entries = batch.len();
-    let masks = call(
-        plugin,
-        Hook::Mask,
-        &info,
-        |c| -> wire::MaskParams<'_> { (c, &*batch) },
-        |(answer,): wire::MaskResult| {
-            let masks = answer?;
-            let outside = masks.iter().any(|mask| mask.entry as usize >= entries);
-            if outside {
-                return Err(Failure::bad_output("it masks an entry outside the batch"));
-            }
-            Ok((masks, CallOutcome::Ok))
-        },
-    )
+    let question = wire::AskMask(batch);
+    let masks = call(plugin, &info, question, |masks: Vec<wire::Mask>| {
+        let outside = masks.iter().any(|mask| mask.entry as usize >= entries);
+        if outside {
+            return Err(Failure::bad_output("it masks an entry outside the batch"));
+        }
+        Ok((masks, CallOutcome::Ok))
+    })
     .await?;
     if plugin.spec.mode == Mode::Shadow {
         return Ok(0);

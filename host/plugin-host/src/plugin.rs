@@ -77,8 +77,8 @@ impl Plugin {
             return Err(LoadProblem::Config("it must be a mapping".to_owned()));
         }
         let mut linker = Linker::new(&engine.wasm);
-        for capability in &compiled.imports {
-            link(&mut linker, *capability)
+        for (capability, version) in &compiled.imports {
+            link(&mut linker, *capability, *version)
                 .map_err(|error| LoadProblem::Invalid(format!("{error:#}")))?;
         }
         let pre = linker

@@ -16,7 +16,8 @@ use crate::call::{Failure, call};
 use crate::engine::PluginEngine;
 use crate::error::LoadError;
 use crate::facts::{
-    Bye, CallInfo, Closed, Enrich, Field, Head, Hello, HttpRequest, HttpResponse, LogEntry, Open,
+    Attribute, Bye, CallInfo, Closed, Enrich, Field, Head, Hello, HttpRequest, HttpResponse,
+    LogEntry, Open,
 };
 use crate::hook::{CallOutcome, Hook};
 use crate::judge;
@@ -107,21 +108,19 @@ impl PluginSet {
     /// Asks the `hello` chain.
     pub async fn hello(&self, info: &CallInfo<'_>, hello: &Hello<'_>) -> HelloOutcome {
         let mut accepted: Cow<'_, [&str]> = Cow::Borrowed(hello.announced);
-        let mut welcome = Welcome::default();
+        let mut welcome = Welcome {
+            carry: info.carry.cloned().unwrap_or_default(),
+            ..Welcome::default()
+        };
         for plugin in self.chain(Hook::Hello) {
-            let question = wire::Hello {
-                agent: hello.agent,
-                peer: hello.peer,
+            let question = Hello {
                 announced: &accepted,
-                why: hello.why,
+                ..*hello
             };
-            let answer = call(
-                plugin,
-                Hook::Hello,
-                info,
-                |c| (c, &question),
-                |(answer,): wire::HelloResult| judge_hello(plugin, answer?),
-            )
+            let question = wire::AskHello(&question, carried(info, plugin));
+            let answer = call(plugin, info, question, |verdict| {
+                judge_hello(plugin, verdict)
+            })
             .await;
             match decide(plugin, answer) {
                 Decided::Go(answer) => {
@@ -146,9 +145,8 @@ impl PluginSet {
     /// Tells the `bye` chain.
     pub async fn bye(&self, info: &CallInfo<'_>, bye: &Bye<'_>, carry: &Carry) {
         for plugin in self.chain(Hook::Bye) {
-            let carried = carry.of(&plugin.name);
-            let told = call(plugin, Hook::Bye, info, |c| (c, bye, carried), heard).await;
-            ignore(told);
+            let news = wire::TellBye(bye, carry.of(&plugin.name));
+            ignore(call(plugin, info, news, heard).await);
         }
     }
 
@@ -156,22 +154,20 @@ impl PluginSet {
     pub async fn enrich(&self, info: &CallInfo<'_>, enrich: &Enrich<'_>) -> Signals {
         let mut all = Signals::default();
         for plugin in self.chain(Hook::Enrich) {
-            let answer = call(
-                plugin,
-                Hook::Enrich,
-                info,
-                |c| (c, enrich),
-                |(answer,): wire::EnrichResult| {
-                    Ok((judge::signals(plugin, answer?)?, CallOutcome::Ok))
-                },
-            )
+            let question = wire::AskEnrich(enrich);
+            let answer = call(plugin, info, question, |found: wire::Findings| {
+                judge::carry(&found.carry)?;
+                let (signals, dropped) = judge::signals(plugin, found.signals)?;
+                Ok(((signals, dropped, found.carry), CallOutcome::Ok))
+            })
             .await;
             if plugin.spec.mode == Mode::Shadow {
                 continue;
             }
             match answer {
-                Ok((signals, dropped)) => {
+                Ok((signals, dropped, carry)) => {
                     all.signals.extend(signals);
+                    all.carry.attach(&plugin.name, carry);
                     if dropped > 0 {
                         let observer = &plugin.engine.observer;
                         observer.dropped(&plugin.name, Dropped::Signals, dropped);
@@ -189,15 +185,15 @@ impl PluginSet {
 
     /// Asks the `open` chain.
     pub async fn open(&self, info: &CallInfo<'_>, open: &Open<'_>) -> OpenOutcome {
-        let mut terms = Terms::default();
+        let mut terms = Terms {
+            carry: info.carry.cloned().unwrap_or_default(),
+            ..Terms::default()
+        };
         for plugin in self.chain(Hook::Open) {
-            let answer = call(
-                plugin,
-                Hook::Open,
-                info,
-                |c| (c, open),
-                |(answer,): wire::OpenResult| judge_open(plugin, answer?),
-            )
+            let question = wire::AskOpen(open, carried(info, plugin));
+            let answer = call(plugin, info, question, |verdict| {
+                judge_open(plugin, verdict)
+            })
             .await;
             match decide(plugin, answer) {
                 Decided::Go(grant) => {
@@ -217,9 +213,8 @@ impl PluginSet {
     /// Tells the `close` chain.
     pub async fn close(&self, info: &CallInfo<'_>, closed: &Closed<'_>, carry: &Carry) {
         for plugin in self.chain(Hook::Close) {
-            let carried = carry.of(&plugin.name);
-            let told = call(plugin, Hook::Close, info, |c| (c, closed, carried), heard).await;
-            ignore(told);
+            let news = wire::TellClose(closed, carry.of(&plugin.name));
+            ignore(call(plugin, info, news, heard).await);
         }
     }
 
@@ -231,7 +226,7 @@ impl PluginSet {
     ) -> HttpRequestOutcome {
         let mut headers: Cow<'_, [Field]> = Cow::Borrowed(request.head.headers);
         let mut edits = Vec::new();
-        let mut carry = Carry::default();
+        let mut carry = info.carry.cloned().unwrap_or_default();
         for plugin in self.chain(Hook::HttpRequest) {
             let question = HttpRequest {
                 head: Head {
@@ -240,14 +235,9 @@ impl PluginSet {
                 },
                 ..*request
             };
-            let answer = call(
-                plugin,
-                Hook::HttpRequest,
-                info,
-                |c| (c, &question),
-                |(answer,): wire::RequestResult| judge_request(plugin, answer?),
-            )
-            .await;
+            let question = wire::AskRequest(&question, carried(info, plugin));
+            let judge = |verdict| judge_request(plugin, verdict);
+            let answer = call(plugin, info, question, judge).await;
             match decide(plugin, answer.map(Ok)) {
                 Decided::Go(RequestAnswer::Next(more, carried)) => {
                     apply(&mut headers, &more);
@@ -261,6 +251,9 @@ impl PluginSet {
                         headers: reply.headers,
                         body: reply.body,
                     };
+                }
+                Decided::Go(RequestAnswer::Deny(denial)) => {
+                    return HttpRequestOutcome::Deny(denial);
                 }
                 Decided::Skip => {}
                 Decided::Deny(denial) => return HttpRequestOutcome::Failed(denial),
@@ -283,21 +276,21 @@ impl PluginSet {
                 status: response.status,
                 headers: &headers,
             };
-            let carried = carry.of(&plugin.name);
-            let answer = call(
-                plugin,
-                Hook::HttpResponse,
-                info,
-                |c| (c, &question, carried),
-                |(answer,): wire::ResponseResult| {
-                    Ok((judge::edits(plugin, answer?)?, CallOutcome::Ok))
-                },
-            )
-            .await;
+            let question = wire::AskResponse(&question, carry.of(&plugin.name));
+            let judge = |verdict| judge_response(plugin, verdict);
+            let answer = call(plugin, info, question, judge).await;
             match decide(plugin, answer.map(Ok)) {
-                Decided::Go(more) => {
+                Decided::Go(ResponseAnswer::Next(more)) => {
                     apply(&mut headers, &more);
                     edits.extend(more);
+                }
+                Decided::Go(ResponseAnswer::Reply(reply)) => {
+                    return HttpResponseOutcome::Reply {
+                        plugin: Arc::clone(&plugin.name),
+                        status: reply.status,
+                        headers: reply.headers,
+                        body: reply.body,
+                    };
                 }
                 Decided::Skip => {}
                 Decided::Deny(denial) => return HttpResponseOutcome::Failed(denial),
@@ -370,8 +363,9 @@ fn judge_open(plugin: &Plugin, verdict: wire::OpenVerdict) -> Judged<Result<wire
 }
 
 enum RequestAnswer {
-    Next(Vec<Edit>, Vec<(String, String)>),
+    Next(Vec<Edit>, Vec<Attribute>),
     Reply(wire::Reply),
+    Deny(Denial),
 }
 
 fn judge_request(plugin: &Plugin, verdict: wire::RequestVerdict) -> Judged<RequestAnswer> {
@@ -385,7 +379,34 @@ fn judge_request(plugin: &Plugin, verdict: wire::RequestVerdict) -> Judged<Reque
             judge::reply(&reply)?;
             Ok((RequestAnswer::Reply(reply), CallOutcome::Deny))
         }
+        wire::RequestVerdict::Deny(denial) => {
+            let denial = judge::denial(plugin, denial)?;
+            Ok((RequestAnswer::Deny(denial), CallOutcome::Deny))
+        }
     }
+}
+
+enum ResponseAnswer {
+    Next(Vec<Edit>),
+    Reply(wire::Reply),
+}
+
+fn judge_response(plugin: &Plugin, verdict: wire::ResponseVerdict) -> Judged<ResponseAnswer> {
+    match verdict {
+        wire::ResponseVerdict::Next(edits) => {
+            let edits = judge::edits(plugin, edits)?;
+            Ok((ResponseAnswer::Next(edits), CallOutcome::Ok))
+        }
+        wire::ResponseVerdict::Reply(reply) => {
+            judge::reply(&reply)?;
+            Ok((ResponseAnswer::Reply(reply), CallOutcome::Deny))
+        }
+    }
+}
+
+/// What the plugin attached before to what it is asked about now.
+fn carried<'a>(info: &CallInfo<'a>, plugin: &Plugin) -> &'a [Attribute] {
+    info.carry.map_or(&[], |carry| carry.of(&plugin.name))
 }
 
 fn apply(headers: &mut Cow<'_, [Field]>, edits: &[Edit]) {

@@ -1,76 +1,61 @@
-//! The records of `wit/0.1` that only the host sees: what is not in [`crate::facts`] because
-//! the host adds to it, and every answer as it comes out of a guest, not yet judged.
+//! What crosses the border between host and guest, as the chains see it.
+//!
+//! Each served version of the contract has shapes of its own, in [`v0_1`] and [`v0_2`]; a
+//! [`Question`] knows how to ask in either and turns both answers into one. Shapes that did not
+//! change between the versions stand here. The shapes are derived by hand and not by `bindgen!`,
+//! whose code has unsafe blocks and owns what it passes on, while these lower borrowed facts
+//! straight into a guest's memory.
+//!
+//! An answer is as the guest gave it, not yet judged.
 
-use wasmtime::component::{ComponentType, Lift, Lower};
+pub(crate) mod v0_1;
+pub(crate) mod v0_2;
+
+use wasmtime::component::{ComponentNamedList, ComponentType, Lift, Lower};
 
 use crate::facts::{
-    Agent, Attribute, Bye, CallInfo, Closed, Enrich, Field, HttpRequest, HttpResponse, LogEntry,
-    Open, Peer,
+    Attribute, Bye, CallInfo, Closed, Enrich, Field, Hello, HttpRequest, HttpResponse, LogEntry,
+    Open,
 };
+use crate::hook::Hook;
 
-/// Package and version prefix of every interface.
-pub(crate) const PACKAGE: &str = "nowconnect:plugin/";
-/// Version under which the host links its interfaces.
-pub(crate) const VERSION: &str = "0.1.0";
+/// One question of one hook.
+pub(crate) trait Question<'a>: Copy + Send + Sync {
+    const HOOK: Hook;
+    type Answer;
+    type Params1: ComponentNamedList + Lower + Send + Sync;
+    type Answer1: ComponentNamedList + Lift + Send + Sync + 'static;
+    type Params2: ComponentNamedList + Lower + Send + Sync;
+    type Answer2: ComponentNamedList + Lift + Send + Sync + 'static;
 
-#[derive(Clone, Copy, Debug, ComponentType, Lower)]
-#[component(record)]
+    /// The question as `wit/0.1` puts it.
+    fn ask_v0_1(self, call: Call<'a>) -> Self::Params1;
+    /// What a plugin of `wit/0.1` said.
+    fn hear_v0_1(answer: Self::Answer1) -> Result<Self::Answer, PluginError>;
+    /// The question as `wit/0.2` puts it.
+    fn ask_v0_2(self, call: Call<'a>) -> Self::Params2;
+    /// What a plugin of `wit/0.2` said.
+    fn hear_v0_2(answer: Self::Answer2) -> Result<Self::Answer, PluginError>;
+}
+
+/// The one call being made, as both versions tell it.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Call<'a> {
-    #[component(name = "request-id")]
-    request_id: &'a str,
-    #[component(name = "trace-parent")]
-    trace_parent: Option<&'a str>,
-    tenant: Option<&'a str>,
-    #[component(name = "session-id")]
-    session_id: Option<&'a str>,
-    #[component(name = "flow-id")]
-    flow_id: Option<&'a str>,
-    #[component(name = "budget-ns")]
-    budget_ns: u64,
-    shadow: bool,
+    pub(crate) info: CallInfo<'a>,
+    pub(crate) budget_ns: u64,
+    pub(crate) shadow: bool,
 }
 
-impl<'a> Call<'a> {
-    pub(crate) fn new(info: &CallInfo<'a>, budget_ns: u64, shadow: bool) -> Self {
-        Self {
-            request_id: info.request_id,
-            trace_parent: info.trace_parent,
-            tenant: info.tenant,
-            session_id: info.session_id,
-            flow_id: info.flow_id,
-            budget_ns,
-            shadow,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ComponentType, Lower)]
-#[component(record)]
-pub(crate) struct Hello<'a> {
-    pub(crate) agent: &'a Agent,
-    pub(crate) peer: &'a Peer,
-    pub(crate) announced: &'a [&'a str],
-    pub(crate) why: &'a str,
-}
-
-#[derive(Debug, ComponentType, Lift)]
-#[component(variant)]
-pub(crate) enum PluginError {
-    #[component(name = "bad-config")]
-    BadConfig(String),
-    #[component(name = "unavailable")]
-    Unavailable(String),
-    #[component(name = "internal")]
-    Internal(String),
+/// The plugin answered that it cannot answer.
+#[derive(Debug)]
+pub(crate) struct PluginError {
+    pub(crate) code: String,
+    pub(crate) detail: String,
 }
 
 impl std::fmt::Display for PluginError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::BadConfig(text) => write!(f, "bad config: {text}"),
-            Self::Unavailable(text) => write!(f, "unavailable: {text}"),
-            Self::Internal(text) => write!(f, "internal: {text}"),
-        }
+        write!(f, "{}: {}", self.code, self.detail)
     }
 }
 
@@ -105,6 +90,14 @@ pub(crate) enum HelloVerdict {
     Accept(Welcome),
     #[component(name = "deny")]
     Deny(Denial),
+}
+
+/// What an enricher found; 0.1 knows no carry here.
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct Findings {
+    pub(crate) signals: Vec<String>,
+    pub(crate) carry: Vec<Attribute>,
 }
 
 #[derive(Debug, ComponentType, Lift)]
@@ -155,11 +148,24 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
 }
 
+/// 0.1 knows no `deny`.
 #[derive(Debug, ComponentType, Lift)]
 #[component(variant)]
 pub(crate) enum RequestVerdict {
     #[component(name = "next")]
     Next(Next),
+    #[component(name = "reply")]
+    Reply(Reply),
+    #[component(name = "deny")]
+    Deny(Denial),
+}
+
+/// 0.1 knows edits only.
+#[derive(Debug, ComponentType, Lift)]
+#[component(variant)]
+pub(crate) enum ResponseVerdict {
+    #[component(name = "next")]
+    Next(Vec<Edit>),
     #[component(name = "reply")]
     Reply(Reply),
 }
@@ -183,31 +189,128 @@ pub(crate) struct Mask {
     pub(crate) cover: Cover,
 }
 
-#[derive(Clone, Copy, Debug, ComponentType, Lower)]
-#[component(variant)]
-pub(crate) enum KvError {
-    #[component(name = "no-quota")]
-    NoQuota,
-    #[component(name = "too-large")]
-    TooLarge,
-    #[component(name = "unavailable")]
-    Unavailable,
+/// `describe` of `lifecycle`, the same in both versions.
+pub(crate) type DescribeResult = (About,);
+
+/// Question of the `hello` hook, with what the plugin said of this session before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskHello<'a>(pub(crate) &'a Hello<'a>, pub(crate) &'a [Attribute]);
+
+/// News of the `bye` hook, with what the plugin attached to the session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TellBye<'a>(pub(crate) &'a Bye<'a>, pub(crate) &'a [Attribute]);
+
+/// Question of the `enrich` hook.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskEnrich<'a>(pub(crate) &'a Enrich<'a>);
+
+/// Question of the `open` hook, with what the plugin found as an enricher.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskOpen<'a>(pub(crate) &'a Open<'a>, pub(crate) &'a [Attribute]);
+
+/// News of the `close` hook, with what the plugin attached to the flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TellClose<'a>(pub(crate) &'a Closed<'a>, pub(crate) &'a [Attribute]);
+
+/// Question of the `http-request` hook, with what the plugin found as an enricher.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskRequest<'a>(pub(crate) &'a HttpRequest<'a>, pub(crate) &'a [Attribute]);
+
+/// Question of the `http-response` hook, with what the plugin attached to the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskResponse<'a>(pub(crate) &'a HttpResponse<'a>, pub(crate) &'a [Attribute]);
+
+/// Question of the `mask` hook.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskMask<'a>(pub(crate) &'a [LogEntry]);
+
+/// Says how a question is put in each version: parameters and answer of either, and how the
+/// answer is heard. An answer of `()` is that of a plugin that is only told.
+macro_rules! question {
+    ($question:ident => $hook:ident, $answer:ty;
+     $params1:ty, $answer1:ty, |$self1:ident, $call1:ident| $ask1:expr, $hear1:expr;
+     $params2:ty, $answer2:ty, |$self2:ident, $call2:ident| $ask2:expr, $hear2:expr;) => {
+        impl<'a> Question<'a> for $question<'a> {
+            const HOOK: Hook = Hook::$hook;
+            type Answer = $answer;
+            type Params1 = $params1;
+            type Answer1 = $answer1;
+            type Params2 = $params2;
+            type Answer2 = $answer2;
+
+            fn ask_v0_1(self, call: Call<'a>) -> Self::Params1 {
+                let ($self1, $call1) = (self, v0_1::Call::new(call));
+                $ask1
+            }
+
+            fn hear_v0_1(answer: Self::Answer1) -> Result<Self::Answer, PluginError> {
+                $hear1(answer)
+            }
+
+            fn ask_v0_2(self, call: Call<'a>) -> Self::Params2 {
+                let ($self2, $call2) = (self, v0_2::Call::new(call));
+                $ask2
+            }
+
+            fn hear_v0_2(answer: Self::Answer2) -> Result<Self::Answer, PluginError> {
+                $hear2(answer)
+            }
+        }
+    };
 }
 
-pub(crate) type DescribeResult = (About,);
-pub(crate) type CheckConfigParams<'a> = (&'a str,);
-pub(crate) type CheckConfigResult = (Result<(), PluginError>,);
-pub(crate) type HelloParams<'a> = (Call<'a>, &'a Hello<'a>);
-pub(crate) type HelloResult = (Result<HelloVerdict, PluginError>,);
-pub(crate) type ByeParams<'a> = (Call<'a>, &'a Bye<'a>, &'a [Attribute]);
-pub(crate) type EnrichParams<'a> = (Call<'a>, &'a Enrich<'a>);
-pub(crate) type EnrichResult = (Result<Vec<String>, PluginError>,);
-pub(crate) type OpenParams<'a> = (Call<'a>, &'a Open<'a>);
-pub(crate) type OpenResult = (Result<OpenVerdict, PluginError>,);
-pub(crate) type CloseParams<'a> = (Call<'a>, &'a Closed<'a>, &'a [Attribute]);
-pub(crate) type RequestParams<'a> = (Call<'a>, &'a HttpRequest<'a>);
-pub(crate) type RequestResult = (Result<RequestVerdict, PluginError>,);
-pub(crate) type ResponseParams<'a> = (Call<'a>, &'a HttpResponse<'a>, &'a [Attribute]);
-pub(crate) type ResponseResult = (Result<Vec<Edit>, PluginError>,);
-pub(crate) type MaskParams<'a> = (Call<'a>, &'a [LogEntry]);
-pub(crate) type MaskResult = (Result<Vec<Mask>, PluginError>,);
+question! { AskHello => Hello, HelloVerdict;
+    (v0_1::Call<'a>, v0_1::Hello<'a>), (Result<HelloVerdict, v0_1::Error>,),
+    |ask, call| (call, v0_1::Hello::new(ask.0)), v0_1::said;
+    (v0_2::Call<'a>, v0_2::Hello<'a>, &'a [Attribute]), (Result<HelloVerdict, v0_2::Error>,),
+    |ask, call| (call, v0_2::Hello::new(ask.0), ask.1), v0_2::said;
+}
+
+question! { TellBye => Bye, ();
+    (v0_1::Call<'a>, &'a Bye<'a>, &'a [Attribute]), (),
+    |tell, call| (call, tell.0, tell.1), Ok;
+    (v0_2::Call<'a>, v0_2::Bye<'a>, &'a [Attribute]), (),
+    |tell, call| (call, v0_2::Bye::new(tell.0), tell.1), Ok;
+}
+
+question! { AskEnrich => Enrich, Findings;
+    (v0_1::Call<'a>, &'a Enrich<'a>), (Result<Vec<String>, v0_1::Error>,),
+    |ask, call| (call, ask.0), v0_1::found;
+    (v0_2::Call<'a>, v0_2::Enrich<'a>), (Result<Findings, v0_2::Error>,),
+    |ask, call| (call, v0_2::Enrich::new(ask.0)), v0_2::said;
+}
+
+question! { AskOpen => Open, OpenVerdict;
+    (v0_1::Call<'a>, &'a Open<'a>), (Result<OpenVerdict, v0_1::Error>,),
+    |ask, call| (call, ask.0), v0_1::said;
+    (v0_2::Call<'a>, v0_2::Open<'a>, &'a [Attribute]), (Result<OpenVerdict, v0_2::Error>,),
+    |ask, call| (call, v0_2::Open::new(ask.0), ask.1), v0_2::said;
+}
+
+question! { TellClose => Close, ();
+    (v0_1::Call<'a>, v0_1::Closed<'a>, &'a [Attribute]), (),
+    |tell, call| (call, v0_1::Closed::new(tell.0), tell.1), Ok;
+    (v0_2::Call<'a>, v0_2::Closed<'a>, &'a [Attribute]), (),
+    |tell, call| (call, v0_2::Closed::new(tell.0), tell.1), Ok;
+}
+
+question! { AskRequest => HttpRequest, RequestVerdict;
+    (v0_1::Call<'a>, &'a HttpRequest<'a>), (Result<v0_1::RequestVerdict, v0_1::Error>,),
+    |ask, call| (call, ask.0), v0_1::said;
+    (v0_2::Call<'a>, v0_2::Request<'a>, &'a [Attribute]), (Result<RequestVerdict, v0_2::Error>,),
+    |ask, call| (call, v0_2::Request::new(ask.0), ask.1), v0_2::said;
+}
+
+question! { AskResponse => HttpResponse, ResponseVerdict;
+    (v0_1::Call<'a>, &'a HttpResponse<'a>, &'a [Attribute]), (Result<Vec<Edit>, v0_1::Error>,),
+    |ask, call| (call, ask.0, ask.1), v0_1::edited;
+    (v0_2::Call<'a>, v0_2::Response<'a>, &'a [Attribute]), (Result<ResponseVerdict, v0_2::Error>,),
+    |ask, call| (call, v0_2::Response::new(ask.0), ask.1), v0_2::said;
+}
+
+question! { AskMask => Mask, Vec<Mask>;
+    (v0_1::Call<'a>, &'a [LogEntry]), (Result<Vec<Mask>, v0_1::Error>,),
+    |ask, call| (call, ask.0), v0_1::said;
+    (v0_2::Call<'a>, &'a [LogEntry]), (Result<Vec<Mask>, v0_2::Error>,),
+    |ask, call| (call, ask.0), v0_2::said;
+}

@@ -62,6 +62,8 @@ pub struct HelloAsk<'a> {
     pub replacing: bool,
     /// Why this is asked.
     pub reason: HelloReason,
+    /// What plugins attached to the session when it was decided on before.
+    pub carry: Option<&'a Carry>,
     /// `security.require_connector_scopes`.
     pub scopes_required: bool,
     /// Bound on the plugins of the chain together.
@@ -303,6 +305,8 @@ impl Authorizer {
             request_id: &asking.request_id,
             tenant: plugin_tenant(&ask.identity.tenant),
             deadline: Some(started + ask.pipeline_timeout),
+            generation: generation.number(),
+            carry: ask.carry,
             ..CallInfo::default()
         };
         let question = plugins::Hello {

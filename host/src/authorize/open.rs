@@ -235,9 +235,11 @@ impl Authorizer {
                 request_id: &request_id,
                 tenant: plugin_tenant(ask.tenant),
                 deadline: Some(deadline),
+                generation: generation.number(),
                 ..CallInfo::default()
             };
             let mut signals = Signals::default();
+            let mut carry = Carry::default();
             if enrich {
                 let started = Instant::now();
                 let question = Enrich {
@@ -249,6 +251,7 @@ impl Authorizer {
                 };
                 let found = set.enrich(&call, &question).await;
                 asking.plugin_time += started.elapsed();
+                carry = found.carry;
                 signals = Signals {
                     present: found.signals,
                     missing: found.missing,
@@ -256,8 +259,15 @@ impl Authorizer {
             }
             self.open_policies(ask, asking, seen, signals)?;
             if !gate {
-                return Ok(Terms::default());
+                return Ok(Terms {
+                    carry,
+                    ..Terms::default()
+                });
             }
+            let call = CallInfo {
+                carry: Some(&carry),
+                ..call
+            };
             let started = Instant::now();
             let question = plugins::Open {
                 connector: ask.connector_text,

@@ -227,6 +227,7 @@ async fn hello(at: &At, identity: &AgentIdentity, claimed: &str) -> Result<Hello
             remote: CLIENT.parse().unwrap(),
             replacing: false,
             reason: HelloReason::New,
+            carry: None,
             scopes_required: false,
             pipeline_timeout: Duration::from_secs(1),
         })

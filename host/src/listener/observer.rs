@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nowconnect_plugins::{CallInfo, Carry, Closed, Hook};
+use nowconnect_plugins::{CallInfo, Carry, Closed, Hook, Viewer};
 use nowconnect_protocol::{FlowCause, FlowSummary, OpenAck, ResetClass, ResetCode};
 use nowconnect_tunnel::{FailedOpen, FlowIo, FlowObserver, FlowProgress};
 use tracing::{Span, debug, info};
 
 use super::client::Client;
+use crate::authorize::plugin_peer;
 use crate::flow_table::FlowEntry;
 use crate::hub::Hub;
 use crate::telemetry::events;
@@ -186,10 +187,15 @@ impl FlowObserver for Carried {
                     tenant: (!entry.connector.tenant.is_default())
                         .then(|| entry.connector.tenant.as_str()),
                     flow_id: Some(&flow),
+                    generation: generation.number(),
                     ..CallInfo::default()
                 };
+                let (peer, viewer) = (plugin_peer(entry.client), Viewer::default());
                 let closed = Closed {
                     connector: entry.connector.name.as_str(),
+                    listener: &entry.listener,
+                    peer: &peer,
+                    viewer: &viewer,
                     agent_id: entry.agent.agent.as_str(),
                     cause: summary.cause.as_str(),
                     bytes_c2a: summary.bytes_c2a,

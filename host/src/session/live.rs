@@ -41,7 +41,6 @@ pub(crate) struct LiveTunnel {
     pub(crate) since: Instant,
     /// The worker that drives it.
     pub(crate) worker: Option<WorkerId>,
-    pub(crate) carry: plugins::Carry,
     pub(crate) agent: Arc<plugins::Agent>,
     pub(crate) metrics: Arc<AgentMetrics>,
     pub(crate) rate: Rate,
@@ -66,6 +65,8 @@ pub(crate) struct Standing {
     pub(crate) identity: Arc<AgentIdentity>,
     pub(crate) connectors: Arc<[ConnectorName]>,
     pub(crate) refused: Vec<Refusal>,
+    /// What plugins attached to the session.
+    pub(crate) carry: plugins::Carry,
 }
 
 impl LiveTunnel {

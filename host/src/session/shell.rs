@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use nowconnect_plugins::Carry;
 use nowconnect_protocol::{CloseCode, ConnectorName, Hello, Renew, ResumeToken, TunnelCounters};
 use nowconnect_tunnel::{
     DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome, WorkerId,
@@ -171,7 +172,7 @@ impl At {
             HelloReason::New
         };
         let permit = self
-            .ask(&hello, &hello.connectors, earlier.is_some(), reason)
+            .ask(&hello, &hello.connectors, earlier.is_some(), reason, None)
             .await?;
         if permit.accepted().is_empty() && !hello.connectors.is_empty() {
             return Err((CloseCode::NoConnectors, no_connectors(&permit)));
@@ -221,6 +222,7 @@ impl At {
         connectors: &[ConnectorName],
         replacing: bool,
         reason: HelloReason,
+        carry: Option<&Carry>,
     ) -> Result<HelloPermit, Refused> {
         let config = self.hub.config();
         let ask = HelloAsk {
@@ -233,6 +235,7 @@ impl At {
             remote: self.remote,
             replacing,
             reason,
+            carry,
             scopes_required: config.security.require_connector_scopes,
             pipeline_timeout: config.plugins.pipeline_timeout,
         };
@@ -310,7 +313,6 @@ impl At {
             labels: hello.labels.clone(),
             since: Instant::now(),
             worker: WorkerId::current(),
-            carry: permit.carry().clone(),
             agent: Arc::clone(permit.agent()),
             metrics: hub.metrics().traffic.agent(&key.to_string()),
             rate: Rate::new(config.limits.rate_per_agent),
@@ -325,6 +327,7 @@ impl At {
                 identity: Arc::clone(&self.identity),
                 connectors: permit.accepted().into(),
                 refused: permit.refused().to_vec(),
+                carry: permit.carry().clone(),
             }),
             expires_ms: AtomicU64::new(crate::authorize::unix_ms(self.identity.expires_at)),
             flows_carried: AtomicU64::new(0),
@@ -444,7 +447,13 @@ impl At {
             ..self.clone()
         };
         let permit = at
-            .ask(&hello, &wanted, true, HelloReason::Renew)
+            .ask(
+                &hello,
+                &wanted,
+                true,
+                HelloReason::Renew,
+                Some(&standing.carry),
+            )
             .await
             .map_err(|(code, message)| {
                 if matches!(code, CloseCode::Revoked | CloseCode::AgentIdMismatch) {
@@ -463,6 +472,7 @@ impl At {
             identity,
             connectors: accepted.as_slice().into(),
             refused: permit.refused().to_vec(),
+            carry: permit.carry().clone(),
         });
         at.publish_facts(&permit);
         self.hub.router().set_connectors(live, accepted.clone());

@@ -180,7 +180,7 @@ impl KvStore for MemoryKv {
                         *count = count.saturating_add(delta);
                         Ok(*count)
                     }
-                    Value::Bytes(_) => Err(KvError::Unavailable),
+                    Value::Bytes(_) => Err(KvError::NotACounter),
                 };
             }
             let dies_at_ms = now + u64::from(ttl_seconds) * 1000;
@@ -213,16 +213,21 @@ impl Shard {
         dies_at_ms: u64,
         bounds: Bounds,
     ) -> Result<(), KvError> {
-        self.remove(namespace, key);
         let value_bytes = match &value {
             Value::Bytes(bytes) => bytes.len() as u64,
             Value::Counter(_) => 8,
         };
         let bytes = key.len() as u64 + value_bytes + ENTRY_OVERHEAD_BYTES;
-        let in_space = self.spaces.get(namespace).map_or(0, |space| space.bytes);
-        if in_space + bytes > bounds.quota_bytes || self.bytes + bytes > bounds.shard_bytes {
+        // What it replaces makes room, and stays where the new value finds none.
+        let space = self.spaces.get(namespace);
+        let replaced = space.and_then(|space| space.entries.get(key));
+        let replaced = replaced.map_or(0, |entry| entry.bytes);
+        let in_space = space.map_or(0, |space| space.bytes) - replaced;
+        let in_shard = self.bytes - replaced;
+        if in_space + bytes > bounds.quota_bytes || in_shard + bytes > bounds.shard_bytes {
             return Err(KvError::NoQuota);
         }
+        self.remove(namespace, key);
         let id = self.next_id;
         self.next_id += 1;
         self.deaths.push(Reverse((dies_at_ms, id)));
@@ -290,7 +295,7 @@ fn check_key(key: &str) -> Result<(), KvError> {
 
 fn check_ttl(ttl_seconds: u32) -> Result<(), KvError> {
     if ttl_seconds == 0 || ttl_seconds > TTL_SECONDS_MAX {
-        return Err(KvError::TooLarge);
+        return Err(KvError::BadTtl);
     }
     Ok(())
 }

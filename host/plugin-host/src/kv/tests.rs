@@ -80,7 +80,7 @@ fn keys_values_and_times_out_of_bounds_are_refused() {
     let a = space("a", "");
     let long = "k".repeat(super::KEY_BYTES_MAX + 1);
     assert_eq!(kv.get(&a, &long), Err(KvError::TooLarge));
-    assert_eq!(kv.set(&a, "k", b"v", 0, QUOTA), Err(KvError::TooLarge));
+    assert_eq!(kv.set(&a, "k", b"v", 0, QUOTA), Err(KvError::BadTtl));
     assert_eq!(
         kv.set(&a, "k", b"v", super::TTL_SECONDS_MAX + 1, QUOTA),
         Err(KvError::TooLarge)

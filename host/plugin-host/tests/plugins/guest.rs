@@ -9,10 +9,11 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// Every guest, by the module whose tests use it.
-const TESTED: [(&str, &[&str]); 3] = [
+const TESTED: [(&str, &[&str]); 4] = [
     ("hooks", super::hooks::GUESTS),
     ("hostile", super::hostile::GUESTS),
     ("loading", super::loading::GUESTS),
+    ("versions", super::versions::GUESTS),
 ];
 
 const MEMORY: &str = r#"
@@ -36,8 +37,8 @@ const MEMORY: &str = r#"
 "#;
 
 const LIFECYCLE: &str = r#"
-  (func (export "nowconnect:plugin/lifecycle@0.1.0#describe") (result i32) (i32.const 64))
-  (func (export "nowconnect:plugin/lifecycle@0.1.0#check-config") (param i32 i32) (result i32)
+  (func (export "nowconnect:plugin/lifecycle@VERSION#describe") (result i32) (i32.const 64))
+  (func (export "nowconnect:plugin/lifecycle@VERSION#check-config") (param i32 i32) (result i32)
     (i32.const 64))
 "#;
 
@@ -77,10 +78,18 @@ pub(crate) fn component(name: &str) -> Arc<[u8]> {
     }
     let (imports, rest): (Vec<&str>, Vec<&str>) =
         text.lines().partition(|line| line.starts_with("(import"));
+    let version = header(&text, "contract")
+        .first()
+        .copied()
+        .unwrap_or("0.1.0");
     let lifecycle = if header(&text, "lifecycle").is_empty() {
-        LIFECYCLE
+        LIFECYCLE.replace("VERSION", version)
     } else {
-        ""
+        String::new()
+    };
+    let full = |name: &str| match name.split_once('@') {
+        Some(_) => format!("nowconnect:plugin/{name}"),
+        None => format!("nowconnect:plugin/{name}@{version}"),
     };
     let module = format!(
         "(module {}\n{MEMORY}{lifecycle}{}\n)",
@@ -91,15 +100,16 @@ pub(crate) fn component(name: &str) -> Arc<[u8]> {
 
     let mut world = String::from("package test:guest;\nworld guest {\n");
     for import in header(&text, "imports") {
-        world += &format!("  import nowconnect:plugin/{import}@0.1.0;\n");
+        world += &format!("  import {};\n", full(import));
     }
     for export in std::iter::once("lifecycle").chain(header(&text, "exports")) {
-        world += &format!("  export nowconnect:plugin/{export}@0.1.0;\n");
+        world += &format!("  export {};\n", full(export));
     }
     world += "}\n";
     let mut resolve = Resolve::default();
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/0.1");
-    resolve.push_dir(wit).unwrap();
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
+    resolve.push_dir(wit.join("0.1")).unwrap();
+    resolve.push_dir(wit.join("0.2")).unwrap();
     let package = resolve.push_str("guest.wit", &world).unwrap();
     let world = resolve.select_world(&[package], Some("guest")).unwrap();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();

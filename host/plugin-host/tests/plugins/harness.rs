@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nowconnect_plugins::{
-    Agent, CallInfo, CallOutcome, CallReport, Dropped, EngineSettings, Hello, Hook, LoadError,
+    Agent, CallInfo, CallOutcome, CallReport, Carry, Closed, Dropped, EngineSettings, Enrich, Head,
+    Hello, Hook, HttpRequest, HttpRequestOutcome, HttpResponse, HttpResponseOutcome, LoadError,
     MemoryKv, MemoryKvSettings, Open, OpenOutcome, Peer, PluginEngine, PluginLogLine,
-    PluginObserver, PluginSet, PluginSource, PluginSpec, Viewer,
+    PluginObserver, PluginSet, PluginSource, PluginSpec, Signals, Viewer,
 };
 use parking_lot::Mutex;
 
@@ -105,6 +106,17 @@ impl Bench {
         listener: &str,
         connector: &str,
     ) -> OpenOutcome {
+        let info = info();
+        self.open_as(set, &info, listener, connector).await
+    }
+
+    pub(crate) async fn open_as(
+        &self,
+        set: &PluginSet,
+        info: &CallInfo<'_>,
+        listener: &str,
+        connector: &str,
+    ) -> OpenOutcome {
         let open = Open {
             connector,
             listener,
@@ -113,7 +125,60 @@ impl Bench {
             agent: &self.agent,
             via_mesh: false,
         };
-        set.open(&info(), &open).await
+        set.open(info, &open).await
+    }
+
+    pub(crate) async fn enrich(&self, set: &PluginSet) -> Signals {
+        let enrich = Enrich {
+            connector: "db",
+            listener: "public",
+            peer: &self.peer,
+            viewer: &self.viewer,
+            http: None,
+        };
+        set.enrich(&info(), &enrich).await
+    }
+
+    pub(crate) async fn close(&self, set: &PluginSet, carry: &Carry) {
+        let closed = Closed {
+            connector: "db",
+            listener: "public",
+            peer: &self.peer,
+            viewer: &self.viewer,
+            agent_id: "site-1",
+            cause: "fin",
+            bytes_c2a: 1,
+            bytes_a2c: 2,
+            lasted_ms: 3,
+        };
+        set.close(&info(), &closed, carry).await;
+    }
+
+    pub(crate) async fn request(&self, set: &PluginSet) -> HttpRequestOutcome {
+        let request = HttpRequest {
+            head: Head {
+                method: "GET",
+                scheme: "https",
+                authority: "app.example",
+                path_with_query: "/",
+                headers: &[("accept".to_owned(), b"*/*".to_vec())],
+            },
+            peer: &self.peer,
+            viewer: &self.viewer,
+            agent: &self.agent,
+            endpoint: "app",
+            connector: "web",
+        };
+        set.http_request(&info(), &request).await
+    }
+
+    pub(crate) async fn response(&self, set: &PluginSet) -> HttpResponseOutcome {
+        let response = HttpResponse {
+            status: 200,
+            headers: &[],
+        };
+        set.http_response(&info(), &response, &Carry::default())
+            .await
     }
 
     pub(crate) fn hello<'a>(&'a self, announced: &'a [&'a str]) -> Hello<'a> {

@@ -3,15 +3,15 @@
 use std::fs;
 
 use nowconnect_plugins::{
-    Bye, CallOutcome, Carry, Closed, Dropped, Edit, Enrich, Head, HelloOutcome, Hook, HttpRequest,
-    HttpRequestOutcome, HttpResponse, HttpResponseOutcome, Level, LogEntry, Mode, OpenOutcome,
-    PluginSet, Terms,
+    Bye, CallOutcome, Carry, Dropped, Edit, HelloOutcome, Hook, HttpRequestOutcome,
+    HttpResponseOutcome, Level, LogEntry, Mode, OpenOutcome, PluginSet, Signals, Terms,
 };
 
 use super::harness::{Bench, grants, info, spec};
 
 pub(crate) const GUESTS: &[&str] = &[
     "agreeable",
+    "agreeable_0_2",
     "counts_memory",
     "denies",
     "echoes_carry",
@@ -25,8 +25,14 @@ pub(crate) const GUESTS: &[&str] = &[
 
 #[tokio::test]
 async fn every_hook_has_the_types_of_the_contract_and_is_called() {
+    for name in ["agreeable", "agreeable_0_2"] {
+        every_hook_is_called(name).await;
+    }
+}
+
+async fn every_hook_is_called(name: &str) {
     let bench = Bench::new();
-    let set = bench.set_of("agreeable").await;
+    let set = bench.set_of(name).await;
     for hook in Hook::ALL {
         assert!(set.has(hook), "{hook}");
     }
@@ -34,7 +40,10 @@ async fn every_hook_has_the_types_of_the_contract_and_is_called() {
         panic!("it accepts");
     };
     assert!(welcome.accepted.is_empty(), "it accepted no connector");
-    assert_eq!(welcome.refused, [("db".to_owned(), "agreeable".into())]);
+    assert_eq!(
+        welcome.refused,
+        [("db".to_owned(), name.replace('_', "-").into())]
+    );
     let bye = Bye {
         agent_id: "site-1",
         reason: "shutdown",
@@ -42,23 +51,17 @@ async fn every_hook_has_the_types_of_the_contract_and_is_called() {
         flows: 0,
     };
     set.bye(&info(), &bye, &Carry::default()).await;
-    assert_eq!(enrich(&bench, &set).await, (vec![], vec![]));
+    assert_eq!(bench.enrich(&set).await, Signals::default());
     assert_eq!(bench.open(&set).await, OpenOutcome::Allow(Terms::default()));
-    close(&set, &Carry::default()).await;
+    bench.close(&set, &Carry::default()).await;
     assert_eq!(
-        request(&bench, &set).await,
+        bench.request(&set).await,
         HttpRequestOutcome::Forward {
             edits: vec![],
             carry: Carry::default()
         }
     );
-    let response = HttpResponse {
-        status: 200,
-        headers: &[],
-    };
-    let response = set
-        .http_response(&info(), &response, &Carry::default())
-        .await;
+    let response = bench.response(&set).await;
     assert_eq!(response, HttpResponseOutcome::Forward(vec![]));
     set.mask(&mut [entry("a")]).await;
     let hooks: Vec<Hook> = bench.seen.calls.lock().iter().map(|call| call.0).collect();
@@ -148,9 +151,9 @@ async fn signals_are_prefixed_and_kept_as_granted() {
     let mut spec = spec("signals");
     spec.grants = grants(&["signals:DE"]);
     let set = bench.load(vec![spec]).await.unwrap();
-    let (signals, missing) = enrich(&bench, &set).await;
-    assert_eq!(signals, ["signals/DE"]);
-    assert!(missing.is_empty());
+    let found = bench.enrich(&set).await;
+    assert_eq!(found.signals, ["signals/DE"]);
+    assert!(found.missing.is_empty());
     assert_eq!(*bench.seen.dropped.lock(), [(Dropped::Signals, 1)]);
 }
 
@@ -158,10 +161,9 @@ async fn signals_are_prefixed_and_kept_as_granted() {
 async fn an_enricher_that_fails_is_missing() {
     let bench = Bench::new();
     let set = bench.set_of("trap").await;
-    assert_eq!(
-        enrich(&bench, &set).await,
-        (vec![], vec!["trap".to_owned()])
-    );
+    let found = bench.enrich(&set).await;
+    assert!(found.signals.is_empty());
+    assert_eq!(found.missing, ["trap"]);
 }
 
 #[tokio::test]
@@ -170,7 +172,7 @@ async fn an_edit_without_a_grant_is_a_fault_that_names_the_grant() {
     let mut broad = spec("sets_authorization");
     broad.grants = grants(&["headers.set:*"]);
     let set = bench.load(vec![broad]).await.unwrap();
-    let outcome = request(&bench, &set).await;
+    let outcome = bench.request(&set).await;
     assert!(
         matches!(outcome, HttpRequestOutcome::Failed(denial) if denial.code == "plugin_failed")
     );
@@ -181,7 +183,7 @@ async fn an_edit_without_a_grant_is_a_fault_that_names_the_grant() {
     let mut exact = spec("sets_authorization");
     exact.grants = grants(&["headers.set:authorization"]);
     let set = bench.load(vec![exact]).await.unwrap();
-    let HttpRequestOutcome::Forward { edits, .. } = request(&bench, &set).await else {
+    let HttpRequestOutcome::Forward { edits, .. } = bench.request(&set).await else {
         panic!("it is granted");
     };
     assert_eq!(
@@ -194,7 +196,7 @@ async fn an_edit_without_a_grant_is_a_fault_that_names_the_grant() {
 async fn a_failed_http_plugin_answers_in_place_of_the_origin() {
     let bench = Bench::new();
     let set = bench.set_of("trap").await;
-    let outcome = request(&bench, &set).await;
+    let outcome = bench.request(&set).await;
     assert!(
         matches!(outcome, HttpRequestOutcome::Failed(denial) if denial.code == "plugin_failed")
     );
@@ -210,7 +212,7 @@ async fn what_a_plugin_carries_comes_back_to_it() {
         panic!("it allows");
     };
     assert!(!terms.carry.is_empty());
-    close(&set, &terms.carry).await;
+    bench.close(&set, &terms.carry).await;
     assert_eq!(*bench.seen.log_lines.lock(), ["k"]);
 }
 
@@ -218,7 +220,7 @@ async fn what_a_plugin_carries_comes_back_to_it() {
 async fn a_plugin_that_fails_when_told_is_counted_and_nothing_else() {
     let bench = Bench::new();
     let set = bench.set_of("trap").await;
-    close(&set, &Carry::default()).await;
+    bench.close(&set, &Carry::default()).await;
     assert_eq!(bench.outcomes(), [CallOutcome::Trap]);
 }
 
@@ -283,48 +285,6 @@ async fn a_masker_that_fails_lets_nothing_out() {
         assert_eq!(entries[0].fields, [("user".to_owned(), "***".to_owned())]);
         assert_eq!(entries[0].target, "test");
     }
-}
-
-async fn enrich(bench: &Bench, set: &PluginSet) -> (Vec<String>, Vec<String>) {
-    let enrich = Enrich {
-        connector: "db",
-        listener: "public",
-        peer: &bench.peer,
-        viewer: &bench.viewer,
-        http: None,
-    };
-    let signals = set.enrich(&info(), &enrich).await;
-    (signals.signals, signals.missing)
-}
-
-async fn close(set: &PluginSet, carry: &Carry) {
-    let closed = Closed {
-        connector: "db",
-        agent_id: "site-1",
-        cause: "fin",
-        bytes_c2a: 1,
-        bytes_a2c: 2,
-        lasted_ms: 3,
-    };
-    set.close(&info(), &closed, carry).await;
-}
-
-async fn request(bench: &Bench, set: &PluginSet) -> HttpRequestOutcome {
-    let request = HttpRequest {
-        head: Head {
-            method: "GET",
-            scheme: "https",
-            authority: "app.example",
-            path_with_query: "/",
-            headers: &[("accept".to_owned(), b"*/*".to_vec())],
-        },
-        peer: &bench.peer,
-        viewer: &bench.viewer,
-        agent: &bench.agent,
-        endpoint: "app",
-        connector: "web",
-    };
-    set.http_request(&info(), &request).await
 }
 
 fn entry(message: &str) -> LogEntry {

@@ -167,7 +167,7 @@ async fn another_version_of_the_contract_is_refused_with_both_versions() {
     let text = refusal("wrong_version").await;
     assert!(text.contains("`nowconnect:plugin/log@0.3.0`"), "{text}");
     assert!(
-        text.contains("this hub serves nowconnect:plugin 0.1.x"),
+        text.contains("this hub serves nowconnect:plugin 0.1.0 and 0.2.0"),
         "{text}"
     );
 }

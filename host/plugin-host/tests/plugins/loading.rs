@@ -61,7 +61,7 @@ async fn settings_that_the_plugin_refuses_are_refused() {
     let bench = Bench::new();
     let text = refusal(&bench, spec("refuses_config")).await;
     assert!(
-        text.contains("refuses its `config`: bad config: no"),
+        text.contains("refuses its `config`: bad_config: no"),
         "{text}"
     );
     let mut list = spec("agreeable");

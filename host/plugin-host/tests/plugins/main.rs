@@ -9,3 +9,4 @@ mod harness;
 mod hooks;
 mod hostile;
 mod loading;
+mod versions;

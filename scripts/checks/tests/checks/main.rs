@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod contract;
 mod documents;
 mod gateway;
 mod parts;

@@ -1,0 +1,28 @@
+;; contract: 0.2.0
+;; exports: open-hook http-request-hook http-response-hook
+;; Gives the answers that 0.1 does not know: an error with a code of its own, a denied request, a
+;; replaced response.
+(data (i32.const 512) "too_lateclosedafter\0ahours")
+(data (i32.const 544) "no_dbit is gone")
+(func (export "nowconnect:plugin/open-hook@0.2.0#on-open") (param i32) (result i32)
+  (i32.store8 (i32.const 64) (i32.const 1))
+  (i32.store (i32.const 72) (i32.const 544))
+  (i32.store (i32.const 76) (i32.const 5))
+  (i32.store (i32.const 80) (i32.const 549))
+  (i32.store (i32.const 84) (i32.const 10))
+  (i32.const 64))
+(func (export "nowconnect:plugin/http-request-hook@0.2.0#on-request") (param i32) (result i32)
+  (i32.store8 (i32.const 68) (i32.const 2))
+  (i32.store (i32.const 72) (i32.const 512))
+  (i32.store (i32.const 76) (i32.const 8))
+  (i32.store (i32.const 80) (i32.const 520))
+  (i32.store (i32.const 84) (i32.const 6))
+  (i32.store (i32.const 88) (i32.const 526))
+  (i32.store (i32.const 92) (i32.const 11))
+  (i32.const 64))
+(func (export "nowconnect:plugin/http-response-hook@0.2.0#on-response") (param i32) (result i32)
+  (i32.store8 (i32.const 68) (i32.const 1))
+  (i32.store16 (i32.const 72) (i32.const 451))
+  (i32.store (i32.const 84) (i32.const 520))
+  (i32.store (i32.const 88) (i32.const 6))
+  (i32.const 64))
