@@ -57,13 +57,12 @@ impl From<wire::PluginError> for Failure {
 
 /// Calls a hook. `judge` turns the raw answer into what the chain acts on, and says whether it
 /// was a yes or a no; it refuses answers that break a rule.
-pub(crate) async fn call<'a, Q: Question<'a>, T>(
+pub(crate) async fn call<Q: Question, T>(
     plugin: &Arc<Plugin>,
-    info: &CallInfo<'a>,
     question: Q,
     judge: impl FnOnce(Q::Answer) -> Result<(T, CallOutcome), Failure>,
 ) -> Result<T, Failure> {
-    let mut record = Record::start(plugin, Q::HOOK, info);
+    let mut record = Record::start(plugin, Q::HOOK, question.info());
     let answer = match record.admit().await {
         Ok(_slot) => record.ask(question).await.and_then(judge),
         Err(failure) => Err(failure),
@@ -134,17 +133,17 @@ impl<'p, 'a> Record<'p, 'a> {
     }
 
     /// Asks in the version that the plugin speaks.
-    async fn ask<Q: Question<'a>>(&mut self, question: Q) -> Result<Q::Answer, Failure> {
+    async fn ask<Q: Question>(&mut self, question: Q) -> Result<Q::Answer, Failure> {
         let Some(function) = self.plugin.compiled.hooks[self.hook.index()] else {
             return Err(Failure::new(CallOutcome::Shed, "it has no such hook"));
         };
         Ok(match function.version {
             ContractVersion::V0_1 => {
-                let answer = self.run(function, |call| question.ask_v0_1(call)).await?;
+                let answer = self.run(function, |terms| question.ask_v0_1(terms)).await?;
                 Q::hear_v0_1(answer)?
             }
             ContractVersion::V0_2 => {
-                let answer = self.run(function, |call| question.ask_v0_2(call)).await?;
+                let answer = self.run(function, |terms| question.ask_v0_2(terms)).await?;
                 Q::hear_v0_2(answer)?
             }
         })
@@ -153,15 +152,14 @@ impl<'p, 'a> Record<'p, 'a> {
     async fn run<P, R>(
         &mut self,
         function: Function,
-        params: impl FnOnce(wire::Call<'a>) -> P,
+        params: impl FnOnce(wire::Terms) -> P,
     ) -> Result<R, Failure>
     where
         P: ComponentNamedList + Lower + Send + Sync,
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let budget = self.budget()?;
-        let params = params(wire::Call {
-            info: self.info,
+        let params = params(wire::Terms {
             budget_ns: u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX),
             shadow: self.shadow,
         });

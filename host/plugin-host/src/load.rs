@@ -264,10 +264,7 @@ fn check_hook_types(run: &mut Run<'_>, instance: Instance, hook: Hook) -> Result
     }
 }
 
-fn check_question<'a, Q: Question<'a>>(
-    run: &mut Run<'_>,
-    instance: Instance,
-) -> Result<(), LoadProblem> {
+fn check_question<Q: Question>(run: &mut Run<'_>, instance: Instance) -> Result<(), LoadProblem> {
     let Some(function) = run.store.data().plugin.compiled.hooks[Q::HOOK.index()] else {
         return Ok(());
     };

@@ -73,8 +73,8 @@ fn entry_bytes(entry: &LogEntry) -> usize {
 async fn mask_batch(plugin: &Arc<Plugin>, batch: &mut [LogEntry]) -> Result<usize, Failure> {
     let info = CallInfo::default();
     let entries = batch.len();
-    let question = wire::AskMask(batch);
-    let masks = call(plugin, &info, question, |masks: Vec<wire::Mask>| {
+    let question = wire::AskMask(&info, batch);
+    let masks = call(plugin, question, |masks: Vec<wire::Mask>| {
         let outside = masks.iter().any(|mask| mask.entry as usize >= entries);
         if outside {
             return Err(Failure::bad_output("it masks an entry outside the batch"));

@@ -117,11 +117,8 @@ impl PluginSet {
                 announced: &accepted,
                 ..*hello
             };
-            let question = wire::AskHello(&question, carried(info, plugin));
-            let answer = call(plugin, info, question, |verdict| {
-                judge_hello(plugin, verdict)
-            })
-            .await;
+            let question = wire::AskHello(info, &question, carried(info, plugin));
+            let answer = call(plugin, question, |verdict| judge_hello(plugin, verdict)).await;
             match decide(plugin, answer) {
                 Decided::Go(answer) => {
                     let (kept, lost): (Vec<&str>, Vec<&str>) = accepted
@@ -145,8 +142,8 @@ impl PluginSet {
     /// Tells the `bye` chain.
     pub async fn bye(&self, info: &CallInfo<'_>, bye: &Bye<'_>, carry: &Carry) {
         for plugin in self.chain(Hook::Bye) {
-            let news = wire::TellBye(bye, carry.of(&plugin.name));
-            ignore(call(plugin, info, news, heard).await);
+            let news = wire::TellBye(info, bye, carry.of(&plugin.name));
+            ignore(call(plugin, news, heard).await);
         }
     }
 
@@ -154,8 +151,8 @@ impl PluginSet {
     pub async fn enrich(&self, info: &CallInfo<'_>, enrich: &Enrich<'_>) -> Signals {
         let mut all = Signals::default();
         for plugin in self.chain(Hook::Enrich) {
-            let question = wire::AskEnrich(enrich);
-            let answer = call(plugin, info, question, |found: wire::Findings| {
+            let question = wire::AskEnrich(info, enrich);
+            let answer = call(plugin, question, |found: wire::Findings| {
                 judge::carry(&found.carry)?;
                 let (signals, dropped) = judge::signals(plugin, found.signals)?;
                 Ok(((signals, dropped, found.carry), CallOutcome::Ok))
@@ -190,11 +187,8 @@ impl PluginSet {
             ..Terms::default()
         };
         for plugin in self.chain(Hook::Open) {
-            let question = wire::AskOpen(open, carried(info, plugin));
-            let answer = call(plugin, info, question, |verdict| {
-                judge_open(plugin, verdict)
-            })
-            .await;
+            let question = wire::AskOpen(info, open, carried(info, plugin));
+            let answer = call(plugin, question, |verdict| judge_open(plugin, verdict)).await;
             match decide(plugin, answer) {
                 Decided::Go(grant) => {
                     terms.max_bytes = smaller(terms.max_bytes, grant.max_bytes);
@@ -213,8 +207,8 @@ impl PluginSet {
     /// Tells the `close` chain.
     pub async fn close(&self, info: &CallInfo<'_>, closed: &Closed<'_>, carry: &Carry) {
         for plugin in self.chain(Hook::Close) {
-            let news = wire::TellClose(closed, carry.of(&plugin.name));
-            ignore(call(plugin, info, news, heard).await);
+            let news = wire::TellClose(info, closed, carry.of(&plugin.name));
+            ignore(call(plugin, news, heard).await);
         }
     }
 
@@ -235,9 +229,9 @@ impl PluginSet {
                 },
                 ..*request
             };
-            let question = wire::AskRequest(&question, carried(info, plugin));
+            let question = wire::AskRequest(info, &question, carried(info, plugin));
             let judge = |verdict| judge_request(plugin, verdict);
-            let answer = call(plugin, info, question, judge).await;
+            let answer = call(plugin, question, judge).await;
             match decide(plugin, answer.map(Ok)) {
                 Decided::Go(RequestAnswer::Next(more, carried)) => {
                     apply(&mut headers, &more);
@@ -276,9 +270,9 @@ impl PluginSet {
                 status: response.status,
                 headers: &headers,
             };
-            let question = wire::AskResponse(&question, carry.of(&plugin.name));
+            let question = wire::AskResponse(info, &question, carry.of(&plugin.name));
             let judge = |verdict| judge_response(plugin, verdict);
-            let answer = call(plugin, info, question, judge).await;
+            let answer = call(plugin, question, judge).await;
             match decide(plugin, answer.map(Ok)) {
                 Decided::Go(ResponseAnswer::Next(more)) => {
                     apply(&mut headers, &more);

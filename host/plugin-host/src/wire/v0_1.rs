@@ -4,7 +4,7 @@
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 use super::{Edit, Findings, Next, PluginError, Reply, ResponseVerdict};
-use crate::facts::{self, Agent, Peer};
+use crate::facts::{self, Agent, CallInfo, Peer};
 
 #[derive(Clone, Copy, Debug, ComponentType, Lower)]
 #[component(record)]
@@ -24,15 +24,15 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(call: super::Call<'a>) -> Self {
+    pub(super) fn new(info: &CallInfo<'a>, terms: super::Terms) -> Self {
         Self {
-            request_id: call.info.request_id,
-            trace_parent: call.info.trace_parent,
-            tenant: call.info.tenant,
-            session_id: call.info.session_id,
-            flow_id: call.info.flow_id,
-            budget_ns: call.budget_ns,
-            shadow: call.shadow,
+            request_id: info.request_id,
+            trace_parent: info.trace_parent,
+            tenant: info.tenant,
+            session_id: info.session_id,
+            flow_id: info.flow_id,
+            budget_ns: terms.budget_ns,
+            shadow: terms.shadow,
         }
     }
 }

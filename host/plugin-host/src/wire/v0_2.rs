@@ -5,7 +5,7 @@
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 use super::PluginError;
-use crate::facts::{self, Agent, Attribute, Field, Head, HttpLine, Viewer};
+use crate::facts::{self, Agent, Attribute, CallInfo, Field, Head, HttpLine, Viewer};
 
 #[derive(Clone, Copy, Debug, ComponentType, Lower)]
 #[component(record)]
@@ -27,16 +27,16 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(call: super::Call<'a>) -> Self {
+    pub(super) fn new(info: &CallInfo<'a>, terms: super::Terms) -> Self {
         Self {
-            request_id: call.info.request_id,
-            trace_parent: call.info.trace_parent,
-            tenant: call.info.tenant,
-            session_id: call.info.session_id,
-            flow_id: call.info.flow_id,
-            generation: call.info.generation,
-            budget_ns: call.budget_ns,
-            shadow: call.shadow,
+            request_id: info.request_id,
+            trace_parent: info.trace_parent,
+            tenant: info.tenant,
+            session_id: info.session_id,
+            flow_id: info.flow_id,
+            generation: info.generation,
+            budget_ns: terms.budget_ns,
+            shadow: terms.shadow,
             attributes: &[],
         }
     }
