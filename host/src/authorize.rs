@@ -1,11 +1,12 @@
 //! The one decision pipeline, and the only maker of permits.
 //!
 //! ```text
-//! HELLO  expiry, revocation ─► Cedar `hello` ─► Cedar `announce` per connector ─► gates ─► HelloPermit
-//! OPEN   limits, addresses  ─► expiry, revocation ─► enrichers ─► Cedar `open` ─► gates ─► OpenPermit
+//! HELLO  expiry, revocation ─► Cedar `hello`, `announce` per connector ─► PDP ─► gates ─► HelloPermit
+//! OPEN   limits, addresses ─► expiry, revocation ─► enrichers ─► Cedar `open` ─► PDP ─► gates ─► OpenPermit
 //! ```
 //! Allowed is what Cedar permits and nobody denies. Expiry and revocation come before the
-//! policies, so that no policy can leave them out; plugins come after, and can only narrow.
+//! policies, so that no policy can leave them out; an external decision point, where there is one,
+//! and plugins come after, and can only narrow.
 //! Whatever fails on the way denies: a policy that cannot be evaluated, a plugin that does not
 //! answer, the pipeline's own deadline, too many decisions waiting.
 //!
@@ -17,6 +18,7 @@
 //! value of either proves that the pipeline ran to its end.
 
 mod admin;
+mod external;
 mod hello;
 mod open;
 mod record;
@@ -27,7 +29,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use nowconnect_plugins as plugins;
 use nowconnect_policy::{Facts, Meta, Name, Net};
 use nowconnect_protocol::{ConnectorName, TenantName};
@@ -38,9 +40,10 @@ pub use open::{OpenAsk, OpenPermit};
 use crate::generation::{Generation, Generations};
 use crate::identity::AgentIdentity;
 use crate::limit::Slots;
+use crate::pdp::{self, Pdp};
 use crate::revocation::RevocationList;
 use crate::telemetry::DecisionLog;
-use crate::telemetry::decisions::{DecisionId, DecisionIds, Why};
+use crate::telemetry::decisions::{DecisionId, DecisionIds, PdpAnswer, Why};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
@@ -61,6 +64,7 @@ pub struct Authorizer {
     facts: Arc<Facts>,
     generations: Arc<Generations>,
     revocations: ArcSwap<RevocationList>,
+    pdp: ArcSwapOption<Pdp>,
     metrics: Arc<Metrics>,
     log: DecisionLog,
     ids: DecisionIds,
@@ -143,6 +147,21 @@ impl Refused {
         }
     }
 
+    fn by_pdp(answer: &pdp::Answer) -> Self {
+        let message = match (&answer.user, answer.failed) {
+            (Some(text), _) => Cow::Owned(text.clone()),
+            (None, true) => Cow::Borrowed("the decision point did not answer, try again later"),
+            (None, false) => Cow::Borrowed("the decision point does not allow it"),
+        };
+        Self {
+            code: Cow::Borrowed(answer.code),
+            why: Why::Pdp,
+            by: Some(Arc::from("pdp")),
+            message,
+            private: None,
+        }
+    }
+
     fn overloaded() -> Self {
         Self::by_hub(
             Why::Limit,
@@ -181,6 +200,8 @@ pub struct AuthorizerParts {
     pub generations: Arc<Generations>,
     /// What counts no more.
     pub revocations: RevocationList,
+    /// Asked after the policies, where there is one.
+    pub pdp: Option<Pdp>,
     /// Counted there.
     pub metrics: Arc<Metrics>,
     /// Kept and logged there.
@@ -197,6 +218,7 @@ impl Authorizer {
             facts: parts.facts,
             generations: parts.generations,
             revocations: ArcSwap::from_pointee(parts.revocations),
+            pdp: ArcSwapOption::from_pointee(parts.pdp),
             metrics: parts.metrics,
             log: parts.log,
             ids: DecisionIds::new(parts.boot),
@@ -217,6 +239,16 @@ impl Authorizer {
     /// Puts another list in force, for a configuration that names another file.
     pub(crate) fn set_revocations(&self, list: RevocationList) {
         self.revocations.store(Arc::new(list));
+    }
+
+    /// The external decision point, where there is one.
+    pub(crate) fn pdp(&self) -> Option<Arc<Pdp>> {
+        self.pdp.load_full()
+    }
+
+    /// Asks another decision point from now on, or none.
+    pub(crate) fn set_pdp(&self, pdp: Option<Pdp>) {
+        self.pdp.store(pdp.map(Arc::new));
     }
 
     /// Whether this identity counts now, whatever the policies say.
@@ -258,6 +290,9 @@ struct Asking {
     started: Instant,
     policy_time: Duration,
     plugin_time: Duration,
+    pdp_time: Duration,
+    /// What the external decision point said to this very question.
+    pdp: Option<PdpAnswer>,
 }
 
 impl Asking {
@@ -271,6 +306,8 @@ impl Asking {
             started: Instant::now(),
             policy_time: Duration::ZERO,
             plugin_time: Duration::ZERO,
+            pdp_time: Duration::ZERO,
+            pdp: None,
         }
     }
 }

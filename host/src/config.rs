@@ -26,6 +26,7 @@ pub mod limits;
 pub mod listener;
 mod memory;
 pub mod observability;
+pub mod pdp;
 pub mod policy;
 mod problem;
 pub mod secret;
@@ -50,11 +51,12 @@ use tree::{Node, Path as At};
 pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey, ProxyProtocolVersion};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
-pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls, PdpConfig};
+pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
 pub use listener::{Balance, ListenerConfig, ListenerName, ProxyProtocolAccept, ProxyProtocolIn};
 pub use memory::{MemoryBound, MemoryPart};
 pub use observability::{AdminConfig, AdminTls, LogFormat, ObservabilityConfig, RedactionConfig};
+pub use pdp::{PdpConfig, PdpKind, PdpOnError, PdpRecheck};
 pub use policy::{
     OnSwap, PluginConfig, PluginHook, PluginLimits, PluginMode, PluginQuarantine, PluginsConfig,
     PolicyConfig,
@@ -264,7 +266,13 @@ impl CloudConfig {
         let policy = PolicyConfig::build(&file.policy, around);
         let plugins = PluginsConfig::build(&file.plugins, &root.key("plugins"), around, problems);
         let admin = AdminConfig::build(&file.admin, &root.key("admin"), around, problems);
-        let pdp = PdpConfig::build(&file.pdp, &root.key("pdp"), problems);
+        let pdp = PdpConfig::build(
+            &file.pdp,
+            &file.security.audience,
+            &root.key("pdp"),
+            around,
+            problems,
+        );
         let ha = HaConfig::build(&file.ha, &root.key("ha"), around, problems);
         let config = Self {
             replica_id: replica_id?,

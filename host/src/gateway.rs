@@ -37,6 +37,7 @@ use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
 use crate::identity::Authenticator;
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
+use crate::pdp::Pdp;
 use crate::recheck;
 use crate::registry::memory::MemoryRegistry;
 use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
@@ -342,6 +343,7 @@ async fn make_hub(
         Authenticator::new(&config.security).map_err(|error| credentials(error.to_string()))?;
     let revocations =
         reload::read_revocations(config).map_err(|error| credentials(error.to_string()))?;
+    let pdp = Pdp::new(&config.pdp, &metrics).map_err(|error| credentials(error.to_string()))?;
     let tls = match &config.tunnel.tls {
         Some(files) => {
             let tls = reload::load_tls(files).map_err(|error| credentials(error.to_string()))?;
@@ -357,6 +359,7 @@ async fn make_hub(
         facts: Arc::new(Facts::new()),
         generations: Arc::clone(&generations),
         revocations,
+        pdp,
         metrics: Arc::clone(&metrics),
         log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&decisions), logs),
         boot,

@@ -208,6 +208,14 @@ impl Hub {
                         });
                     }
                 }
+                if let Some(pdp) = self.authorizer.pdp()
+                    && !pdp.is_available()
+                {
+                    reasons.push(Reason {
+                        code: ReasonCode::PdpUnavailable,
+                        detail: String::new(),
+                    });
+                }
                 if !self.registry.is_healthy() {
                     reasons.push(Reason {
                         code: ReasonCode::RegistryUnhealthy,

@@ -23,6 +23,7 @@ pub mod hub;
 mod hub_view;
 pub mod limit;
 mod listener;
+pub mod pdp;
 mod recheck;
 pub mod registry;
 pub mod reload;

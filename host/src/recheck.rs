@@ -53,7 +53,7 @@ pub(crate) async fn recheck(hub: &Arc<Hub>, wanted: impl Fn(&FlowEntry) -> bool)
         }
         for flow in flows {
             found.asked += 1;
-            if let Some(code) = ask_again(hub, flow) {
+            if let Some(code) = ask_again(hub, flow).await {
                 found.denied += 1;
                 if close && end(hub, flow, code).await {
                     found.closed += 1;
@@ -76,13 +76,14 @@ pub(crate) async fn recheck(hub: &Arc<Hub>, wanted: impl Fn(&FlowEntry) -> bool)
 }
 
 /// The code to end the flow with, if it may not go on.
-fn ask_again(hub: &Hub, flow: &FlowEntry) -> Option<ResetCode> {
+async fn ask_again(hub: &Hub, flow: &FlowEntry) -> Option<ResetCode> {
     // A flow whose agent is away waits for it; it is asked about when the agent comes back.
     let tunnel = hub.router().tunnel_of(&flow.agent)?;
     let identity = Arc::clone(&tunnel.standing().identity);
     match hub
         .authorizer()
         .recheck(&flow.question, &identity, flow.client)
+        .await
     {
         Ok(generation) => {
             flow.generation.store(generation, Ordering::Relaxed);

@@ -28,6 +28,7 @@ mod row;
 mod scene;
 mod slices;
 mod source;
+mod stated;
 mod time;
 mod trust;
 mod vocabulary;
@@ -52,3 +53,4 @@ pub use question::{
     MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
 };
 pub use source::{FILE_BYTES, FILES, SourceFile, Sources, schema_text, shipped};
+pub use stated::{Stated, StatedRequest, StatedUid};

@@ -15,6 +15,7 @@ use super::{
     plugin_tenant, policy_name, unix_ms,
 };
 use crate::identity::AgentIdentity;
+use crate::pdp::Answer;
 use crate::telemetry::decisions::{DecisionAction, DecisionId, Why};
 
 /// Why a HELLO is decided.
@@ -209,14 +210,22 @@ impl Authorizer {
             agent: Arc::new(plugin_agent(ask)),
             hello,
         };
+        let mut offers = Vec::with_capacity(ask.connectors.len());
         for connector in ask.connectors {
             match answers.next() {
-                Some((question, decision)) => {
-                    let answered = Answered { question, decision };
-                    self.announced(ask, asking, facts, connector, &answered, &mut steps);
-                }
+                Some((question, decision)) => offers.push(Offer {
+                    connector,
+                    answered: Answered { question, decision },
+                    external: None,
+                }),
                 None => return Err((policy_fault(), Some(steps.hello))),
             }
+        }
+        if let Err(refused) = self.hello_asked(asking, &steps.hello, &mut offers).await {
+            return Err((refused, Some(steps.hello)));
+        }
+        for offer in &offers {
+            self.announced(ask, asking, facts, offer, &mut steps);
         }
         match self.hello_gates(ask, asking, &mut steps).await {
             Ok(()) => Ok(steps),
@@ -257,17 +266,51 @@ impl Authorizer {
             .collect()
     }
 
+    /// Asks the external decision point about the HELLO and what the policies accept of it.
+    async fn hello_asked(
+        &self,
+        asking: &mut Asking,
+        hello: &Answered,
+        offers: &mut [Offer<'_>],
+    ) -> Result<(), Refused> {
+        let questions: Vec<&Question> = std::iter::once(&*hello.question)
+            .chain(
+                offers
+                    .iter()
+                    .filter(|offer| offer.answered.decision.allow)
+                    .map(|offer| &*offer.answered.question),
+            )
+            .collect();
+        let Some(answers) = self.hello_external(asking, &questions).await? else {
+            return Ok(());
+        };
+        let mut answers = answers.into_iter();
+        let Some(answer) = answers.next() else {
+            return Err(policy_fault());
+        };
+        asking.pdp = Some(answer.recorded());
+        if !answer.allow {
+            return Err(Refused::by_pdp(&answer));
+        }
+        let accepted = offers
+            .iter_mut()
+            .filter(|offer| offer.answered.decision.allow);
+        for offer in accepted {
+            offer.external = Some(answers.next().ok_or_else(policy_fault)?);
+        }
+        Ok(())
+    }
+
     fn announced(
         &self,
         ask: &HelloAsk<'_>,
         asking: &Asking,
         facts: &AgentFacts,
-        connector: &ConnectorName,
-        answered: &Answered,
+        offer: &Offer<'_>,
         steps: &mut HelloSteps,
     ) {
-        let decision = &answered.decision;
-        let name = policy_name(&ask.identity.tenant, connector.as_str());
+        let decision = &offer.answered.decision;
+        let name = policy_name(&ask.identity.tenant, offer.connector.as_str());
         let draft = Draft::announce(self, asking)
             .principal("Agent", facts.agent.as_str())
             .resource("Connector", name.as_str())
@@ -275,16 +318,24 @@ impl Authorizer {
             .agent(facts.agent.as_str())
             .connector(name.as_str())
             .recheck(ask.reason == HelloReason::Recheck)
-            .question(&answered.question)
-            .policies(decision);
-        if decision.allow {
-            draft.allow();
-            steps.accepted.push(connector.clone());
-        } else {
-            let refused = Refused::by_policy(decision);
-            let id = draft.id();
-            draft.deny(&refused);
-            steps.refuse(connector.clone(), &refused, id);
+            .question(&offer.answered.question)
+            .policies(decision)
+            .pdp(offer.external.as_ref().map(Answer::recorded));
+        let refused = match &offer.external {
+            _ if !decision.allow => Some(Refused::by_policy(decision)),
+            Some(answer) if !answer.allow => Some(Refused::by_pdp(answer)),
+            Some(_) | None => None,
+        };
+        match refused {
+            None => {
+                draft.allow();
+                steps.accepted.push(offer.connector.clone());
+            }
+            Some(refused) => {
+                let id = draft.id();
+                draft.deny(&refused);
+                steps.refuse(offer.connector.clone(), &refused, id);
+            }
         }
     }
 
@@ -369,6 +420,14 @@ struct HelloSteps {
     carry: Carry,
     agent: Arc<plugins::Agent>,
     hello: Answered,
+}
+
+/// A connector with what was said about it.
+struct Offer<'a> {
+    connector: &'a ConnectorName,
+    answered: Answered,
+    /// Of the external decision point.
+    external: Option<Answer>,
 }
 
 /// A question with its answer.

@@ -89,7 +89,7 @@ impl OpenPermit {
 
 impl Authorizer {
     /// Decides about one flow through one agent. Limits and address rules were checked before.
-    /// Without plugins for this there is nothing to wait for.
+    /// Without plugins or a decision point for this there is nothing to wait for.
     ///
     /// # Errors
     /// It may not start.
@@ -153,12 +153,12 @@ impl Authorizer {
     }
 
     /// Asks about a running flow again: expiry apart, which has a rule of its own, everything
-    /// that can change its answer without its client's doing. Open gates are not asked again,
-    /// because one that counts would count twice.
+    /// that can change its answer without its client's doing, the external decision point
+    /// included. Open gates are not asked again, because one that counts would count twice.
     ///
     /// # Errors
     /// It may not go on.
-    pub(crate) fn recheck(
+    pub(crate) async fn recheck(
         &self,
         question: &Arc<Question>,
         identity: &AgentIdentity,
@@ -179,13 +179,12 @@ impl Authorizer {
                 .policies()
                 .decide(&self.facts, &asked_again);
             asking.policy_time = answer.took;
-            let outcome = if answer.allow {
-                Ok(())
-            } else {
-                Err(Refused::by_policy(&answer))
-            };
+            let refused = (!answer.allow).then(|| Refused::by_policy(&answer));
             decision = Some(answer);
-            outcome
+            match refused {
+                Some(refused) => Err(refused),
+                None => self.recheck_external(&mut asking, &asked_again).await,
+            }
         };
         match outcome {
             // An unchanged answer is no news: the record of the first decision stands.
@@ -221,17 +220,20 @@ impl Authorizer {
         let generation = Arc::clone(&asking.generation);
         let set = generation.plugins();
         let (enrich, gate) = (set.has(Hook::Enrich), set.has(Hook::Open));
-        if !enrich && !gate {
+        let pdp = self.pdp();
+        if !enrich && !gate && pdp.is_none() {
             self.open_policies(ask, asking, seen, Signals::default())?;
             return Ok(Terms::default());
         }
         let _slot = self.pending.take().ok_or_else(Refused::overloaded)?;
+        // The decision point has a bound of its own, which plugins do not eat into.
+        let external = pdp.as_ref().map_or(Duration::ZERO, |pdp| pdp.timeout());
         let deadline = asking.started + ask.pipeline_timeout;
         let steps = async {
             let peer = plugin_peer(ask.client);
             let viewer = plugins::Viewer::default();
             let request_id = Arc::clone(&asking.request_id);
-            let call = CallInfo {
+            let mut call = CallInfo {
                 request_id: &request_id,
                 tenant: plugin_tenant(ask.tenant),
                 deadline: Some(deadline),
@@ -258,6 +260,10 @@ impl Authorizer {
                 };
             }
             self.open_policies(ask, asking, seen, signals)?;
+            if let (Some(pdp), Some(question)) = (&pdp, seen.question.clone()) {
+                self.open_external(asking, pdp, &question).await?;
+                call.deadline = Some(deadline + asking.pdp_time);
+            }
             if !gate {
                 return Ok(Terms {
                     carry,
@@ -284,7 +290,7 @@ impl Authorizer {
                 OpenOutcome::Deny(denial) => Err(Refused::by_plugin(denial)),
             }
         };
-        match tokio::time::timeout_at(deadline.into(), steps).await {
+        match tokio::time::timeout_at((deadline + external).into(), steps).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Refused::too_slow()),
         }

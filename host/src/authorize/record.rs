@@ -8,7 +8,8 @@ use nowconnect_policy::{Decision, PolicyRef, Question, ReasonKind};
 
 use super::{Asking, Authorizer, Refused, unix_ms};
 use crate::telemetry::decisions::{
-    self, DecisionAction, DecisionId, DecisionRecord, Latency, PluginAnswer, PolicyAnswer, Why,
+    self, DecisionAction, DecisionId, DecisionRecord, Latency, PdpAnswer, PluginAnswer,
+    PolicyAnswer, Why,
 };
 use crate::telemetry::traces;
 
@@ -42,9 +43,10 @@ impl<'a> Draft<'a> {
         record.latency = Latency {
             policy_us: micros(asking.policy_time),
             plugins_us: micros(asking.plugin_time),
-            pdp_us: 0,
+            pdp_us: micros(asking.pdp_time),
             total_us: micros(asking.started.elapsed()),
         };
+        record.pdp.clone_from(&asking.pdp);
         Self { authorizer, record }
     }
 
@@ -52,6 +54,7 @@ impl<'a> Draft<'a> {
     pub(super) fn announce(authorizer: &'a Authorizer, asking: &Asking) -> Self {
         let mut draft = Self::new(authorizer, asking, DecisionAction::Announce);
         draft.record.decision_id = authorizer.ids.next_id();
+        draft.record.pdp = None;
         draft
     }
 
@@ -86,6 +89,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn connector(mut self, connector: &str) -> Self {
         self.record.connector = Some(Arc::from(connector));
+        self
+    }
+
+    pub(super) fn pdp(mut self, answer: Option<PdpAnswer>) -> Self {
+        self.record.pdp = answer;
         self
     }
 

@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod external;
+
 use std::collections::BTreeMap;
 
 use nowconnect_plugins::PluginSet;
@@ -65,6 +67,7 @@ async fn a_revoked_credential_is_denied_though_every_policy_permits() {
     let denial = at
         .authorizer
         .recheck(&question, &identity(), CLIENT.parse().unwrap())
+        .await
         .unwrap_err();
     assert_eq!(denial.code, "revoked");
 }
@@ -163,6 +166,7 @@ fn authorizer(policies: &str) -> At {
             PluginSet::empty(),
         ))),
         revocations: RevocationList::empty(),
+        pdp: None,
         log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&ring), None),
         metrics,
         boot: 1,

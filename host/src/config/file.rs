@@ -13,6 +13,7 @@ mod ha;
 mod limits;
 mod listener;
 mod observability;
+mod pdp;
 mod policy;
 mod security;
 mod tunnel;
@@ -22,13 +23,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use ha::{HaFile, HaModeFile, IngressFile, MeshFile, MeshTlsFile, PdpFile};
+pub use ha::{HaFile, HaModeFile, IngressFile, MeshFile, MeshTlsFile};
 pub use limits::{LimitsFile, RateFile};
 pub use listener::{
     BalanceFile, ConnectorFile, ListenerFile, ProxyProtocolAcceptFile, ProxyProtocolFile,
     ProxyProtocolOutFile,
 };
 pub use observability::{AdminFile, AdminTlsFile, LogFormatFile, ObservabilityFile, RedactionFile};
+pub use pdp::{PdpFile, PdpKindFile, PdpOnErrorFile, PdpRecheckFile};
 pub use policy::{
     OnSwapFile, PluginFile, PluginHookFile, PluginLimitsFile, PluginModeFile, PluginsFile,
     PolicyFile, QuarantineFile,
@@ -64,7 +66,7 @@ pub struct FileConfig {
     pub observability: ObservabilityFile,
     /// The API for operators, which `nowconnect status` and others use.
     pub admin: AdminFile,
-    /// An external decision point that is asked after the policies. Not built yet.
+    /// An external decision point that is asked after the policies, and can only narrow.
     pub pdp: PdpFile,
     /// Several hubs that serve together. Not built yet; its keys are read and checked.
     pub ha: HaFile,

@@ -1,4 +1,4 @@
-//! The cluster and the external decision point: read and checked now, in force later.
+//! The cluster: read and checked now, in force later.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Secret;
-use super::build::{Surroundings, cidrs, ms, socket_address, url};
-use super::file::{HaFile, HaModeFile, IngressFile, MeshFile, PdpFile};
+use super::build::{Surroundings, cidrs, socket_address, url};
+use super::file::{HaFile, HaModeFile, IngressFile, MeshFile};
 use super::problem::Problems;
 use super::tree::Path;
 
@@ -66,19 +66,6 @@ pub struct MeshTls {
     pub cert_file: PathBuf,
     /// This hub's key.
     pub key_file: PathBuf,
-}
-
-/// `pdp`: an external decision point.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PdpConfig {
-    /// Where; `None` asks nobody. Refused for now.
-    pub url: Option<String>,
-    /// How long an answer is kept.
-    pub cache_ttl: Duration,
-    /// The bound of one question.
-    pub timeout: Duration,
-    /// Whether trouble allows.
-    pub fail_open: bool,
 }
 
 impl HaConfig {
@@ -157,24 +144,6 @@ impl MeshConfig {
                 &path.key("trusted_ingress"),
                 problems,
             ),
-        }
-    }
-}
-
-impl PdpConfig {
-    pub(super) fn build(file: &PdpFile, path: &Path, problems: &mut Problems<'_>) -> Self {
-        if !file.url.is_empty() {
-            problems.add_with_help(
-                &path.key("url"),
-                "`pdp.url` is set, but asking an external decision point is not built yet",
-                "write `\"\"`; until then the Cedar policies and the plugins decide alone",
-            );
-        }
-        Self {
-            url: (!file.url.is_empty()).then(|| file.url.clone()),
-            cache_ttl: Duration::from_secs(file.cache_ttl_sec),
-            timeout: ms(file.timeout_ms),
-            fail_open: file.fail_open,
         }
     }
 }

@@ -62,7 +62,7 @@ pub(crate) enum NamedBy {
 impl Fetcher {
     pub(crate) fn new(config: &JwksConfig) -> Result<Self, String> {
         let roots = match &config.ca_bundle {
-            Some(path) => ca_bundle(path)?,
+            Some(path) => ca_bundle("security.jwks_ca_bundle", path)?,
             None => Vec::new(),
         };
         let client = |public_only: bool| {
@@ -282,26 +282,25 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     })
 }
 
-/// The certificates of a PEM file. One bad block refuses the file: a root that silently does
-/// not count is found only when a peer is refused.
-fn ca_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+/// The certificates of the PEM file that `key` of the configuration names. One bad block refuses
+/// the file: a root that silently does not count is found only when a peer is refused.
+pub(crate) fn ca_bundle(key: &str, path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
     let shown = path.display();
     let length = fs::metadata(path)
-        .map_err(|error| format!("cannot read `security.jwks_ca_bundle` `{shown}`: {error}"))?
+        .map_err(|error| format!("cannot read `{key}` `{shown}`: {error}"))?
         .len();
     if length > MAX_CA_BUNDLE_BYTES {
         return Err(format!(
-            "`security.jwks_ca_bundle` `{shown}` is larger than {MAX_CA_BUNDLE_BYTES} bytes"
+            "`{key}` `{shown}` is larger than {MAX_CA_BUNDLE_BYTES} bytes"
         ));
     }
-    let pem = fs::read(path)
-        .map_err(|error| format!("cannot read `security.jwks_ca_bundle` `{shown}`: {error}"))?;
+    let pem = fs::read(path).map_err(|error| format!("cannot read `{key}` `{shown}`: {error}"))?;
     let roots = crate::tls::certificates(&pem, path).map_err(|error| error.to_string())?;
     roots
         .iter()
         .map(|root| {
             reqwest::Certificate::from_der(root)
-                .map_err(|error| format!("`security.jwks_ca_bundle` `{shown}`: {error}"))
+                .map_err(|error| format!("`{key}` `{shown}`: {error}"))
         })
         .collect()
 }
@@ -318,7 +317,7 @@ fn shown(url: &Url) -> String {
 }
 
 /// What is at the bottom of an error: "connection refused" rather than "error sending request".
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -351,6 +351,12 @@ impl Client {
     }
 
     fn log_denial(&self, denial: &Denial) {
+        if denial.why == Why::Pdp {
+            self.rules
+                .connector
+                .metrics
+                .listener_error(ListenerError::Pdp);
+        }
         traces::failed(&self.span, &denial.code);
         let _traced = self.span.enter();
         self.hub.denied.fetch_add(1, Ordering::Relaxed);

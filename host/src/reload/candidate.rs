@@ -12,6 +12,7 @@ use crate::generation::Generation;
 use crate::hub::{Hub, tunnel_settings};
 use crate::identity::Authenticator;
 use crate::listener::{Port, Rules};
+use crate::pdp::Pdp;
 use crate::revocation::RevocationList;
 use crate::tls::ServerTls;
 use crate::tunnel_endpoint::Admissions;
@@ -24,6 +25,8 @@ pub(super) struct Candidate {
     authenticator: Option<Authenticator>,
     revocations: Option<RevocationList>,
     tls: Option<ServerTls>,
+    /// `None` where it is not touched.
+    pdp: Option<Option<Pdp>>,
     /// `None` where no listener is touched.
     ports: Option<Vec<NextPort>>,
 }
@@ -84,6 +87,15 @@ impl Candidate {
             }
             Some(_) | None => None,
         };
+        let pdp = if all || config.pdp != before.pdp {
+            keep(
+                Pdp::new(&config.pdp, &hub.metrics),
+                Part::Config,
+                &mut faults,
+            )
+        } else {
+            None
+        };
         let ports = if config.listeners != before.listeners
             || config.connectors != before.connectors
             || config.limits != before.limits
@@ -99,6 +111,7 @@ impl Candidate {
                 authenticator,
                 revocations,
                 tls,
+                pdp,
                 ports,
             })
         } else {
@@ -126,6 +139,9 @@ impl Candidate {
         if let Some(tls) = self.tls {
             hub.tunnel_tls.store(Some(Arc::new(tls)));
             report.changed.push("certificates".to_owned());
+        }
+        if let Some(pdp) = self.pdp {
+            hub.authorizer.set_pdp(pdp);
         }
         if config.tunnel.handshake != before.tunnel.handshake
             || config.tunnel.trusted_ingress != before.tunnel.trusted_ingress

@@ -602,7 +602,8 @@ fn close_code(code: &str) -> CloseCode {
         "agent_id_mismatch" => CloseCode::AgentIdMismatch,
         "token_expired" => CloseCode::TokenExpired,
         "revoked" => CloseCode::Revoked,
-        "overloaded" | "decision_timeout" => CloseCode::Overloaded,
+        // Trouble that may be over soon: the agent dials again.
+        "overloaded" | "decision_timeout" | crate::pdp::UNAVAILABLE => CloseCode::Overloaded,
         _ => CloseCode::Denied,
     }
 }

@@ -51,6 +51,11 @@ events! {
     RELOAD_REFUSED = "reload_refused";
     /// A re-check ended running flows.
     RECHECK_CLOSED = "recheck_closed";
+    /// The external decision point did not answer as it must: `error`, `failures` since the last
+    /// line.
+    PDP_FAILED = "pdp_failed";
+    /// The external decision point is left alone for a while, or answers again: `state`.
+    PDP_BREAKER = "pdp_breaker";
     /// A plugin is in quarantine, or out of it.
     PLUGIN_QUARANTINE = "plugin_quarantine";
     /// A line that a plugin wrote.

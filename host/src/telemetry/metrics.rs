@@ -12,6 +12,7 @@ pub mod label;
 
 mod governance;
 mod hub;
+mod pdp;
 mod registrar;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use prometheus::{Registry, TextEncoder};
 
 pub use governance::{PdpResult, PluginMetrics, PolicyMetrics, ReloadPart, ReloadResult};
 pub use hub::{GaugeGuard, HubMetrics, LogDrop, LogMetrics};
+pub use pdp::{PdpCache, PdpMetrics};
 pub use registrar::{Family, FamilyKind, markdown_table};
 pub use traffic::{
     AgentMetrics, ConnectionGuard, ConnectorMetrics, FrameCounts, ListenerError, Side,
@@ -50,6 +52,8 @@ pub struct Metrics {
     pub traffic: TrafficMetrics,
     /// Decisions, generations, reloads, the external decision point.
     pub policy: PolicyMetrics,
+    /// Questions to the external decision point.
+    pub pdp: PdpMetrics,
     /// The plugin host.
     pub plugins: PluginMetrics,
     /// Tunnels, sessions, handshakes.
@@ -65,6 +69,7 @@ impl Metrics {
         let mut families = Registrar::new(&registry);
         let traffic = TrafficMetrics::new(&mut families);
         let policy = PolicyMetrics::new(&mut families);
+        let pdp = PdpMetrics::new(&mut families);
         let plugins = PluginMetrics::new(&mut families);
         let hub = HubMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
@@ -77,6 +82,7 @@ impl Metrics {
             process,
             traffic,
             policy,
+            pdp,
             plugins,
             hub,
             logs,

@@ -1,4 +1,4 @@
-//! Cluster, external decisions and HTTP, as written.
+//! Cluster and HTTP, as written.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,33 +88,6 @@ pub struct MeshTlsFile {
     pub cert_file: String,
     /// This hub's private key as PEM.
     pub key_file: String,
-}
-
-/// An external decision point. Not built yet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct PdpFile {
-    /// Where it answers. Default `""`: nobody is asked; anything else is refused for now.
-    pub url: String,
-    /// How long an answer is kept. Seconds. Default 5.
-    #[schemars(range(min = 0, max = 3600))]
-    pub cache_ttl_sec: u64,
-    /// The bound of one question. Milliseconds. Default 500.
-    #[schemars(range(min = 1, max = 60_000))]
-    pub timeout_ms: u64,
-    /// Whether trouble with it allows. Default `false`.
-    pub fail_open: bool,
-}
-
-impl Default for PdpFile {
-    fn default() -> Self {
-        Self {
-            url: String::new(),
-            cache_ttl_sec: 5,
-            timeout_ms: 500,
-            fail_open: false,
-        }
-    }
 }
 
 /// HTTP by host name. Reserved.

@@ -203,12 +203,32 @@ fn what_is_not_built_is_refused_in_a_sentence() {
     for (text, part) in [
         ("ha: {enabled: true}", "not built yet"),
         ("ingress: {enabled: true}", "not built yet"),
-        ("pdp: {url: 'https://pdp.example'}", "not built yet"),
         ("security: {fapi_mode: 2}", "not built yet"),
     ] {
         let found = problem(text);
         assert!(found.message.contains(part), "{found:?}");
     }
+}
+
+#[test]
+fn a_decision_point_is_asked_over_tls_and_in_one_way() {
+    for (text, part) in [
+        ("url: 'http://pdp.example'", "plain HTTP beyond"),
+        ("url: 'https://u:p@pdp.example'", "user information"),
+        ("url: 'https://pdp.example/?a=b'", "a query"),
+        ("url: 'ldap://pdp.example'", "cannot be"),
+        (
+            "url: 'https://pdp.example', kind: simple, discovery: true",
+            "does not go with",
+        ),
+        ("fail_open: true, on_error: allow_if_cached", "no meaning"),
+        ("cache_ttl_sec: 6", "5"),
+    ] {
+        let found = problem(&format!("pdp: {{{text}}}"));
+        assert!(found.message.contains(part), "{text}: {found:?}");
+    }
+    let local = super::valid("pdp: {url: 'http://127.0.0.1:1'}");
+    assert!(local.pdp.url.is_some());
 }
 
 #[test]

@@ -1,0 +1,133 @@
+//! The step of the external decision point: after the policies, before the gates.
+//!
+//! It is asked only about what the policies allow, and its answer can only take away. A question
+//! that cannot be stated is a denial as if it had not answered.
+
+use std::time::Instant;
+
+use nowconnect_policy::Question;
+
+use super::{Asking, Authorizer, Refused};
+use crate::config::{PdpKind, PdpRecheck};
+use crate::pdp::{Answer, Evaluation, Pdp};
+use crate::telemetry::decisions::Why;
+
+impl Authorizer {
+    /// Asks about a client's flow.
+    pub(super) async fn open_external(
+        &self,
+        asking: &mut Asking,
+        pdp: &Pdp,
+        question: &Question,
+    ) -> Result<(), Refused> {
+        let evaluation = self.evaluation(asking, pdp, question)?;
+        let started = Instant::now();
+        let generation = asking.generation.number();
+        let answer = pdp
+            .ask(generation, &asking.request_id, vec![evaluation])
+            .await
+            .pop();
+        asking.pdp_time += started.elapsed();
+        judged(asking, answer.as_ref())
+    }
+
+    /// Asks about a running flow again; trouble is no news unless the operator wants it so.
+    pub(super) async fn recheck_external(
+        &self,
+        asking: &mut Asking,
+        question: &Question,
+    ) -> Result<(), Refused> {
+        let Some(pdp) = self.pdp() else {
+            return Ok(());
+        };
+        let close_on_error = match pdp.recheck() {
+            PdpRecheck::Off => return Ok(()),
+            PdpRecheck::KeepOnError => false,
+            PdpRecheck::CloseOnError => true,
+        };
+        let evaluation = self.evaluation(asking, &pdp, question)?;
+        let started = Instant::now();
+        let generation = asking.generation.number();
+        let answer = pdp
+            .ask_again(generation, &asking.request_id, evaluation)
+            .await;
+        asking.pdp_time += started.elapsed();
+        let failed = answer.as_ref().is_none_or(|answer| answer.failed);
+        if failed && !close_on_error {
+            return Ok(());
+        }
+        judged(asking, answer.as_ref())
+    }
+
+    /// Asks about a HELLO and the connectors that the policies accept, in one batch. `None` where
+    /// it is not asked about that.
+    pub(super) async fn hello_external(
+        &self,
+        asking: &mut Asking,
+        questions: &[&Question],
+    ) -> Result<Option<Vec<Answer>>, Refused> {
+        let Some(pdp) = self.pdp() else {
+            return Ok(None);
+        };
+        match pdp.kind() {
+            PdpKind::Authzen => {}
+            // Its form knows connecting only.
+            PdpKind::Simple => return Ok(None),
+        }
+        let evaluations = questions
+            .iter()
+            .map(|question| self.evaluation(asking, &pdp, question))
+            .collect::<Result<Vec<_>, _>>()?;
+        let started = Instant::now();
+        let generation = asking.generation.number();
+        let answers = pdp.ask(generation, &asking.request_id, evaluations).await;
+        asking.pdp_time += started.elapsed();
+        Ok(Some(answers))
+    }
+
+    fn evaluation(
+        &self,
+        asking: &Asking,
+        pdp: &Pdp,
+        question: &Question,
+    ) -> Result<Evaluation, Refused> {
+        if let (PdpKind::Simple, Question::Open(open)) = (pdp.kind(), question) {
+            return Ok(Evaluation::simple(
+                open.agent.as_str(),
+                open.connector.as_str(),
+                &self.hub,
+                pdp.audience(),
+            ));
+        }
+        asking
+            .generation
+            .policies()
+            .state(&self.facts, question)
+            .and_then(|stated| Evaluation::authzen(&stated, pdp.subject_properties()))
+            .map_err(|problem| {
+                let mut refused = Refused::by_hub(
+                    Why::Error,
+                    crate::pdp::UNAVAILABLE,
+                    "the decision point could not be asked",
+                );
+                refused.private = Some(problem);
+                refused
+            })
+    }
+}
+
+fn judged(asking: &mut Asking, answer: Option<&Answer>) -> Result<(), Refused> {
+    let Some(answer) = answer else {
+        return Err(Refused::by_hub(
+            Why::Pdp,
+            crate::pdp::UNAVAILABLE,
+            "the decision point did not answer, try again later",
+        ));
+    };
+    asking.pdp = Some(answer.recorded());
+    if answer.allow {
+        Ok(())
+    } else {
+        Err(Refused::by_pdp(answer))
+    }
+}
