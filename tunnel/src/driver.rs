@@ -130,6 +130,8 @@ pub(crate) struct Core<E, S> {
     goodbye_by: Option<Instant>,
     tidy_at: Instant,
     sent_since_tidy: bool,
+    /// Bytes wait in the memory of messages that are larger.
+    scattered: bool,
 }
 
 impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
@@ -150,6 +152,7 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
             goodbye_by: None,
             tidy_at: Instant::now(),
             sent_since_tidy: false,
+            scattered: false,
         }
     }
 
@@ -225,6 +228,7 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
     pub(crate) fn data(&mut self, now: Instant, cid: u32, payload: Bytes) {
         if let Some(socket) = self.sockets.by_cid.get_mut(&cid) {
             let written = socket.push(payload);
+            self.scattered |= !socket.pending.is_empty();
             self.note_written(now, cid, written);
         }
     }
@@ -286,6 +290,10 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
     /// Large messages are written into the memory of earlier ones whose bytes have arrived:
     /// fresh memory costs a page fault for every four kilobytes.
     fn prepare_buffer(&mut self) {
+        if !self.end.tunnel().may_transmit() {
+            // What was given back in a quiet time would be taken again for nothing.
+            return;
+        }
         let idle = self.end.tunnel().flow_count() == 0;
         if self.out.capacity() >= RECYCLE_FROM_BYTES || (idle && self.out.capacity() >= 1_024) {
             return;
@@ -331,6 +339,10 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         if report {
             self.tidy(now);
         }
+        // Nobody else may wake a tunnel that has gone quiet.
+        if self.holds_spare_memory() {
+            deadline = deadline.min(self.tidy_at);
+        }
         // A timer that rings early costs a look; setting it anew for each message costs more.
         let ringing = self.sleep.is_elapsed();
         if ringing || self.sleep.deadline().into_std() > deadline {
@@ -342,6 +354,11 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         report
     }
 
+    /// Whether memory could be given back if nothing more is sent.
+    fn holds_spare_memory(&self) -> bool {
+        self.scattered || !self.recycle.is_empty() || self.out.capacity() > IDLE_BUFFER_BYTES
+    }
+
     /// Gives back memory that nothing needs now.
     fn tidy(&mut self, now: Instant) {
         self.tidy_at = now + TIDY_INTERVAL;
@@ -351,8 +368,9 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
                 self.out = BytesMut::new();
             }
         }
+        self.scattered = false;
         for socket in self.sockets.by_cid.values_mut() {
-            socket.compact();
+            self.scattered |= socket.compact();
         }
     }
 
@@ -443,3 +461,6 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         DetachedSession { flows, sockets }
     }
 }
+
+#[cfg(test)]
+mod tests;

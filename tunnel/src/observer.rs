@@ -45,6 +45,12 @@ pub trait FlowObserver: Send {
         let _ = progress;
     }
 
+    /// Handing bytes to the client's socket took so long. Told of one write in about a second,
+    /// the first included: a look at the clock for each would cost as much as a small write.
+    fn wrote(&mut self, took: Duration) {
+        let _ = took;
+    }
+
     /// The client has taken all that waited for it, after `waited`.
     fn drained(&mut self, waited: Duration) {
         let _ = waited;

@@ -39,6 +39,8 @@ pub(crate) struct FlowSocket {
     pub(crate) finish: bool,
     pub(crate) finished: bool,
     needs_flush: bool,
+    /// The next write is timed for the observer.
+    times_write: bool,
     pub(crate) observer: Option<Box<dyn FlowObserver>>,
     flow_waker: Arc<FlowWaker>,
     waker: Waker,
@@ -75,6 +77,7 @@ impl FlowSocket {
             finish: false,
             finished: false,
             needs_flush: false,
+            times_write: observer.is_some(),
             observer,
             flow_waker,
             waker,
@@ -110,6 +113,7 @@ impl FlowSocket {
         let Some(observer) = &mut self.observer else {
             return;
         };
+        self.times_write = true;
         let progress = FlowProgress {
             bytes_c2a,
             bytes_a2c,
@@ -121,13 +125,18 @@ impl FlowSocket {
         }
     }
 
-    /// Copies what has been waiting out of the messages it came in, which are larger.
-    pub(crate) fn compact(&mut self) {
+    /// Copies what has been waiting out of the messages it came in, which are larger. Returns
+    /// whether there is something that waits and was not copied yet.
+    pub(crate) fn compact(&mut self) -> bool {
         if self.pending.is_empty() {
             self.aged = false;
-        } else if !self.aged {
+            return false;
+        }
+        if !self.aged {
             self.aged = true;
-        } else if self.pending.len() > 1 || !self.compacted {
+            return self.is_scattered();
+        }
+        if self.is_scattered() {
             let mut whole = BytesMut::with_capacity(self.pending.iter().map(Bytes::len).sum());
             for piece in self.pending.drain(..) {
                 whole.extend_from_slice(&piece);
@@ -135,6 +144,11 @@ impl FlowSocket {
             self.pending = VecDeque::from([whole.freeze()]);
             self.compacted = true;
         }
+        false
+    }
+
+    fn is_scattered(&self) -> bool {
+        self.pending.len() > 1 || !self.compacted
     }
 
     fn write_one(&mut self, payload: &mut Bytes) -> Written {
@@ -143,6 +157,7 @@ impl FlowSocket {
             return written;
         };
         let mut cx = Context::from_waker(&self.waker);
+        let since = self.times_write.then(Instant::now);
         while !payload.is_empty() {
             match Pin::new(&mut *io).poll_write(&mut cx, payload) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => {
@@ -160,6 +175,12 @@ impl FlowSocket {
             && let FlowIo::Boxed(_) = io
         {
             self.needs_flush = Pin::new(io).poll_flush(&mut cx).is_pending();
+        }
+        if let (Some(since), Some(observer)) = (since, &mut self.observer)
+            && written.bytes > 0
+        {
+            self.times_write = false;
+            observer.wrote(since.elapsed());
         }
         written
     }

@@ -71,6 +71,12 @@ impl Tunnel {
         Some(message)
     }
 
+    /// Whether there may be something for [`Tunnel::poll_transmit`] to write now.
+    #[must_use]
+    pub fn may_transmit(&self) -> bool {
+        !(self.control.is_empty() && self.windows.is_empty() && self.ready.is_empty())
+    }
+
     fn write_control(&mut self, buf: &mut BytesMut) {
         while buf.len() <= MAX_MESSAGE_BYTES - MAX_CONTROL_BODY_BYTES - LEAST_ROOM_BYTES
             && let Some(frame) = self.control.pop_front()
