@@ -115,6 +115,12 @@ impl FlowObserver for Carried {
         connector.inbound_queue_changed(told.pending_bytes, progress.pending_bytes);
     }
 
+    fn wrote(&mut self, took: Duration) {
+        if let Some(client) = &self.client {
+            client.rules.connector.metrics.wrote(took);
+        }
+    }
+
     fn drained(&mut self, waited: Duration) {
         if let Some(client) = &self.client {
             client.rules.connector.metrics.drained(waited);

@@ -180,3 +180,20 @@ async fn gone(hub: &TestHub) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn writes_to_clients_are_timed() {
+    let target = echo().await;
+    let hub = hub().listener("echo").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    for _ in 0..3 {
+        hub.client("echo").await.echoes(b"timed").await;
+    }
+    // One for each flow; a flow that lasts has one about every second.
+    let count = "nowconnect_write_drain_seconds_count{connector=\"echo\",phase=\"write\"} 3";
+    assert!(hub.metrics().contains(count), "{}", hub.metrics());
+}

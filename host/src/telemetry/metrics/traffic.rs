@@ -121,7 +121,7 @@ impl TrafficMetrics {
                 "nowconnect_write_drain_seconds",
                 &["connector", "phase"],
                 DRAIN_BUCKETS,
-                "Time of one write to a client (write) and time that bytes waited for it (drain).",
+                "Time of one write to a client, sampled about once a second for each flow (write), and time that bytes waited for it (drain).",
             ),
             inbound_queue: families.gauges(
                 "nowconnect_inbound_queue_size",
