@@ -25,7 +25,7 @@ use std::time::Duration;
 use nowconnect_plugins::{Bye, CallInfo, Hook};
 use nowconnect_tunnel::{TunnelEnd, TunnelSettings, WebSocketStream, serve_hub};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tracing::info;
+use tracing::{Span, info};
 
 pub(crate) use keeper::{end_revoked, keep_sessions};
 pub(crate) use live::LiveTunnel;
@@ -40,19 +40,29 @@ use crate::registry::ConnectorKey;
 use crate::telemetry::events;
 use crate::tunnel_endpoint::Admission;
 
+/// An agent that has proven who it is and has not said HELLO.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) identity: Arc<AgentIdentity>,
+    /// Where it dials from.
+    pub(crate) remote: SocketAddr,
+    /// Its place among the handshakes.
+    pub(crate) admission: Admission,
+    /// The root of its HELLO's trace.
+    pub(crate) span: Span,
+}
+
 /// Drives the tunnel of a proven agent to its end. Runs on a worker.
 pub(crate) async fn serve<S>(
     hub: Arc<Hub>,
     ws: WebSocketStream<S>,
-    identity: Arc<AgentIdentity>,
-    remote: SocketAddr,
-    admission: Admission,
+    newcomer: Newcomer,
     settings: TunnelSettings,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let cell = SessionCell::default();
-    let shell = Shell::new(Arc::clone(&hub), identity, remote, admission, cell.clone());
+    let shell = Shell::new(Arc::clone(&hub), newcomer, cell.clone());
     let _up = hub.metrics().hub.tunnel();
     let end = serve_hub(ws, Box::new(shell), settings).await;
     match cell.take() {

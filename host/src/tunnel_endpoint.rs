@@ -196,9 +196,12 @@ async fn serve<S>(
     session::serve(
         hub,
         ws,
-        admitted.identity,
-        admitted.remote,
-        admission,
+        session::Newcomer {
+            identity: admitted.identity,
+            remote: admitted.remote,
+            admission,
+            span: admitted.span,
+        },
         settings,
     )
     .await;

@@ -15,8 +15,9 @@ use nowconnect_tunnel::{
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{Instrument as _, Span, info, warn};
 
+use super::Newcomer;
 use super::duplicate::{self, Verdict};
 use super::live::{LiveTunnel, Standing};
 use super::parked::{ResumeHashes, TokenHash};
@@ -30,6 +31,7 @@ use crate::recheck;
 use crate::registry::{AgentKey, ConnectorKey};
 use crate::telemetry::events;
 use crate::telemetry::metrics::FrameCounts;
+use crate::telemetry::traces;
 use crate::tunnel_endpoint::Admission;
 
 /// The session of a tunnel, once it has one. Shared by the shell and whoever serves it.
@@ -55,6 +57,8 @@ impl SessionCell {
 pub(super) struct Shell {
     at: At,
     admission: Option<Admission>,
+    /// The root of the HELLO's trace; none once it is answered.
+    span: Span,
     /// What the metrics know of this tunnel's frames already.
     counted: TunnelCounters,
 }
@@ -68,21 +72,16 @@ struct At {
 }
 
 impl Shell {
-    pub(super) fn new(
-        hub: Arc<Hub>,
-        identity: Arc<AgentIdentity>,
-        remote: SocketAddr,
-        admission: Admission,
-        cell: SessionCell,
-    ) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, newcomer: Newcomer, cell: SessionCell) -> Self {
         Self {
             at: At {
                 hub,
-                identity,
-                remote,
+                identity: newcomer.identity,
+                remote: newcomer.remote,
                 cell,
             },
-            admission: Some(admission),
+            admission: Some(newcomer.admission),
+            span: newcomer.span,
             counted: TunnelCounters::default(),
         }
     }
@@ -91,10 +90,20 @@ impl Shell {
 impl HubShell for Shell {
     fn hello(&mut self, hello: Hello, handle: TunnelHandle) -> BoxFuture<'static, HelloVerdict> {
         let at = self.at.clone();
+        // Dropping a span closes it: with the answer, or with a tunnel that ends before.
+        let span = std::mem::replace(&mut self.span, Span::none());
+        if !span.is_disabled() {
+            span.record("agent_id", tracing::field::display(at.key()));
+        }
         async move {
-            match at.hello(hello, handle).await {
-                Ok(welcome) => HelloVerdict::Accept(Box::new(welcome)),
+            match at.hello(hello, handle, &span).await {
+                Ok(welcome) => {
+                    span.record("session", welcome.session);
+                    span.record("result", "accepted");
+                    HelloVerdict::Accept(Box::new(welcome))
+                }
                 Err((code, message)) => {
+                    traces::failed(&span, code.as_str());
                     at.refused(code, &message);
                     HelloVerdict::Refuse { code, message }
                 }
@@ -142,7 +151,12 @@ impl At {
         }
     }
 
-    async fn hello(&self, hello: Hello, handle: TunnelHandle) -> Result<Welcome, Refused> {
+    async fn hello(
+        &self,
+        hello: Hello,
+        handle: TunnelHandle,
+        span: &Span,
+    ) -> Result<Welcome, Refused> {
         let hub = &self.hub;
         let config = hub.config();
         if hub.current_phase() != Phase::Serving {
@@ -173,6 +187,7 @@ impl At {
         };
         let permit = self
             .ask(&hello, &hello.connectors, earlier.is_some(), reason, None)
+            .instrument(traces::decision_span(span))
             .await?;
         if permit.accepted().is_empty() && !hello.connectors.is_empty() {
             return Err((CloseCode::NoConnectors, no_connectors(&permit)));

@@ -1,4 +1,5 @@
-//! Traces: one per flow, from accept through decision and plugins to OPEN on the agent.
+//! Traces: one per flow, from accept through decision and plugins to OPEN on the agent; and one
+//! per HELLO, from the upgrade request through the token's check, decision and plugins.
 //!
 //! Spans are `tracing` spans of the target [`events::TRACE`], made only by
 //! the helpers here, so that with no endpoint configured a helper costs one atomic load. With one,
@@ -209,6 +210,36 @@ pub fn flow_span(listener: &str, connector: &dyn Display, client: SocketAddr) ->
         agent_id = tracing::field::Empty,
         flow = tracing::field::Empty,
         decision = tracing::field::Empty,
+        result = tracing::field::Empty,
+    )
+}
+
+/// The root of an agent's trace: from its upgrade request to the answer to its HELLO.
+///
+/// Later facts are set with `span.record(…)`: `agent_id`, `session`, `result`.
+pub fn hello_span(peer: SocketAddr) -> Span {
+    tracing::info_span!(
+        target: events::TRACE,
+        "hello",
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        peer = %peer,
+        agent_id = tracing::field::Empty,
+        session = tracing::field::Empty,
+        result = tracing::field::Empty,
+    )
+}
+
+/// The span in which an agent's token is proven, keys that have to be fetched included.
+pub fn authentication_span(parent: &Span) -> Span {
+    if parent.is_disabled() {
+        return Span::none();
+    }
+    tracing::info_span!(
+        target: events::TRACE,
+        parent: parent,
+        "authentication",
+        otel.status_code = tracing::field::Empty,
         result = tracing::field::Empty,
     )
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_service::Service;
-use tracing::{info, warn};
+use tracing::{Instrument as _, Span, info, warn};
 
 use super::admission::SourceCheck;
 use super::{SUBPROTOCOL, TUNNEL_PATH};
@@ -22,6 +22,7 @@ use crate::drain::Phase;
 use crate::hub::Hub;
 use crate::identity::{AgentIdentity, ExtractError, extract_token};
 use crate::telemetry::events;
+use crate::telemetry::traces;
 
 /// Below this hyper cannot read a request at all.
 pub(super) const MIN_HEADER_BYTES: usize = 8192;
@@ -42,6 +43,8 @@ pub(super) struct Admitted {
     /// Where it dials from.
     pub(super) remote: SocketAddr,
     pub(super) upgrade: OnUpgrade,
+    /// The root of its HELLO's trace.
+    pub(super) span: Span,
 }
 
 /// Why there is no 101.
@@ -88,17 +91,20 @@ impl Door {
                 .agent_address(self.peer.ip(), forwarded_for(request.headers())),
             self.peer.port(),
         );
-        match self.admit(&request, remote.ip()).await {
+        let span = traces::hello_span(remote);
+        match self.admit(&request, remote.ip(), &span).await {
             Ok((identity, key)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 *self.admitted.borrow_mut() = Some(Admitted {
                     identity: Arc::new(identity),
                     remote,
                     upgrade,
+                    span,
                 });
                 switching_protocols(&key)
             }
             Err(refusal) => {
+                traces::failed(&span, refusal.code);
                 self.hub.metrics().hub.handshake(refusal.code);
                 if refusal.status == StatusCode::UNAUTHORIZED {
                     self.hub.metrics().hub.auth_failure(refusal.code);
@@ -127,6 +133,7 @@ impl Door {
         &self,
         request: &Request<Incoming>,
         source: IpAddr,
+        span: &Span,
     ) -> Result<(AgentIdentity, String), Refusal> {
         if !self.source.allows(source, self.hub.uptime()) {
             return Err(Refusal::unavailable(
@@ -154,12 +161,14 @@ impl Door {
                 error.to_string(),
             )
         })?;
-        let identity = self
-            .hub
-            .authenticator()
+        let authentication = traces::authentication_span(span);
+        let authenticator = self.hub.authenticator();
+        let identity = authenticator
             .verify(&presented.token)
+            .instrument(authentication.clone())
             .await
             .map_err(|error| {
+                traces::failed(&authentication, error.code());
                 let status = if error.is_our_trouble() {
                     StatusCode::SERVICE_UNAVAILABLE
                 } else {

@@ -52,6 +52,12 @@ async fn spans_reach_a_collector_without_their_secrets() {
         decision_span(&flow).in_scope(|| {
             plugin_called("geo", "enrich", "timeout", Duration::from_millis(5));
         });
+        let hello = hello_span(client());
+        hello.record("agent_id", "dc7");
+        failed(&authentication_span(&hello), "token_expired");
+        decision_span(&hello).in_scope(|| {
+            plugin_called("names", "hello", "deny", Duration::from_millis(5));
+        });
         (trace_parent(&flow).unwrap(), trace_parent(&open).unwrap())
     });
     assert_eq!(parents.0.trace_id(), parents.1.trace_id());
@@ -74,6 +80,11 @@ async fn spans_reach_a_collector_without_their_secrets() {
         "nowconnect-test",
         "hub-7",
         "denied Bearer ***",
+        "hello",
+        "dc7",
+        "authentication",
+        "token_expired",
+        "plugin hello",
     ] {
         assert!(contains(&seen, text), "`{text}` was not exported");
     }

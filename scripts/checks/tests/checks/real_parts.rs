@@ -349,6 +349,32 @@ fn one_trace_from_accept_to_dial() {
         let attributes = span.attributes.to_string();
         assert!(!attributes.contains("eyJ"), "a token in a span: {span:?}");
     }
+    let hello = eventually("a trace of the agent's HELLO", PATIENCE * 2, || {
+        let spans = receiver.spans();
+        let root = spans.iter().find(|span| span.name == "hello")?.clone();
+        let below = |parent: &Span, name: &str| {
+            spans
+                .iter()
+                .find(|span| span.name == name && span.parent == parent.span)
+                .cloned()
+        };
+        let authentication = below(&root, "authentication")?;
+        let decision = below(&root, "decision")?;
+        let plugin = below(&decision, "plugin hello")?;
+        Some([root, authentication, decision, plugin])
+    });
+    assert!(hello[0].parent.is_empty(), "{hello:?}");
+    assert!(
+        hello.iter().all(|span| span.trace == hello[0].trace),
+        "one trace: {hello:?}"
+    );
+    let attributes = hello[0].attributes.to_string();
+    assert!(attributes.contains("site-1"), "{attributes}");
+    assert!(attributes.contains("accepted"), "{attributes}");
+    for span in &hello {
+        let attributes = span.attributes.to_string();
+        assert!(!attributes.contains("eyJ"), "a token in a span: {span:?}");
+    }
     drop((hub, agent));
 }
 
