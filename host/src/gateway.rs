@@ -48,7 +48,7 @@ use crate::telemetry::decisions::{DecisionRing, MAX_DECISION_BYTES};
 use crate::telemetry::events;
 use crate::telemetry::logs::{LevelControl, Logs};
 use crate::telemetry::mask::{LogMasker, PluginMasker};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Certificate, Metrics};
 use crate::telemetry::plugins::PluginTelemetry;
 use crate::tunnel_endpoint::{self, Admissions};
 use crate::watch::{WatchSet, Watcher};
@@ -328,6 +328,7 @@ async fn make_hub(
     let engine = PluginEngine::new(
         EngineSettings {
             cache_dir: config.plugins.cache_dir.clone(),
+            instances_max: config.plugins.instances_max,
             ..EngineSettings::default()
         },
         Arc::new(MemoryKv::new(MemoryKvSettings::default())),
@@ -351,6 +352,13 @@ async fn make_hub(
         }
         None => None,
     };
+    metrics.hub.set_certificate(
+        Certificate::Tunnel,
+        tls.as_ref().and_then(|tls| tls.not_after()),
+    );
+    metrics
+        .hub
+        .set_certificate(Certificate::JwksCaBundle, authenticator.roots_not_after());
     let boot = random()?;
     let kept = usize::try_from(config.policy.decisions_kept).unwrap_or(usize::MAX);
     let decisions = Arc::new(DecisionRing::new(kept, MAX_DECISION_BYTES));
@@ -461,7 +469,7 @@ async fn open_admin(
     level: Option<LevelControl>,
 ) -> Result<AdminServer, BindError> {
     let tcp = match config.admin.listen {
-        Some(listen) => Some(admin_tcp(config, listen)?),
+        Some(listen) => Some(admin_tcp(config, listen, &hub.metrics)?),
         None => None,
     };
     let state = AdminState {
@@ -472,7 +480,11 @@ async fn open_admin(
     Ok(AdminServer::bind(state, config.admin.socket.as_deref(), tcp).await?)
 }
 
-fn admin_tcp(config: &CloudConfig, listen: SocketAddr) -> Result<AdminTcp, BindError> {
+fn admin_tcp(
+    config: &CloudConfig,
+    listen: SocketAddr,
+    metrics: &Metrics,
+) -> Result<AdminTcp, BindError> {
     let credentials = |error: String| BindError::Credentials(error);
     let token = match &config.admin.token_file {
         Some(path) => {
@@ -487,7 +499,11 @@ fn admin_tcp(config: &CloudConfig, listen: SocketAddr) -> Result<AdminTcp, BindE
         None => None,
     };
     let tls = match &config.admin.tls {
-        Some(tls) => Some(admin_tls::server_config(tls).map_err(credentials)?),
+        Some(tls) => {
+            let (server, not_after) = admin_tls::server_config(tls).map_err(credentials)?;
+            metrics.hub.set_certificate(Certificate::Admin, not_after);
+            Some(server)
+        }
         None => None,
     };
     Ok(AdminTcp {

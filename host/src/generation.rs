@@ -192,14 +192,15 @@ pub(crate) fn plugin_spec(config: &PluginConfig) -> PluginSpec {
         wall_time: config.limits.wall,
         output_bytes: bytes(config.limits.output_bytes),
         concurrency: config.limits.concurrency,
+        queue_time: config.limits.queue,
         quarantine: Quarantine {
             faults: config.limits.quarantine.faults,
             window: config.limits.quarantine.window,
             pause: config.limits.quarantine.retry_after,
         },
-        ..Limits::default()
     };
     spec.config.clone_from(&config.config);
+    spec.data.clone_from(&config.data);
     spec.mode = match config.mode {
         PluginMode::Enforce => Mode::Enforce,
         PluginMode::Shadow => Mode::Shadow,

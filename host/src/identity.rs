@@ -82,6 +82,7 @@ pub struct Authenticator {
 struct Shared {
     config: SecurityConfig,
     issuers: Vec<Issuer>,
+    roots_not_after: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,8 +132,14 @@ impl Authenticator {
             shared: Arc::new(Shared {
                 config: config.clone(),
                 issuers,
+                roots_not_after: fetcher.roots_not_after(),
             }),
         })
+    }
+
+    /// When the first root of `security.jwks_ca_bundle` ends, seconds since 1970.
+    pub(crate) fn roots_not_after(&self) -> Option<i64> {
+        self.shared.roots_not_after
     }
 
     /// Starts fetching keys in the background, at once and then every `jwks_refresh_ms`, one

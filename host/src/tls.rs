@@ -3,6 +3,8 @@
 //! New handshakes get the certificate of the moment; established connections keep theirs. A pair
 //! that does not load, or does not belong together, leaves the last good one in place.
 
+mod expiry;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -21,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
+pub(crate) use expiry::earliest_not_after;
 
 /// The largest PEM file that is read, in bytes: some 500 certificates.
 const MAX_PEM_BYTES: u64 = 1 << 20;
@@ -99,6 +102,11 @@ impl ServerTls {
         // Also where the chain is the same: the key might come from another place.
         self.current.0.store(Arc::new(next));
         Ok(differs)
+    }
+
+    /// When the chain in force stops being good, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        earliest_not_after(&self.current.0.load().cert)
     }
 
     /// The configuration for a server of one's own.

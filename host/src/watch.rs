@@ -45,7 +45,7 @@ pub enum Watched {
     Config,
     /// The policy folder.
     Policies,
-    /// A plugin's file.
+    /// A plugin's file or its folder of data.
     Plugins,
     /// A certificate, key, CA or token file of a port.
     Certificates,
@@ -73,6 +73,14 @@ impl WatchSet {
         set.add_all(
             Watched::Plugins,
             config.plugins.list.iter().map(|plugin| &plugin.file),
+        );
+        set.add_all(
+            Watched::Plugins,
+            config
+                .plugins
+                .list
+                .iter()
+                .filter_map(|plugin| plugin.data.as_ref()),
         );
         if let Some(tls) = &config.tunnel.tls {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);

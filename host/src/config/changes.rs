@@ -92,6 +92,7 @@ impl CloudConfig {
         next.admin.socket.clone_from(&old.admin.socket);
         next.admin.listen = old.admin.listen;
         next.plugins.cache_dir.clone_from(&old.plugins.cache_dir);
+        next.plugins.instances_max = old.plugins.instances_max;
         next.policy.decisions_kept = old.policy.decisions_kept;
         next
     }
@@ -140,6 +141,10 @@ impl CloudConfig {
         changes.restart(
             "plugins.cache_dir",
             self.plugins.cache_dir != old.plugins.cache_dir,
+        );
+        changes.restart(
+            "plugins.instances_max",
+            self.plugins.instances_max != old.plugins.instances_max,
         );
         changes.restart(
             "policy.decisions_kept",

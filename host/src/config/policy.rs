@@ -46,6 +46,8 @@ pub struct PluginsConfig {
     pub dir: Option<PathBuf>,
     /// Where compiled plugins are cached, a folder only this user can read; `None` is no cache.
     pub cache_dir: Option<PathBuf>,
+    /// Instances at once, of all plugins of two generations.
+    pub instances_max: u32,
     /// The bound on all plugins of one hook together.
     pub pipeline_timeout: Duration,
     /// In the order in which they are called (`order`, then as written). Names are unique.
@@ -69,6 +71,8 @@ pub struct PluginConfig {
     pub limits: PluginLimits,
     /// Handed to the plugin as JSON. May hold secrets: never logged.
     pub config: serde_json::Value,
+    /// The folder with files that it may read, already joined with the configuration's.
+    pub data: Option<PathBuf>,
     /// Whether its answers count.
     pub mode: PluginMode,
     /// Whether its faults are skipped instead of denying.
@@ -109,8 +113,10 @@ pub struct PluginLimits {
     pub wall: Duration,
     /// What it may return, in bytes.
     pub output_bytes: u64,
-    /// Calls at once; more are shed.
+    /// Calls at once; more wait for `queue`.
     pub concurrency: u32,
+    /// How long a call may wait before it is shed.
+    pub queue: Duration,
     /// Table elements.
     pub table_elements: u32,
     /// Faults that quarantine it.
@@ -183,6 +189,7 @@ impl PluginsConfig {
         Self {
             dir,
             cache_dir: around.optional_path(file.cache_dir.as_ref()),
+            instances_max: file.instances_max,
             pipeline_timeout: ms(file.pipeline_timeout_ms),
             list,
         }
@@ -226,6 +233,7 @@ impl PluginConfig {
             grants: file.grants.clone(),
             limits: PluginLimits::build(&file.limits),
             config: file.config.clone(),
+            data: around.optional_path(file.data.as_ref()),
             mode: match file.mode {
                 PluginModeFile::Enforce => PluginMode::Enforce,
                 PluginModeFile::Shadow => PluginMode::Shadow,
@@ -245,6 +253,7 @@ impl PluginLimits {
             wall: ms(file.wall_ms),
             output_bytes: file.output_bytes,
             concurrency: file.concurrency,
+            queue: ms(file.queue_ms),
             table_elements: file.table_elements,
             quarantine: PluginQuarantine {
                 faults: file.quarantine.faults,

@@ -10,12 +10,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::AdminTls;
 
-/// The server's side for the files of `admin.tls`.
+/// The server's side for the files of `admin.tls`, and when its certificate ends.
 ///
 /// # Errors
 /// A sentence that names the file and what is wrong with it.
-pub(super) fn server_config(tls: &AdminTls) -> Result<Arc<ServerConfig>, String> {
+pub(super) fn server_config(tls: &AdminTls) -> Result<(Arc<ServerConfig>, Option<i64>), String> {
     let chain = certificates(&tls.cert_file)?;
+    let not_after = crate::tls::earliest_not_after(&chain);
     let key = PrivateKeyDer::from_pem_file(&tls.key_file)
         .map_err(|error| format!("`admin.tls`: `{}`: {error}", tls.key_file.display()))?;
     let builder = ServerConfig::builder_with_provider(Arc::new(
@@ -45,7 +46,7 @@ pub(super) fn server_config(tls: &AdminTls) -> Result<Arc<ServerConfig>, String>
         .with_single_cert(chain, key)
         .map_err(|error| format!("`admin.tls`: certificate and key: {error}"))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), not_after))
 }
 
 /// Every block counts: one that is malformed refuses the whole file.

@@ -48,6 +48,7 @@ pub(crate) struct Fetcher {
     max_bytes: u64,
     allow_private: bool,
     allow_plain_http: bool,
+    roots_not_after: Option<i64>,
 }
 
 /// Who named a URL.
@@ -61,9 +62,9 @@ pub(crate) enum NamedBy {
 
 impl Fetcher {
     pub(crate) fn new(config: &JwksConfig) -> Result<Self, String> {
-        let roots = match &config.ca_bundle {
+        let (roots, roots_not_after) = match &config.ca_bundle {
             Some(path) => ca_bundle("security.jwks_ca_bundle", path)?,
-            None => Vec::new(),
+            None => (Vec::new(), None),
         };
         let client = |public_only: bool| {
             let mut builder = Client::builder()
@@ -88,7 +89,13 @@ impl Fetcher {
             max_bytes: config.max_bytes,
             allow_private: config.allow_private,
             allow_plain_http: config.allow_plain_http,
+            roots_not_after,
         })
+    }
+
+    /// When the first root of the CA bundle ends, seconds since 1970.
+    pub(crate) fn roots_not_after(&self) -> Option<i64> {
+        self.roots_not_after
     }
 
     /// The body behind a URL, whole.
@@ -282,9 +289,13 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     })
 }
 
-/// The certificates of the PEM file that `key` of the configuration names. One bad block refuses
-/// the file: a root that silently does not count is found only when a peer is refused.
-pub(crate) fn ca_bundle(key: &str, path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+/// The certificates of the PEM file that `key` of the configuration names, and when the first of
+/// them ends, in seconds since 1970. One bad block refuses the file: a root that silently does
+/// not count is found only when a peer is refused.
+pub(crate) fn ca_bundle(
+    key: &str,
+    path: &Path,
+) -> Result<(Vec<reqwest::Certificate>, Option<i64>), String> {
     let shown = path.display();
     let length = fs::metadata(path)
         .map_err(|error| format!("cannot read `{key}` `{shown}`: {error}"))?
@@ -296,13 +307,15 @@ pub(crate) fn ca_bundle(key: &str, path: &Path) -> Result<Vec<reqwest::Certifica
     }
     let pem = fs::read(path).map_err(|error| format!("cannot read `{key}` `{shown}`: {error}"))?;
     let roots = crate::tls::certificates(&pem, path).map_err(|error| error.to_string())?;
-    roots
+    let not_after = crate::tls::earliest_not_after(&roots);
+    let roots: Result<Vec<_>, String> = roots
         .iter()
         .map(|root| {
             reqwest::Certificate::from_der(root)
                 .map_err(|error| format!("`{key}` `{shown}`: {error}"))
         })
-        .collect()
+        .collect();
+    Ok((roots?, not_after))
 }
 
 /// The URL without user information, query and fragment.

@@ -96,7 +96,8 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .user_agent(concat!("nowconnect/", env!("CARGO_PKG_VERSION")));
         if let Some(path) = &config.ca_bundle {
-            builder = builder.tls_certs_merge(ca_bundle("pdp.ca_bundle", path)?);
+            let (roots, _) = ca_bundle("pdp.ca_bundle", path)?;
+            builder = builder.tls_certs_merge(roots);
         }
         let http = builder
             .build()

@@ -48,6 +48,8 @@ pub(super) async fn settle(hub: &Hub, earlier: Option<Arc<LiveTunnel>>, hello: &
                 && Instant::now().duration_since(earlier.since) >= REPLACE_EVERY
         }
     };
+    let result = if replace { "replaced" } else { "refused" };
+    hub.metrics().hub.duplicate_agent(result);
     warn!(
         target: events::SECURITY,
         event = events::AGENT_REFUSED,

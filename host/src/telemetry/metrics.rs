@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 
 pub use governance::{PdpResult, PluginMetrics, PolicyMetrics, ReloadPart, ReloadResult};
-pub use hub::{GaugeGuard, HubMetrics, LogDrop, LogMetrics};
+pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
 pub use pdp::{PdpCache, PdpMetrics};
 pub use registrar::{Family, FamilyKind, markdown_table};
 pub use traffic::{

@@ -58,6 +58,10 @@ pub struct PluginsFile {
     /// Where compiled plugins are cached, a folder that only the hub's user can write.
     /// Default `null`: no cache.
     pub cache_dir: Option<String>,
+    /// Instances at once, of all plugins; one generation may claim half, because another is in
+    /// use while plugins are swapped. Each reserves 4 GiB of address space. Default 1024.
+    #[schemars(range(min = 2, max = 16_384))]
+    pub instances_max: u32,
     /// The bound on all plugins of one hook together. Milliseconds. Default 200.
     #[schemars(range(min = 1, max = 60_000))]
     pub pipeline_timeout_ms: u64,
@@ -71,6 +75,7 @@ impl Default for PluginsFile {
         Self {
             dir: None,
             cache_dir: None,
+            instances_max: 1024,
             pipeline_timeout_ms: 200,
             list: Vec::new(),
         }
@@ -105,6 +110,10 @@ pub struct PluginFile {
     /// hold secrets. Default `{}`.
     #[serde(default = "empty_object")]
     pub config: serde_json::Value,
+    /// A folder with files that it may read through the grant `data`; read whole at load, a change
+    /// in it makes a new generation. Default `null`: none.
+    #[serde(default)]
+    pub data: Option<String>,
     /// Whether its answers count. Default `enforce`.
     #[serde(default)]
     pub mode: PluginModeFile,
@@ -172,9 +181,12 @@ pub struct PluginLimitsFile {
     /// What it may return. Bytes. Default 65536.
     #[schemars(range(min = 256, max = 16_777_216))]
     pub output_bytes: u64,
-    /// Calls at once; more are shed and count as a fault. Default 64.
+    /// Calls at once; more wait for `queue_ms` and are then shed. Default 64.
     #[schemars(range(min = 1, max = 4096))]
     pub concurrency: u32,
+    /// How long a call may wait for its turn. Milliseconds. Default 10.
+    #[schemars(range(min = 0, max = 60_000))]
+    pub queue_ms: u64,
     /// Table elements. Default 10000.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub table_elements: u32,
@@ -190,6 +202,7 @@ impl Default for PluginLimitsFile {
             wall_ms: 50,
             output_bytes: 64 << 10,
             concurrency: 64,
+            queue_ms: 10,
             table_elements: 10_000,
             quarantine: QuarantineFile::default(),
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{Counter, Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Counter, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::label::{LabelCap, MAX_CODES};
 use super::registrar::Registrar;
@@ -12,6 +12,28 @@ use super::traffic::saturating_i64;
 const OPEN_BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 5.0,
 ];
+
+/// A configured certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certificate {
+    /// Of the tunnel port: `tunnel.tls`.
+    Tunnel,
+    /// Of the admin port: `admin.tls`.
+    Admin,
+    /// The roots for issuers: `security.jwks_ca_bundle`.
+    JwksCaBundle,
+}
+
+impl Certificate {
+    /// Its label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Admin => "admin",
+            Self::JwksCaBundle => "jwks_ca_bundle",
+        }
+    }
+}
 
 /// Families of tunnels and sessions.
 #[derive(Debug)]
@@ -25,7 +47,9 @@ pub struct HubMetrics {
     denied_opens: IntCounterVec,
     open_seconds: Histogram,
     open_retries: IntCounter,
+    duplicate_agents: IntCounterVec,
     revocations: IntCounterVec,
+    certificates: IntGaugeVec,
     window_pool: IntGauge,
     draining: IntGauge,
     codes: LabelCap,
@@ -72,10 +96,20 @@ impl HubMetrics {
                 "nowconnect_open_retries_total",
                 "Opens that were tried again on another agent.",
             ),
+            duplicate_agents: families.counters(
+                "nowconnect_duplicate_agents_total",
+                &["result"],
+                "HELLOs of another instance of an agent that is connected, by result: refused or replaced.",
+            ),
             revocations: families.counters(
                 "nowconnect_revocations_total",
                 &["what"],
                 "Sessions and flows ended, and tokens refused, because of the revocation list.",
+            ),
+            certificates: families.gauges(
+                "nowconnect_certificate_not_after_seconds",
+                &["certificate"],
+                "When a configured certificate ends, seconds since 1970; of a chain or bundle the first that does.",
             ),
             window_pool: families.gauge(
                 "nowconnect_window_pool_bytes_in_use",
@@ -135,10 +169,27 @@ impl HubMetrics {
         self.open_retries.inc();
     }
 
+    /// Counts a second instance of a connected agent: `refused`, or `replaced` where it took the
+    /// place of the first.
+    pub fn duplicate_agent(&self, result: &str) {
+        let label = self.codes.admit(result);
+        self.duplicate_agents.with_label_values(&[label]).inc();
+    }
+
     /// Counts what a revocation ended or refused: `session`, `flow`, `token`.
     pub fn revoked(&self, what: &str) {
         let label = self.codes.admit(what);
         self.revocations.with_label_values(&[label]).inc();
+    }
+
+    /// Sets when a certificate ends, seconds since 1970; `None` where there is none.
+    pub fn set_certificate(&self, certificate: Certificate, not_after: Option<i64>) {
+        let labels = [certificate.as_str()];
+        match not_after {
+            Some(seconds) => self.certificates.with_label_values(&labels).set(seconds),
+            // A child that never existed is no error here.
+            None => drop(self.certificates.remove_label_values(&labels)),
+        }
     }
 
     /// Sets the bytes in use of the window pool.
