@@ -7,7 +7,9 @@
 //! ```
 //! A pass is taken before the accept, so that a hub that is full leaves clients in the system's
 //! backlog instead of accepting what it cannot serve. A port's socket outlives a reload: only
-//! its [`Rules`] are swapped, so a client never meets a closed port because a limit changed.
+//! its [`Rules`] are swapped, so a client never meets a closed port because a limit changed. A
+//! port that moves to another address of the same number is bound over the old one, which then
+//! closes.
 
 mod client;
 mod observer;
@@ -20,11 +22,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use ipnet::IpNet;
 use nowconnect_policy::{ListenerFacts, Name};
 use nowconnect_tunnel::WorkerId;
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -129,7 +132,18 @@ impl Port {
     /// # Errors
     /// The address is taken, not ours, or needs a right that we lack.
     pub(crate) fn bind(rules: Rules) -> io::Result<Arc<Self>> {
-        let socket = bind(rules.config.bind, rules.config.backlog)?;
+        let port = Self::reserve(rules, false)?;
+        port.listen()?;
+        Ok(port)
+    }
+
+    /// Takes the listener's port without letting clients connect; `beside` says that a port of
+    /// ours that [`shares`](Self::share) its number has to give way to this one.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub(crate) fn reserve(rules: Rules, beside: bool) -> io::Result<Arc<Self>> {
+        let socket = reserve(rules.config.bind, beside)?;
         let address = socket.local_addr()?;
         Ok(Arc::new(Self {
             socket: Mutex::new(Some(Arc::new(socket))),
@@ -138,6 +152,27 @@ impl Port {
             home: watch::channel(None).0,
             stop: watch::channel(false).0,
         }))
+    }
+
+    /// Lets clients connect; they wait until somebody [`serve`](Self::serve)s them.
+    ///
+    /// # Errors
+    /// Somebody else began to listen there meanwhile.
+    pub(crate) fn listen(&self) -> io::Result<()> {
+        let backlog = i32::try_from(self.rules().config.backlog).unwrap_or(i32::MAX);
+        match &*self.socket.lock() {
+            Some(socket) => SockRef::from(socket.as_ref()).listen(backlog),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether another port of this process may be bound over this one. Only while one takes the
+    /// place of the other: a second hub must not get at our clients without a word.
+    pub(crate) fn share(&self, shared: bool) -> io::Result<()> {
+        match &*self.socket.lock() {
+            Some(socket) => SockRef::from(socket.as_ref()).set_reuse_port(shared),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn rules(&self) -> Arc<Rules> {
@@ -205,7 +240,7 @@ impl Port {
             _ = home.wait_for(|home| home.is_some() && *home != here) => {
                 return self.settle(&hub);
             }
-            _ = stop.wait_for(|stopped| *stopped) => {}
+            _ = stop.wait_for(|stopped| *stopped) => self.accept_last(&hub),
             () = phase.draining() => {}
         }
         *self.socket.lock() = None;
@@ -214,6 +249,31 @@ impl Port {
             listener = %self.rules().text,
             "a listener accepts no more clients"
         );
+    }
+
+    /// Takes in who connected before the port was given up: closing the socket would reset them.
+    fn accept_last(&self, hub: &Arc<Hub>) {
+        let Some(socket) = self.socket.lock().clone() else {
+            return;
+        };
+        let rules = self.rules();
+        // Ends with the backlog; beyond the bounds on number nobody is taken in.
+        while let (Some(in_all), Some(here)) = (
+            hub.connections.pass().now_or_never(),
+            rules.gate.pass().now_or_never(),
+        ) {
+            let Ok((stream, peer)) = socket.accept() else {
+                return;
+            };
+            let place = Place {
+                _in_all: in_all,
+                _here: here,
+            };
+            start(
+                Client::new(Arc::clone(hub), Arc::clone(&rules), peer, place),
+                stream,
+            );
+        }
     }
 
     async fn accept_loop(self: &Arc<Self>, hub: &Arc<Hub>) {
@@ -299,7 +359,7 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 /// Binds a TCP port for a listener.
-pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+fn reserve(address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -310,8 +370,10 @@ pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener>
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
+    if beside {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }

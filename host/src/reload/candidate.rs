@@ -1,12 +1,15 @@
 //! What a reload has built and not yet published.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tracing::warn;
+
 use super::{Fault, Part};
 use crate::admin::view::ReloadReport;
-use crate::config::CloudConfig;
+use crate::config::{CloudConfig, ListenerConfig};
 use crate::connector;
 use crate::generation::Generation;
 use crate::hub::{Hub, tunnel_settings};
@@ -14,6 +17,7 @@ use crate::identity::Authenticator;
 use crate::listener::{Port, Rules};
 use crate::pdp::Pdp;
 use crate::revocation::RevocationList;
+use crate::telemetry::metrics::Certificate;
 use crate::tls::ServerTls;
 use crate::tunnel_endpoint::Admissions;
 use crate::watch::Watched;
@@ -105,6 +109,13 @@ impl Candidate {
         } else {
             None
         };
+        // Last, because from here on clients can connect to an added port.
+        if let Some(ports) = &ports {
+            if faults.is_empty() {
+                listen(ports, &mut faults);
+            }
+            unshare(hub, ports);
+        }
         if faults.is_empty() {
             Ok(Self {
                 generation,
@@ -129,6 +140,9 @@ impl Candidate {
             ..ReloadReport::default()
         };
         if let Some(authenticator) = self.authenticator {
+            hub.metrics
+                .hub
+                .set_certificate(Certificate::JwksCaBundle, authenticator.roots_not_after());
             *hub.keys_kept_fresh.lock() = Some(authenticator.keep_fresh());
             hub.authenticator.store(Arc::new(authenticator));
         }
@@ -137,6 +151,9 @@ impl Candidate {
             report.changed.push("revocations".to_owned());
         }
         if let Some(tls) = self.tls {
+            hub.metrics
+                .hub
+                .set_certificate(Certificate::Tunnel, tls.not_after());
             hub.tunnel_tls.store(Some(Arc::new(tls)));
             report.changed.push("certificates".to_owned());
         }
@@ -202,31 +219,77 @@ pub(crate) fn load_tls(files: &crate::config::TlsFiles) -> Result<ServerTls, cra
 
 fn next_ports(hub: &Arc<Hub>, config: &CloudConfig, faults: &mut Vec<Fault>) -> Vec<NextPort> {
     let bound = hub.ports.lock().clone();
+    let keeps = |port: &Port, listener: &ListenerConfig| {
+        let rules = port.rules();
+        // Port 0 is a wish for some port: the listener's name says which one it got.
+        rules.config.bind == listener.bind
+            && (listener.bind.port() != 0 || rules.config.name == listener.name)
+    };
+    let leaving: Vec<&Arc<Port>> = bound
+        .iter()
+        .filter(|port| {
+            !config
+                .listeners
+                .iter()
+                .any(|listener| keeps(port, listener))
+        })
+        .collect();
     let mut next = Vec::with_capacity(config.listeners.len());
     for listener in &config.listeners {
-        // Port 0 is a wish for some port: the listener's name says which one it got.
-        let kept = bound.iter().find(|port| {
-            let rules = port.rules();
-            rules.config.bind == listener.bind
-                && (listener.bind.port() != 0 || rules.config.name == listener.name)
-        });
-        if let Some(port) = kept {
+        if let Some(port) = bound.iter().find(|port| keeps(port, listener)) {
             let rules = Rules::new(hub, config, listener, Some(&port.rules()));
             next.push(NextPort::Kept(Arc::clone(port), Box::new(rules)));
             continue;
         }
-        match Port::bind(Rules::new(hub, config, listener, None)) {
+        let mut beside = leaving
+            .iter()
+            .filter(|port| port.address.port() == listener.bind.port())
+            .peekable();
+        let moves = beside.peek().is_some();
+        let bound = beside
+            .try_for_each(|port| port.share(true))
+            .and_then(|()| Port::reserve(Rules::new(hub, config, listener, None), moves));
+        match bound {
             Ok(port) => next.push(NextPort::Added(port)),
-            Err(error) => faults.push(Fault {
-                part: Part::Listeners,
-                message: format!(
-                    "listener `{}` cannot be bound to `{}`: {error}",
-                    listener.name, listener.bind
-                ),
-            }),
+            Err(error) => faults.push(cannot_bind(listener, &error)),
         }
     }
     next
+}
+
+/// Lets clients connect to added ports.
+fn listen(ports: &[NextPort], faults: &mut Vec<Fault>) {
+    for port in ports {
+        if let NextPort::Added(port) = port
+            && let Err(error) = port.listen()
+        {
+            faults.push(cannot_bind(&port.rules().config, &error));
+        }
+    }
+}
+
+/// Nobody can bind over a port of ours any more.
+fn unshare(hub: &Hub, added: &[NextPort]) {
+    let bound = hub.ports.lock().clone();
+    let added = added.iter().filter_map(|port| match port {
+        NextPort::Added(port) => Some(port),
+        NextPort::Kept(..) => None,
+    });
+    for port in bound.iter().chain(added) {
+        if let Err(error) = port.share(false) {
+            warn!(listener = %port.rules().text, %error, "a port stays open to be bound over");
+        }
+    }
+}
+
+fn cannot_bind(listener: &ListenerConfig, error: &io::Error) -> Fault {
+    Fault {
+        part: Part::Listeners,
+        message: format!(
+            "listener `{}` cannot be bound to `{}`: {error}",
+            listener.name, listener.bind
+        ),
+    }
 }
 
 fn publish_facts(hub: &Hub, config: &CloudConfig) {
