@@ -2,7 +2,7 @@
 
 use nowconnect::admin::view::{AgentState, DrainRequest, ExplainRequest, FlowQuery};
 
-use crate::cluster::{echo, eventually, forbid_open, hub};
+use crate::cluster::{command, echo, eventually, forbid_open, hub};
 
 #[tokio::test]
 async fn the_operator_sees_the_hub_its_agents_and_its_flows() {
@@ -81,6 +81,82 @@ async fn a_denial_is_explained_by_the_clients_address() {
     assert!(text.contains("no-echo"), "{text}");
     assert!(text.contains("closed_today"), "{text}");
     assert!(text.contains("come back tomorrow"), "{text}");
+}
+
+#[tokio::test]
+async fn the_command_line_explains_by_decision_and_by_client() {
+    let target = echo().await;
+    let hub = hub()
+        .admin()
+        .listener("echo")
+        .listener("open")
+        .policy_file("closed.cedar", &forbid_open("echo"))
+        .start()
+        .await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .target("open", target.address())
+        .ready()
+        .await;
+    let mut allowed = hub.client("open").await;
+    allowed.echoes(b"allowed").await;
+    let mut denied = hub.client("echo").await;
+    denied.is_closed().await;
+    let socket = hub.path("admin.sock");
+    let socket = socket.to_str().unwrap();
+    let explain = |what: Vec<String>| async move {
+        let mut arguments = vec!["policy", "explain", "--socket", socket];
+        arguments.extend(what.iter().map(String::as_str));
+        command(&arguments).await
+    };
+
+    let denied_from = denied.stream.local_addr().unwrap();
+    let allowed_from = allowed.stream.local_addr().unwrap();
+    let record_of = |client| {
+        hub.decisions()
+            .into_iter()
+            .find(|record| record.client == Some(client))
+            .expect("each open has a record")
+    };
+    let id = record_of(denied_from).decision_id.to_string();
+    let by_id = explain(vec![id.clone()]).await;
+    let by_client = explain(vec![
+        "--client".into(),
+        denied_from.to_string(),
+        "--last".into(),
+    ])
+    .await;
+    // Of all clients with this address the last was the denied one.
+    let ip = denied_from.ip().to_string();
+    let by_ip = explain(vec!["--client".into(), ip, "--last".into()]).await;
+    for (code, text) in [&by_id, &by_client, &by_ip] {
+        assert_eq!(*code, Some(0), "{text}");
+        for part in [
+            id.as_str(),
+            "denied",
+            "no-echo",
+            "closed_today",
+            "come back tomorrow",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
+        }
+    }
+    let id = record_of(allowed_from).decision_id.to_string();
+    let (code, text) = explain(vec![id]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("allowed") && text.contains("base-open"),
+        "{text}"
+    );
+
+    let client = vec!["--client".into(), denied_from.to_string(), "--json".into()];
+    let (_, json) = explain(client).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["record"]["code"], "closed_today", "{json}");
+
+    let (code, _) = explain(vec!["--client".into(), "192.0.2.1".into(), "--last".into()]).await;
+    assert_eq!(code, Some(1), "nobody came from there");
 }
 
 #[tokio::test]

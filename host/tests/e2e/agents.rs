@@ -173,6 +173,41 @@ async fn a_token_that_expires_can_end_running_flows_at_once() {
 }
 
 #[tokio::test]
+async fn a_token_that_expires_gives_running_flows_a_time_to_end() {
+    let target = echo().await;
+    let hub = hub()
+        .listener("echo")
+        .security("on_expiry: drain\non_expiry_drain_ms: 3000\nclock_skew_ms: 0")
+        .start()
+        .await;
+    let _agent = hub
+        .agent("plant")
+        .claims(|claims| claims.expires_in_s(3))
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"before").await;
+    eventually("new flows are refused", || async {
+        let mut client = hub.client("echo").await;
+        client.send(b"x").await;
+        let mut byte = [0];
+        !matches!(
+            tokio::io::AsyncReadExt::read(&mut client.stream, &mut byte).await,
+            Ok(1)
+        )
+    })
+    .await;
+    running.echoes(b"within the time to end").await;
+    running.is_closed().await;
+    eventually("the cause is counted", || async {
+        hub.metrics()
+            .contains("nowconnect_flow_ends_total{cause=\"token_expired\"} 1")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_new_token_is_taken_on_the_living_tunnel() {
     let target = echo().await;
     let hub = hub()
@@ -241,6 +276,43 @@ async fn a_second_instance_of_a_live_agent_is_refused() {
     second.problem("agent_id_in_use").await;
     assert_eq!(first.running.state().tunnels, 1);
     hub.client("echo").await.echoes(b"the first serves").await;
+}
+
+#[tokio::test]
+async fn a_second_instance_replaces_the_first_where_the_operator_chose_so() {
+    let (one, two) = (echo().await, echo().await);
+    let hub = hub()
+        .listener("echo")
+        .security("duplicate_agent: replace")
+        .start()
+        .await;
+    let first = hub
+        .agent("plant")
+        .target("echo", one.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"the first serves").await;
+    let second = hub.agent("plant").target("echo", two.address()).start();
+    // A tunnel that has just come is not thrown out, so that two instances do not do so in turn.
+    second.problem("agent_id_in_use").await;
+    running.echoes(b"the first stays for a while").await;
+    second.ready().await;
+    // Another instance has none of the first one's flows.
+    running.is_closed().await;
+    hub.client("echo").await.echoes(b"the second serves").await;
+    assert_eq!((one.seen().len(), two.seen().len()), (1, 1));
+    // Now the first is the newcomer.
+    first.problem("agent_id_in_use").await;
+    let metrics = hub.metrics();
+    assert!(
+        metrics.contains("nowconnect_duplicate_agents_total{result=\"replaced\"} 1"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("nowconnect_duplicate_agents_total{result=\"refused\"}"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! The language of the scenarios: hubs, agents, targets, clients, a token issuer and a link that
 //! can be cut.
 
+pub(crate) mod guest;
 mod issuer;
 mod link;
+mod process;
 mod target;
+pub(crate) mod tls;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +24,13 @@ use nowconnect_agent::{Agent, AgentConfig, AgentState, Auth, HubUrl, Target};
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 pub(crate) use issuer::{Claims, Issuer, now_s};
 pub(crate) use link::Link;
-pub(crate) use target::{echo, hold, refuse};
+pub(crate) use process::{HubProcess, command};
+pub(crate) use target::{TestTarget, echo, hold, refuse};
 
 /// How long anything may take. Reached only where a test fails.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -41,6 +45,8 @@ pub(crate) fn hub() -> HubPlan {
         policy: String::new(),
         top: String::new(),
         policies: Vec::new(),
+        files: Vec::new(),
+        trusted_issuer: None,
         tls: false,
         watch: false,
         admin: false,
@@ -56,6 +62,9 @@ pub(crate) struct HubPlan {
     policy: String,
     top: String,
     policies: Vec<(String, String)>,
+    files: Vec<(String, Vec<u8>)>,
+    /// Whose word the hub takes instead of a plain issuer's.
+    trusted_issuer: Option<Issuer>,
     tls: bool,
     watch: bool,
     admin: bool,
@@ -70,6 +79,13 @@ impl HubPlan {
     /// A listener with more of its settings, as inline YAML.
     pub(crate) fn listener_with(mut self, name: &str, connector: &str, more: &str) -> Self {
         self.listeners.push(listener_yaml(name, connector, more));
+        self
+    }
+
+    /// A listener at an address of one's choice.
+    pub(crate) fn listener_at(mut self, name: &str, connector: &str, bind: SocketAddr) -> Self {
+        let line = listener_yaml(name, connector, "").replace("127.0.0.1:0", &bind.to_string());
+        self.listeners.push(line);
         self
     }
 
@@ -110,6 +126,18 @@ impl HubPlan {
         self
     }
 
+    /// A file beside the configuration.
+    pub(crate) fn file(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.files.push((name.to_owned(), bytes.into()));
+        self
+    }
+
+    /// Takes the word of this issuer.
+    pub(crate) fn issuer(mut self, issuer: Issuer) -> Self {
+        self.trusted_issuer = Some(issuer);
+        self
+    }
+
     /// TLS on the tunnel port, with a certificate of its own.
     pub(crate) fn tls(mut self) -> Self {
         self.tls = true;
@@ -129,26 +157,8 @@ impl HubPlan {
     }
 
     pub(crate) async fn start(self) -> TestHub {
-        let issuer = Issuer::start().await;
-        let dir = TempDir::new().unwrap();
-        let policies = dir.path().join("policies");
-        std::fs::create_dir(&policies).unwrap();
-        std::fs::write(policies.join("base.cedar"), PERMIT_ALL).unwrap();
-        for (name, text) in &self.policies {
-            std::fs::write(policies.join(name), text).unwrap();
-        }
-        let ca = self.tls.then(|| write_certificate(dir.path()));
         let watch = self.watch;
-        let mut hub = TestHub {
-            running: None,
-            issuer,
-            file: dir.path().join("cloud.yaml"),
-            policies,
-            ca,
-            plan: self,
-            dir,
-        };
-        hub.write_config();
+        let mut hub = self.prepare().await;
         let config = load(&hub.file);
         let file = hub.file.clone();
         let options = GatewayOptions {
@@ -157,6 +167,47 @@ impl HubPlan {
             ..GatewayOptions::default()
         };
         hub.running = Some(Gateway::bind(config, options).await.unwrap());
+        hub
+    }
+
+    /// Starts it as a process of its own.
+    pub(crate) async fn start_process(self) -> TestHub {
+        let mut hub = self.admin().prepare().await;
+        hub.process = Some(HubProcess::start(&hub.file, hub.path("admin.sock")).await);
+        hub
+    }
+
+    /// Its folder, with everything in it.
+    async fn prepare(mut self) -> TestHub {
+        let issuer = match self.trusted_issuer.take() {
+            Some(issuer) => issuer,
+            None => Issuer::start().await,
+        };
+        let dir = TempDir::new().unwrap();
+        let policies = dir.path().join("policies");
+        std::fs::create_dir(&policies).unwrap();
+        std::fs::write(policies.join("base.cedar"), PERMIT_ALL).unwrap();
+        for (name, text) in &self.policies {
+            std::fs::write(policies.join(name), text).unwrap();
+        }
+        for (name, bytes) in &self.files {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let ca = self.tls.then(|| {
+            tls::write_pair(dir.path(), "hub");
+            dir.path().join("hub.pem")
+        });
+        let hub = TestHub {
+            running: None,
+            process: None,
+            issuer,
+            file: dir.path().join("cloud.yaml"),
+            policies,
+            ca,
+            plan: self,
+            dir,
+        };
+        hub.write_config();
         hub
     }
 }
@@ -183,6 +234,7 @@ pub(crate) fn forbid_open(connector: &str) -> String {
 /// A running hub with its own issuer, folder and policies.
 pub(crate) struct TestHub {
     running: Option<Running>,
+    process: Option<HubProcess>,
     pub(crate) issuer: Issuer,
     file: PathBuf,
     policies: PathBuf,
@@ -200,12 +252,27 @@ impl TestHub {
         self.running.take().unwrap()
     }
 
+    pub(crate) fn process(&mut self) -> &mut HubProcess {
+        self.process.as_mut().unwrap()
+    }
+
     pub(crate) fn tunnel_address(&self) -> SocketAddr {
-        self.running().tunnel_address()
+        match &self.process {
+            Some(process) => process.tunnel,
+            None => self.running().tunnel_address(),
+        }
     }
 
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
-        self.running().listener_address(listener).unwrap()
+        match &self.process {
+            Some(process) => process
+                .listeners
+                .iter()
+                .find(|(name, _)| name == listener)
+                .map(|(_, address)| *address)
+                .unwrap(),
+            None => self.running().listener_address(listener).unwrap(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -220,6 +287,14 @@ impl TestHub {
     /// A client at a listener.
     pub(crate) async fn client(&self, listener: &str) -> Client {
         let stream = TcpStream::connect(self.address(listener)).await.unwrap();
+        Client { stream }
+    }
+
+    /// A client at a listener who comes from this address of loopback.
+    pub(crate) async fn client_from(&self, listener: &str, source: Ipv4Addr) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let stream = socket.connect(self.address(listener)).await.unwrap();
         Client { stream }
     }
 
@@ -339,14 +414,6 @@ fn load(file: &std::path::Path) -> CloudConfig {
 
 fn no_env() -> std::collections::BTreeMap<String, String> {
     std::collections::BTreeMap::new()
-}
-
-fn write_certificate(dir: &std::path::Path) -> PathBuf {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let pem = dir.join("hub.pem");
-    std::fs::write(&pem, made.cert.pem()).unwrap();
-    std::fs::write(dir.join("hub.key"), made.signing_key.serialize_pem()).unwrap();
-    pem
 }
 
 /// An agent to be started.

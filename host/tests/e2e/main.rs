@@ -9,8 +9,11 @@ mod cluster;
 
 mod admin;
 mod agents;
+mod balance;
+mod certificates;
 mod flows;
 mod limits;
+mod masking;
 mod plugins;
 mod policies;
 mod reload;

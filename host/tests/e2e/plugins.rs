@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cluster::{HubPlan, echo, hub};
+use crate::cluster::{HubPlan, SOON, TestHub, echo, eventually, guest, hub};
 
 #[tokio::test]
 async fn a_plugin_swapped_live_turns_the_answer_round() {
@@ -87,6 +87,68 @@ async fn a_plugin_leaves_connectors_out_at_hello() {
     assert_eq!(state.accepted.len(), 1);
     assert_eq!(state.refused[0].connector.as_str(), "strange");
     assert_eq!(state.refused[0].code, "plugin_refused");
+}
+
+#[tokio::test]
+async fn a_gates_byte_limit_ends_the_flow_with_its_code() {
+    let target = echo().await;
+    let hub = limited(100_000, 0).await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut small = hub.client("echo").await;
+    small.echoes(&[1; 20_000]).await;
+    let mut large = hub.client("echo").await;
+    large.echoes(&[2; 20_000]).await;
+    // Both directions count together.
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut large.stream, &[3; 80_000]).await;
+    let mut rest = Vec::new();
+    let ended = tokio::io::AsyncReadExt::read_to_end(&mut large.stream, &mut rest);
+    // A reset would do as well as an end.
+    let _ = tokio::time::timeout(SOON, ended)
+        .await
+        .expect("the flow should have ended");
+    assert!(rest.len() < 80_000, "{} bytes came back", rest.len());
+    small.echoes(&[4; 20_000]).await;
+    eventually("the cause is counted", || async {
+        hub.metrics()
+            .contains("nowconnect_flow_ends_total{cause=\"limit_bytes\"} 1")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gates_time_limit_ends_the_flow_with_its_code() {
+    let target = echo().await;
+    let hub = limited(0, 1).await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut client = hub.client("echo").await;
+    client.echoes(b"within the time").await;
+    client.is_closed().await;
+    eventually("the cause is counted", || async {
+        hub.metrics()
+            .contains("nowconnect_flow_ends_total{cause=\"limit_time\"} 1")
+    })
+    .await;
+}
+
+/// A hub whose plugin limits every flow.
+async fn limited(max_bytes: u64, max_seconds: u32) -> TestHub {
+    hub()
+        .listener("echo")
+        .file("limiter.wasm", guest::limiter(max_bytes, max_seconds))
+        .top(
+            "plugins:\n  list:\n    - {name: limiter, limits: {time_ms: 1000, wall_ms: 2000}}\n  \
+             pipeline_timeout_ms: 5000",
+        )
+        .start()
+        .await
 }
 
 /// The listener `echo` may lead to `connector` and to nothing else.

@@ -1,6 +1,10 @@
 //! The configuration changes while the hub runs.
 
-use crate::cluster::{echo, hub};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::TcpStream;
+
+use crate::cluster::{Client, echo, eventually, hub, refuse};
 
 #[tokio::test]
 async fn listeners_come_and_go_and_running_flows_stay() {
@@ -22,8 +26,8 @@ async fn listeners_come_and_go_and_running_flows_stay() {
     assert!(report.ok, "{report:?}");
     hub.client("two").await.echoes(b"a new listener").await;
     running.echoes(b"after").await;
-    crate::cluster::eventually("the old port is closed", || async {
-        tokio::net::TcpStream::connect(old).await.is_err()
+    eventually("the old port is closed", || async {
+        TcpStream::connect(old).await.is_err()
     })
     .await;
 }
@@ -78,4 +82,91 @@ async fn a_configuration_with_one_mistake_changes_nothing() {
     assert!(hub.reload().await.ok);
     let (_, body) = hub.get("/readyz").await;
     assert_eq!(body, r#"{"status":"ready"}"#);
+}
+
+#[tokio::test]
+async fn a_listener_moves_to_another_address_of_the_same_port() {
+    let target = echo().await;
+    let port = refuse().await.port();
+    let wide = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let narrow = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    // Loopback too, and reached by the wide address only.
+    let elsewhere = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), port));
+    let mut hub = hub().listener_at("echo", "echo", wide).start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = client(elsewhere).await;
+    running.echoes(b"before").await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let arriving = tokio::spawn(async move {
+        let mut served = 0_u32;
+        while stopped.try_recv().is_err() {
+            client(narrow)
+                .await
+                .echoes(b"a client while it moves")
+                .await;
+            served += 1;
+        }
+        served
+    });
+
+    hub.clear_listeners();
+    hub.rewrite(|plan| plan.listener_at("echo", "echo", narrow));
+    let report = hub.reload().await;
+    assert!(report.ok, "{report:?}");
+    assert_eq!(hub.address("echo"), narrow);
+    eventually("the old address is closed", || async {
+        TcpStream::connect(elsewhere).await.is_err()
+    })
+    .await;
+    client(narrow).await.echoes(b"at the new address").await;
+    running.echoes(b"after").await;
+    stop.send(()).unwrap();
+    assert!(arriving.await.unwrap() > 0);
+
+    // And back.
+    hub.clear_listeners();
+    hub.rewrite(|plan| plan.listener_at("echo", "echo", wide));
+    let report = hub.reload().await;
+    assert!(report.ok, "{report:?}");
+    client(elsewhere).await.echoes(b"at the old address").await;
+    running.echoes(b"to the end").await;
+    let taken = std::net::TcpListener::bind(wide);
+    assert!(taken.is_err(), "the port is anybody's");
+}
+
+#[tokio::test]
+async fn a_move_that_is_refused_leaves_the_listener_where_it_was() {
+    let target = echo().await;
+    let port = refuse().await.port();
+    let wide = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let narrow = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let elsewhere = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), port));
+    let mut hub = hub().listener_at("echo", "echo", wide).start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    hub.clear_listeners();
+    hub.rewrite(|plan| {
+        plan.listener_at("echo", "echo", narrow)
+            .listener_at("other", "echo", target.address())
+    });
+    let report = hub.reload().await;
+    assert!(!report.ok, "{report:?}");
+    assert!(report.errors[0].contains("other"), "{report:?}");
+    assert_eq!(hub.address("echo"), wide);
+    for address in [narrow, elsewhere] {
+        client(address).await.echoes(b"nothing changed").await;
+    }
+}
+
+async fn client(address: SocketAddr) -> Client {
+    Client {
+        stream: TcpStream::connect(address).await.unwrap(),
+    }
 }

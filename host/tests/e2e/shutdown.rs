@@ -71,3 +71,29 @@ async fn shutting_down_ends_everything_at_once() {
     hub.take_running().shutdown().await;
     running.is_closed().await;
 }
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain_at_once() {
+    let target = echo().await;
+    let mut hub = hub()
+        .listener("echo")
+        .tunnel("drain_timeout_ms: 600000")
+        .start_process()
+        .await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"before").await;
+    hub.process().signal("TERM").await;
+    eventually("the hub drains", || async {
+        hub.get("/readyz").await == (503, r#"{"status":"draining"}"#.to_owned())
+    })
+    .await;
+    running.echoes(b"the first signal lets it finish").await;
+    hub.process().signal("TERM").await;
+    assert!(hub.process().ended().await.success());
+    running.is_closed().await;
+}

@@ -8,8 +8,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 pub(crate) struct Issuer {
     url: String,
@@ -19,6 +21,32 @@ pub(crate) struct Issuer {
 
 impl Issuer {
     pub(crate) async fn start() -> Self {
+        Self::serving("http://127.0.0.1", |listener, jwks| {
+            let pages = Router::new().route("/jwks.json", get(move || async move { jwks }));
+            tokio::spawn(async move {
+                axum::serve(listener, pages).await.unwrap();
+            })
+        })
+        .await
+    }
+
+    /// One that is reached by HTTPS, as `localhost`.
+    pub(crate) async fn start_tls(tls: TlsAcceptor) -> Self {
+        Self::serving("https://localhost", |listener, jwks| {
+            tokio::spawn(async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    tokio::spawn(answer(tls.clone(), stream, jwks.clone()));
+                }
+            })
+        })
+        .await
+    }
+
+    async fn serving(
+        base: &str,
+        serve: impl FnOnce(TcpListener, String) -> JoinHandle<()>,
+    ) -> Self {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let jwks = json!({ "keys": [{
             "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": KEY_ID,
@@ -26,11 +54,8 @@ impl Issuer {
         }]})
         .to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let pages = Router::new().route("/jwks.json", get(move || async move { jwks }));
-        let server = tokio::spawn(async move {
-            axum::serve(listener, pages).await.unwrap();
-        });
+        let url = format!("{base}:{}", listener.local_addr().unwrap().port());
+        let server = serve(listener, jwks);
         Self {
             url,
             key: EncodingKey::from_ed_der(&pair.serialize_der()),
@@ -55,6 +80,29 @@ impl Drop for Issuer {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+/// Answers one request over TLS with the keys, whatever it asks for. A client who does not trust
+/// the certificate leaves before.
+async fn answer(tls: TlsAcceptor, stream: TcpStream, jwks: String) {
+    let Ok(mut stream) = tls.accept(stream).await else {
+        return;
+    };
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => request.push(byte),
+            Err(_) => return,
+        }
+    }
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{jwks}",
+        jwks.len()
+    );
+    // The client may have enough already.
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
 }
 
 const KEY_ID: &str = "test-key";

@@ -1,0 +1,9 @@
+//! Plugins that a test writes itself, in WebAssembly text.
+
+/// A plugin that allows every flow, with these limits; 0 is none.
+pub(crate) fn limiter(max_bytes: u64, max_seconds: u32) -> Vec<u8> {
+    let text = include_str!("../guests/limiter.wat")
+        .replace("i64.const 1111", &format!("i64.const {max_bytes}"))
+        .replace("i32.const 2222", &format!("i32.const {max_seconds}"));
+    wat::parse_str(text).unwrap()
+}

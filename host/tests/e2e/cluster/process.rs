@@ -1,0 +1,127 @@
+//! A hub as the process that operators run, and the operator's commands.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use nowconnect::admin::AdminClient;
+use nowconnect::health::Readiness;
+use parking_lot::Mutex;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::SOON;
+
+/// A running `nowconnect run`; killed with its value.
+pub(crate) struct HubProcess {
+    child: Child,
+    pub(super) tunnel: SocketAddr,
+    pub(super) listeners: Vec<(String, SocketAddr)>,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
+}
+
+impl HubProcess {
+    /// Starts it and waits until it serves.
+    pub(super) async fn start(config: &Path, socket: PathBuf) -> Self {
+        let mut child = nowconnect()
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let kept = Arc::clone(&lines);
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(line)) = stderr.next_line().await {
+                kept.lock().push(line);
+            }
+        });
+        let operator = AdminClient::new(socket);
+        let deadline = tokio::time::Instant::now() + SOON;
+        let status = loop {
+            match operator.status().await {
+                Ok(status) if status.readiness != Readiness::Starting => break status,
+                _ => {
+                    assert!(
+                        child.try_wait().unwrap().is_none()
+                            && tokio::time::Instant::now() < deadline,
+                        "the hub does not serve:\n{}",
+                        lines.lock().join("\n")
+                    );
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            }
+        };
+        Self {
+            child,
+            tunnel: status.tunnel_address.unwrap(),
+            listeners: status
+                .listeners
+                .into_iter()
+                .map(|listener| (listener.name, listener.address))
+                .collect(),
+            lines,
+            reader,
+        }
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("the hub runs").to_string();
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .await
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        timeout(SOON, self.child.wait())
+            .await
+            .expect("the hub should have ended")
+            .unwrap()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.lines.lock().clone()
+    }
+}
+
+impl Drop for HubProcess {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Runs an operator's command to its end; exit code and standard output.
+pub(crate) async fn command(arguments: &[&str]) -> (Option<i32>, String) {
+    let running = nowconnect().args(arguments).stdout(Stdio::piped()).output();
+    let done = timeout(SOON, running)
+        .await
+        .expect("the command should have ended")
+        .unwrap();
+    (
+        done.status.code(),
+        String::from_utf8_lossy(&done.stdout).into_owned(),
+    )
+}
+
+/// The program, with nothing in its environment that could change what it does.
+fn nowconnect() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nowconnect"));
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    command
+}

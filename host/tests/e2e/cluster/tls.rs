@@ -1,0 +1,89 @@
+//! Certificates of a test's own, and what a server shows.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// Writes `<name>.pem` and `<name>.key`: a certificate for `localhost` that vouches for itself.
+pub(crate) fn write_pair(folder: &Path, name: &str) {
+    const YEAR_S: u64 = 365 * 86_400;
+    write_pair_until(folder, name, super::now_s() + YEAR_S);
+}
+
+/// The same, good until then (seconds since 1970).
+pub(crate) fn write_pair_until(folder: &Path, name: &str, not_after_s: u64) {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let not_after = UNIX_EPOCH + Duration::from_secs(not_after_s);
+    params.not_after = not_after.into();
+    let key = KeyPair::generate().unwrap();
+    let signed = params.self_signed(&key).unwrap();
+    std::fs::write(folder.join(format!("{name}.pem")), signed.pem()).unwrap();
+    std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+}
+
+/// The first certificate of a file.
+pub(crate) fn certificate(path: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).unwrap()
+}
+
+/// What the server of `localhost` at `address` shows to a client who trusts `trusted`.
+pub(crate) async fn shown(
+    address: SocketAddr,
+    trusted: &[CertificateDer<'static>],
+) -> std::io::Result<CertificateDer<'static>> {
+    let mut roots = RootCertStore::empty();
+    for root in trusted {
+        roots.add(root.clone()).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap();
+    Ok(chain[0].clone())
+}
+
+/// An authority's certificate as PEM, and a server for `localhost` with a certificate from it.
+pub(crate) fn authority() -> (String, TlsAcceptor) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "an authority of a test");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    (pem, TlsAcceptor::from(Arc::new(config)))
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
