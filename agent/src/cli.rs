@@ -200,4 +200,20 @@ mod tests {
             assert!(AFTER_HELP.contains(name), "{name}");
         }
     }
+
+    /// Others on the machine read the arguments of a process: secrets come by file.
+    #[test]
+    fn an_agent_takes_no_secret_on_its_command_line() {
+        fn walk(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str().to_ascii_lowercase();
+                for word in ["token", "secret", "password", "credential"] {
+                    let by_file = name.ends_with("_file");
+                    assert!(by_file || !name.contains(word), "`{name}` of {command}");
+                }
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Arguments::command());
+    }
 }

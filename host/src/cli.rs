@@ -100,3 +100,26 @@ impl From<Exit> for ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Others on the machine read the arguments of a process: secrets come by file.
+    #[test]
+    fn a_hub_takes_no_secret_on_its_command_line() {
+        fn walk(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str().to_ascii_lowercase();
+                for word in ["token", "secret", "password", "credential"] {
+                    let by_file = name.ends_with("_file");
+                    assert!(by_file || !name.contains(word), "`{name}` of {command}");
+                }
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Arguments::command());
+    }
+}

@@ -8,6 +8,10 @@ use super::{CloudConfig, PluginMode};
 /// the copy of its question. Bytes; measured with idle flows and rounded up.
 const FLOW_OVERHEAD_BYTES: u64 = 8 << 10;
 
+/// Messages of one tunnel in work: one that comes, one that goes, and twelve whose memory is used
+/// again while it is busy. A tunnel that is quiet for two seconds has given them back.
+const TUNNEL_MESSAGES: u64 = 14;
+
 /// What one handshake may hold beside its request: TLS buffers of both directions. Bytes.
 const TLS_HANDSHAKE_BYTES: u64 = 40 << 10;
 
@@ -28,7 +32,9 @@ pub struct MemoryPart {
     pub bytes: u64,
 }
 
-/// The most memory that a hub takes for what its peers send, in bytes. Code, policies and
+/// The most memory that a hub takes for what its peers send, in bytes. For the two seconds until
+/// bytes that wait for a client are copied out of the messages they came in, they may hold several
+/// times their own size. Code, policies and
 /// compiled plugins come on top; they do not grow with traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryBound {
@@ -64,6 +70,7 @@ impl CloudConfig {
         let handshake = &self.tunnel.handshake;
         let flows = u64::from(limits.max_conn_total);
         let agents = u64::from(limits.max_agents);
+        let inflight = limits.per_link_max_inflight_bytes;
         let message = u64::from(self.tunnel.max_ws_message);
         let mut bound = MemoryBound { parts: Vec::new() };
         bound.add(
@@ -85,9 +92,14 @@ impl CloudConfig {
             &[flows, FLOW_OVERHEAD_BYTES],
         );
         bound.add(
-            "tunnels, one message each way",
-            format!("max_agents {agents} × 2 × max_ws_message {message}"),
-            &[agents, 2, message],
+            "bytes that agents have not confirmed",
+            format!("max_agents {agents} × per_link_max_inflight_bytes {inflight}"),
+            &[agents, inflight],
+        );
+        bound.add(
+            "tunnels, messages in work",
+            format!("max_agents {agents} × {TUNNEL_MESSAGES} × max_ws_message {message}"),
+            &[agents, TUNNEL_MESSAGES, message],
         );
         bound.add(
             "handshakes",

@@ -195,7 +195,14 @@ fn the_memory_bound_grows_with_what_it_depends_on() {
     let small = valid("").memory_bound();
     let parts: u64 = small.parts.iter().map(|part| part.bytes).sum();
     assert_eq!(small.total_bytes(), parts);
-    assert!(small.total_bytes() < 2 << 30, "{small}");
+    // Beside agents, which are counted as if each sent and confirmed nothing.
+    let of_agents = 1000 * (8 << 20) + 1000 * 14 * 262_144;
+    assert!(small.total_bytes() - of_agents < 2 << 30, "{small}");
+    let fewer = valid("limits: {max_agents: 10, per_link_max_inflight_bytes: 1048576}");
+    assert_eq!(
+        small.total_bytes() - fewer.memory_bound().total_bytes(),
+        of_agents - 10 * (1 << 20) - 10 * 14 * 262_144
+    );
     let large =
         valid("limits: {max_conn_total: 4000, window_pool_bytes: 536870912}").memory_bound();
     assert_eq!(
