@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Claims, echo, eventually, http_get, hub};
+use crate::cluster::{Claims, SOON, TestAgent, echo, eventually, http_get, hub};
 
 #[tokio::test]
 async fn without_a_valid_token_there_is_no_upgrade() {
@@ -297,7 +297,9 @@ async fn a_second_instance_replaces_the_first_where_the_operator_chose_so() {
     // A tunnel that has just come is not thrown out, so that two instances do not do so in turn.
     second.problem("agent_id_in_use").await;
     running.echoes(b"the first stays for a while").await;
-    second.ready().await;
+    drop(second);
+    // An agent that was refused for this waits long; an impatient one finds out when it may come.
+    let _second = first_accepted(|| hub.agent("plant").target("echo", two.address()).start()).await;
     // Another instance has none of the first one's flows.
     running.is_closed().await;
     hub.client("echo").await.echoes(b"the second serves").await;
@@ -313,6 +315,21 @@ async fn a_second_instance_replaces_the_first_where_the_operator_chose_so() {
         metrics.contains("nowconnect_duplicate_agents_total{result=\"refused\"}"),
         "{metrics}"
     );
+}
+
+/// Starts one agent after another until one is accepted.
+async fn first_accepted(start: impl Fn() -> TestAgent) -> TestAgent {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let agent = start();
+        if agent.running.ready(Duration::from_secs(1)).await.is_ok() {
+            return agent;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "nobody was accepted"
+        );
+    }
 }
 
 #[tokio::test]

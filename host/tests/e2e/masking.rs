@@ -28,7 +28,7 @@ async fn a_mask_plugin_covers_addresses_in_the_log_of_a_live_hub() {
     assert!(shown.is_empty(), "{shown:#?}");
     let closed = covered
         .iter()
-        .find(|line| line.contains("\"connection_closed\""))
+        .find(|line| line.contains("\"connection closed\""))
         .unwrap();
     let closed: serde_json::Value = serde_json::from_str(closed).unwrap();
     assert!(closed["client"].is_string(), "{closed}");
@@ -55,7 +55,7 @@ async fn log_of_one_client(plan: HubPlan) -> (Vec<String>, String) {
         process
             .log()
             .iter()
-            .any(|line| line.contains("\"connection_closed\""))
+            .any(|line| line.contains("\"connection closed\""))
     })
     .await;
     drop(agent);
