@@ -220,3 +220,19 @@ fn the_memory_bound_grows_with_what_it_depends_on() {
     );
     assert!(huge.memory_bound().to_string().contains("plugins"));
 }
+
+#[test]
+fn a_plugin_gets_its_data_its_queue_and_its_share_of_instances() {
+    let config = valid(
+        "plugins: {instances_max: 64, list: [{name: geo, data: geo-data, limits: {queue_ms: 250}}]}",
+    );
+    assert_eq!(config.plugins.instances_max, 64);
+    let spec = crate::generation::plugin_spec(&config.plugins.list[0]);
+    assert_eq!(spec.limits.queue_time, Duration::from_millis(250));
+    assert!(spec.data.unwrap().ends_with("geo-data"));
+    let spec =
+        crate::generation::plugin_spec(&valid("plugins: {list: [{name: geo}]}").plugins.list[0]);
+    assert_eq!(spec.limits.queue_time, Duration::from_millis(10));
+    assert_eq!(spec.data, None);
+    assert_eq!(valid("").plugins.instances_max, 1024);
+}
