@@ -8,8 +8,12 @@ cd "$ROOT"
 scripts/need.sh rust guests
 timed "building the plugins" scripts/build-guests.sh
 say "    ${DIM}the first build takes about ten minutes on two cores; later ones take seconds${PLAIN}"
-timed "building hub, agent and demo" cargo build --workspace --locked \
-    --bin nowconnect --bin nowconnect-agent --bin nowconnect-demo
+# Hub and agent are inside the demo; `nowconnect` is for the operator's commands.
+timed "building the demo and the command line" cargo build --workspace --locked \
+    --bin nowconnect --bin nowconnect-demo
+# The issuer of tokens is on loopback, where no proxy leads.
+export NO_PROXY="127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}"
+export no_proxy="$NO_PROXY"
 if [ "${ONCE:-0}" = 1 ]; then
     exec "$TARGET_DIR/debug/nowconnect-demo" --once
 fi

@@ -1,8 +1,10 @@
 //! What `make demo` needs besides the product: an issuer of tokens, two services, and a stage
-//! with a hub and an agent as they run in production, from configuration files.
+//! with a hub and an agent that are embedded in this process and run from their files.
 //!
 //! The issuer is also what tests use where the issuer is not what they are about.
 
+pub mod embedded;
+pub mod flow;
 pub mod issuer;
 pub mod services;
 pub mod stage;

@@ -1,7 +1,8 @@
 //! `make demo`: watch traffic go through a gateway whose rules change while it runs.
 //!
-//! With `--once` the story is told and the program ends, with exit code 0 only if everything that
-//! it shows was so; without, it stays until it is stopped.
+//! Hub, agent, issuer and services are all in this process. With `--once` the story is told and the
+//! program ends, with exit code 0 only if everything that it shows was so; without, it stays until
+//! it is stopped.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,9 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nowconnect_demo::Failed;
+use nowconnect_demo::flow::Flow;
 use nowconnect_demo::issuer::{Client, Issuer};
 use nowconnect_demo::services::{Response, serve_echo, serve_http};
-use nowconnect_demo::stage::{Flow, Stage, listener_port};
+use nowconnect_demo::stage::{Stage, listener_port};
 use nowconnect_demo::terminal::Terminal;
 
 /// What the agent may offer.
@@ -90,20 +92,17 @@ fn run(terminal: &mut Terminal, once: bool) -> Result<(), Failed> {
     demo.swap_policy(terminal, &mut running)?;
     demo.swap_plugin(terminal, &mut running)?;
     demo.mask_log(terminal)?;
-    if once {
-        terminal.heading("Done");
-        if !demo.stage.end() {
-            return Err(Failed("hub or agent did not end well".to_owned()));
-        }
-        terminal.good("hub and agent have drained and ended");
-        return Ok(());
-    }
     drop(running);
-    demo.what_next(terminal);
-    loop {
-        std::thread::sleep(Duration::from_secs(1));
-        demo.stage.check()?;
+    if !once {
+        demo.what_next(terminal);
+        demo.stage.gateway.wait()?;
     }
+    terminal.heading("Done");
+    if !demo.stage.gateway.end() {
+        return Err(Failed("the agent did not end in time".to_owned()));
+    }
+    terminal.good("hub and agent have drained and ended");
+    Ok(())
 }
 
 /// The listeners' ports, and the stage.
@@ -166,7 +165,7 @@ impl Demo {
             &demo.agent_config(web_service.port(), echo_service.port()),
         )?;
 
-        demo.stage.start("hub", "nowconnect", "cloud.yaml")?;
+        demo.stage.start_hub()?;
         let metrics = demo.stage.metrics;
         demo.stage.eventually("the hub's /readyz", |_| {
             http_ok(metrics, "/readyz").then_some(())
@@ -176,11 +175,10 @@ impl Demo {
             demo.stage.tunnel,
             policies + 1
         ));
-        demo.stage
-            .start("agent", "nowconnect-agent", "premise.yaml")?;
-        let health = demo.stage.health;
-        demo.stage
-            .eventually("the agent's READY", |_| agent_ready(health).then_some(()))?;
+        demo.stage.start_agent()?;
+        demo.stage.eventually("the agent's tunnel", |stage| {
+            stage.gateway.is_agent_ready().then_some(())
+        })?;
         terminal.good(format!(
             "agent site-1         dialled out and offers {}",
             CONNECTORS.join(", ")
@@ -259,7 +257,7 @@ impl Demo {
     fn mask_log(&mut self, terminal: &mut Terminal) -> Result<(), Failed> {
         terminal.scene("What is logged is masked by a plugin");
         let before = self.logged_flow("127.0.0.1")?;
-        terminal.say("A line of the hub's log, as it is:");
+        terminal.say("A line of the log, as it is:");
         terminal.output(&before);
         self.write_hub_config(&format!("{PLUGINS_FIRST}{PLUGINS_MASK}"))?;
         let after = self.stage_masked()?;
@@ -271,8 +269,8 @@ impl Demo {
     /// A line about a new flow that contains `text`.
     fn logged_flow(&mut self, text: &str) -> Result<String, Failed> {
         self.stage
-            .eventually("a line about a flow in the hub's log", |stage| {
-                let log = stage.log("hub");
+            .eventually("a line about a flow in the log", |stage| {
+                let log = stage.log();
                 let line = log
                     .lines()
                     .rev()
@@ -283,14 +281,13 @@ impl Demo {
 
     fn stage_masked(&mut self) -> Result<String, Failed> {
         let port = self.web;
-        self.stage
-            .eventually("a masked line in the hub's log", |stage| {
-                let seen = stage.log("hub").len();
-                get(port)?;
-                let log = stage.log("hub");
-                let line = log.get(seen..)?.lines().find(|line| is_flow_line(line))?;
-                (!line.contains("127.0.0.1")).then(|| line.to_owned())
-            })
+        self.stage.eventually("a masked line in the log", |stage| {
+            let seen = stage.log().len();
+            get(port)?;
+            let log = stage.log();
+            let line = log.get(seen..)?.lines().find(|line| is_flow_line(line))?;
+            (!line.contains("127.0.0.1")).then(|| line.to_owned())
+        })
     }
 
     fn what_next(&self, terminal: &mut Terminal) {
@@ -326,7 +323,10 @@ impl Demo {
                 "change plugins, ports, limits",
                 format!("$EDITOR {folder}/cloud.yaml"),
             ),
-            ("read the log", format!("tail -f {folder}/hub.log")),
+            (
+                "read the log",
+                format!("tail -f {}", self.stage.log_file().display()),
+            ),
         ] {
             terminal.say(format!("{what}:"));
             terminal.command(command);
@@ -456,7 +456,7 @@ fn must_contain(text: &str, wanted: &str) -> Result<(), Failed> {
     Err(Failed(format!("the explanation does not name `{wanted}`")))
 }
 
-/// Whether a line of the hub's log is about a flow that was opened.
+/// Whether a line of the log is about a flow that was opened.
 fn is_flow_line(line: &str) -> bool {
     line.contains("connection open")
 }
@@ -476,10 +476,6 @@ fn request(port: u16, path: &str) -> Option<String> {
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     Some(Flow::connect(port).ok()?.ask(&request)).filter(|answer| !answer.is_empty())
-}
-
-fn agent_ready(port: u16) -> bool {
-    Flow::connect(port).is_ok_and(|mut flow| flow.ask("").contains("READY"))
 }
 
 fn project_root() -> PathBuf {

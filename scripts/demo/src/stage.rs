@@ -1,25 +1,25 @@
 //! The stage: a folder with configuration, certificates, policies and plugins, and the hub and
-//! the agent that run from it, as the programs that users run.
+//! the agent that run from it.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::Failed;
+use crate::embedded::Embedded;
 
 /// How long anything on the stage may take to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the hub and the agent may take to end after they were asked to.
-const END_DEADLINE: Duration = Duration::from_secs(15);
-
 /// Between two looks at something that has not happened yet.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Where hub and agent log, in the stage's folder.
+const LOG: &str = "demo.log";
 
 /// A Unix socket's path has at most 107 bytes.
 const SOCKET_PATH_MAX: usize = 100;
@@ -29,7 +29,7 @@ const SOCKET_PATH_MAX: usize = 100;
 pub struct Stage {
     /// The folder with all files.
     pub folder: PathBuf,
-    /// Where `nowconnect` and `nowconnect-agent` are.
+    /// Where the operator's command line is.
     pub programs: PathBuf,
     /// The hub's port for agents.
     pub tunnel: u16,
@@ -37,7 +37,8 @@ pub struct Stage {
     pub metrics: u16,
     /// The agent's health port.
     pub health: u16,
-    running: Vec<(&'static str, Child)>,
+    /// Hub and agent.
+    pub gateway: Embedded,
 }
 
 impl Stage {
@@ -47,7 +48,10 @@ impl Stage {
     /// A folder that cannot be made, or no free port.
     pub fn new(programs: &Path) -> Result<Self, Failed> {
         let beside = programs.parent().unwrap_or(programs).join("demo");
-        let folder = if beside.as_os_str().len() + "/admin.sock".len() <= SOCKET_PATH_MAX {
+        let fits = beside.as_os_str().len() + "/admin.sock".len() <= SOCKET_PATH_MAX;
+        // Another demo may be running there.
+        let is_free = UnixStream::connect(beside.join("admin.sock")).is_err();
+        let folder = if fits && is_free {
             beside
         } else {
             std::env::temp_dir().join(format!("nowconnect-demo-{}", std::process::id()))
@@ -60,12 +64,12 @@ impl Stage {
             std::fs::create_dir_all(folder.join(name)).map_err(Failed::doing(folder.display()))?;
         }
         Ok(Self {
-            folder,
             programs: programs.to_owned(),
             tunnel: port_near(8765)?,
             metrics: port_near(8000)?,
             health: port_near(8090)?,
-            running: Vec::new(),
+            gateway: Embedded::new(folder.join(LOG))?,
+            folder,
         })
     }
 
@@ -133,25 +137,20 @@ impl Stage {
         self.write("hub.key", &key.serialize_pem())
     }
 
-    /// Starts one of the programs with its configuration; what it prints goes to `<name>.log`.
+    /// Starts the hub from `cloud.yaml`.
     ///
     /// # Errors
-    /// The program is not there.
-    pub fn start(&mut self, name: &'static str, program: &str, config: &str) -> Result<(), Failed> {
-        let log =
-            File::create(self.folder.join(format!("{name}.log"))).map_err(Failed::doing(name))?;
-        let errors = log.try_clone().map_err(Failed::doing(name))?;
-        let program = self.programs.join(program);
-        let mut command = self.tied_to_this_process(&program);
-        command
-            .args(["run", "--config", config])
-            .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors);
-        let child = command.spawn().map_err(Failed::doing(program.display()))?;
-        self.running.push((name, child));
-        Ok(())
+    /// It does not start.
+    pub fn start_hub(&mut self) -> Result<(), Failed> {
+        self.gateway.start_hub(&self.folder.join("cloud.yaml"))
+    }
+
+    /// Starts the agent from `premise.yaml`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_agent(&mut self) -> Result<(), Failed> {
+        self.gateway.start_agent(&self.folder.join("premise.yaml"))
     }
 
     /// Runs `nowconnect` to its end and returns what it printed.
@@ -159,9 +158,7 @@ impl Stage {
     /// # Errors
     /// It fails.
     pub fn nowconnect(&self, arguments: &[&str]) -> Result<String, Failed> {
-        let mut command = Command::new(self.programs.join("nowconnect"));
-        clean(&mut command);
-        let output = command
+        let output = Command::new(self.programs.join("nowconnect"))
             .args(arguments)
             .current_dir(&self.folder)
             .stdin(Stdio::null())
@@ -179,17 +176,23 @@ impl Stage {
         )))
     }
 
-    /// All that a program has printed.
+    /// Where hub and agent log.
     #[must_use]
-    pub fn log(&self, name: &str) -> String {
-        let bytes = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join(LOG)
+    }
+
+    /// All that hub and agent have logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Asks `look` until it has an answer.
     ///
     /// # Errors
-    /// [`PATIENCE`] is over, or a program has ended; the end of its log is in the message.
+    /// [`PATIENCE`] is over, or the agent has ended; the end of the log is in the message.
     pub fn eventually<T>(
         &mut self,
         what: &str,
@@ -200,127 +203,16 @@ impl Stage {
             if let Some(found) = look(self) {
                 return Ok(found);
             }
-            self.check()?;
+            self.gateway.check()?;
             if Instant::now() > end {
-                let logs = ["hub", "agent"]
-                    .map(|name| tail(&self.log(name)))
-                    .join("\n");
-                return Err(Failed(format!("{what}: not within {PATIENCE:?}\n{logs}")));
+                let problem = self.gateway.agent_problem().unwrap_or_default();
+                let log = tail(&self.log());
+                return Err(Failed(format!(
+                    "{what}: not within {PATIENCE:?} {problem}\n{log}"
+                )));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-    }
-
-    /// Whether everything that was started still runs.
-    ///
-    /// # Errors
-    /// Something ended by itself.
-    pub fn check(&mut self) -> Result<(), Failed> {
-        for (name, child) in &mut self.running {
-            if let Some(status) = child.try_wait().map_err(Failed::doing(&*name))? {
-                let log =
-                    std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
-                let log = tail(&String::from_utf8_lossy(&log));
-                return Err(Failed(format!("the {name} has ended: {status}\n{log}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends what runs, the last started first, and says whether all of it ended well.
-    #[must_use]
-    pub fn end(&mut self) -> bool {
-        let mut well = true;
-        while let Some((_, mut child)) = self.running.pop() {
-            let asked = Command::new("kill")
-                .args(["-s", "TERM", &child.id().to_string()])
-                .stderr(Stdio::null())
-                .status();
-            let end = Instant::now() + END_DEADLINE;
-            let status = loop {
-                match child.try_wait() {
-                    Ok(None) if asked.is_ok() && Instant::now() < end => {
-                        std::thread::sleep(POLL_INTERVAL)
-                    }
-                    Ok(status) => break status,
-                    Err(_) => break None,
-                }
-            };
-            well &= status.is_some_and(|status| status.success());
-            if status.is_none() {
-                // It may have ended between the two looks.
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
-        well
-    }
-
-    /// A command whose process does not outlive this one, however it ends.
-    fn tied_to_this_process(&self, program: &Path) -> Command {
-        let helper = Path::new("/usr/bin/setpriv");
-        let mut command = if helper.exists() {
-            let mut command = Command::new(helper);
-            command.args(["--pdeathsig", "TERM"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        clean(&mut command);
-        command
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        let _ = self.end();
-    }
-}
-
-/// A flow through the gateway, held by a client.
-#[derive(Debug)]
-pub struct Flow(TcpStream);
-
-impl Flow {
-    /// Connects to a listener.
-    ///
-    /// # Errors
-    /// Nobody listens.
-    pub fn connect(port: u16) -> Result<Self, Failed> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let stream =
-            TcpStream::connect_timeout(&address, PATIENCE).map_err(Failed::doing(address))?;
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .map_err(Failed::doing(address))?;
-        Ok(Self(stream))
-    }
-
-    /// The client's own address, by which the hub's log and decisions name it.
-    #[must_use]
-    pub fn client(&self) -> String {
-        self.0
-            .local_addr()
-            .map(|address| address.to_string())
-            .unwrap_or_default()
-    }
-
-    /// Whether `text` comes back.
-    pub fn echoes(&mut self, text: &str) -> bool {
-        let mut back = vec![0; text.len()];
-        self.0.write_all(text.as_bytes()).is_ok()
-            && self.0.read_exact(&mut back).is_ok()
-            && back == text.as_bytes()
-    }
-
-    /// Sends a request and returns all that comes back until the end; nothing if the hub closes.
-    pub fn ask(&mut self, request: &str) -> String {
-        let mut answer = String::new();
-        if self.0.write_all(request.as_bytes()).is_ok() {
-            // A refusal may come as an end or as a reset.
-            let _ = self.0.read_to_string(&mut answer);
-        }
-        answer
     }
 }
 
@@ -339,24 +231,6 @@ fn port_near(wanted: u16) -> Result<u16, Failed> {
 /// No port is free.
 pub fn listener_port(wanted: u16) -> Result<u16, Failed> {
     port_near(wanted)
-}
-
-/// Takes away the variables that would change what the programs do.
-fn clean(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        let upper = name.to_string_lossy().to_uppercase();
-        let ours = [
-            "NC_",
-            "NOWCONNECT_",
-            "OTEL_",
-            "LOG_LEVEL",
-            "SERVICE_CONFIG_DIR",
-            "FAPI_MODE",
-        ];
-        if upper.ends_with("_PROXY") || ours.iter().any(|prefix| upper.starts_with(prefix)) {
-            command.env_remove(&name);
-        }
-    }
 }
 
 fn tail(log: &str) -> String {
