@@ -2,7 +2,9 @@
 # Shared by the scripts here: where things are, how progress is said, how a phase is timed.
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 TARGET_DIR="${CARGO_TARGET_DIR:-$ROOT/target}"
-export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
+# Programs that are built for the tests alone.
+TOOLS_DIR="$TARGET_DIR/tools"
+export PATH="$TOOLS_DIR/bin:$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
 
 if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
     BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' PLAIN=$'\e[0m'

@@ -5,6 +5,7 @@
 #   need.sh guests    a Rust toolchain that can build WebAssembly
 #   need.sh parts     the servers that the end-to-end tests run against
 #   need.sh node      Node.js and the packages of scripts/parts
+#   need.sh cedar     the stock `cedar` program at the engine's version, for the slow tests
 #
 # What is missing is named first. As root it is then installed with apt, rustup and npm, each
 # with its own settings; otherwise the exact command is printed and nothing is changed. The end
@@ -16,6 +17,10 @@ set -euo pipefail
 APT_LOCK_TIMEOUT_SECONDS=900
 APT_TRIES=3
 APT_UPDATED=0
+
+# A server that can be reached sends the target in a few seconds; one that cannot must not hold
+# up a first build, because the distribution has a toolchain too.
+RUSTUP_TIMEOUT_SECONDS=60
 
 # program:package. A program in sbin counts: lib.sh puts it on PATH.
 PARTS=(
@@ -111,11 +116,13 @@ need_guests() {
     debian_has_wasm && return 0
     say "missing: a Rust toolchain for wasm32-unknown-unknown"
     if have rustup; then
-        step "rustup target add wasm32-unknown-unknown"
-        if (cd "$ROOT" && timeout 300 rustup target add wasm32-unknown-unknown >&2); then
+        step "rustup target add wasm32-unknown-unknown ${DIM}(waits at most $RUSTUP_TIMEOUT_SECONDS s for the server)${PLAIN}"
+        if (cd "$ROOT" && timeout "$RUSTUP_TIMEOUT_SECONDS" rustup target add wasm32-unknown-unknown >&2); then
             rustup_has_wasm && return 0
         fi
-        warn "rustup could not add the target; using the distribution's toolchain"
+        warn "rustup could not add the target within $RUSTUP_TIMEOUT_SECONDS s; using the distribution's toolchain"
+        # build-guests.sh need not wait for the same again.
+        mkdir -p "$ROOT/plugins/target" && touch "$ROOT/plugins/target/.rustup-tried"
     fi
     local linker
     linker="$(apt-cache search --names-only '^lld-[0-9]+$' 2>/dev/null | awk '{print $1}' | sort -V | tail -n1)"
@@ -150,13 +157,25 @@ need_node() {
     die "\`npm ci\` in scripts/parts failed"
 }
 
-[ "$#" -gt 0 ] || die "name one or more of: rust, guests, parts, node"
+need_cedar() {
+    local version
+    version="$(awk '$0 == "name = \"cedar-policy\"" { getline; gsub(/"/, "", $3); print $3; exit }' "$ROOT/Cargo.lock")"
+    [ "$(cedar --version 2>/dev/null)" = "cedar-policy-cli $version" ] && return 0
+    step "cargo install cedar-policy-cli $version ${DIM}(some minutes, once)${PLAIN}"
+    # Without optimisation, which takes three times as long and saves a second of running.
+    cargo install cedar-policy-cli --version "=$version" --locked --debug --quiet \
+        --root "$TOOLS_DIR" --target-dir "$TOOLS_DIR/build" \
+        || die "\`cargo install cedar-policy-cli\` failed"
+}
+
+[ "$#" -gt 0 ] || die "name one or more of: rust, guests, parts, node, cedar"
 for group in "$@"; do
     case "$group" in
         rust) need_rust ;;
         guests) need_guests ;;
         parts) need_parts ;;
         node) need_node ;;
-        *) die "unknown group \`$group\`: name one or more of rust, guests, parts, node" ;;
+        cedar) need_cedar ;;
+        *) die "unknown group \`$group\`: name one or more of rust, guests, parts, node, cedar" ;;
     esac
 done

@@ -127,6 +127,15 @@ shipped_files() {
     check "policy cases" "$nowconnect" policy test policies
 }
 
+# The story that `make demo` tells, to its end.
+demo() {
+    local log="$LOGS/demo.log"
+    "$NOWCONNECT_BIN_DIR/nowconnect-demo" --once >"$log" 2>&1 || {
+        tail -n 40 "$log" >&2
+        return 1
+    }
+}
+
 examples() {
     local script
     for script in examples/*/run.sh; do
@@ -149,13 +158,16 @@ everything() {
     tests "documentation tests" cargo test --workspace --locked --no-fail-fast --doc
     plugins_workspace
     shipped_files
+    check "demo" demo
     examples
 }
 
 need() {
     scripts/need.sh rust guests || exit 1
     local group
-    for group in parts node; do
+    local groups=(parts node)
+    [ "${TEST_ALL:-0}" = 1 ] && groups+=(cedar)
+    for group in "${groups[@]}"; do
         if ! scripts/need.sh "$group"; then
             [ "$ALLOW_SKIP" = 1 ] || exit 1
             echo "some of the group \`$group\`" >>"$NOWCONNECT_SKIP_LOG"

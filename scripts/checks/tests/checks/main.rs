@@ -14,3 +14,4 @@ mod gateway;
 mod parts;
 mod real_parts;
 mod repository;
+mod stock_cedar;
