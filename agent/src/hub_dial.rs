@@ -3,6 +3,8 @@
 //! Every step runs under one deadline and fails with its own kind of [`DialFailure`], so that the
 //! log, `diagnose` and the wait before the next dial can each tell them apart.
 
+mod refused;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+pub(crate) use self::refused::UpgradeRefused;
 use crate::backoff::RETRY_AFTER_MAX;
 use crate::config::{HubUrl, Outbound, ProxyKind, ProxyUrl};
 use crate::net::{self, ConnectError};
@@ -63,58 +66,6 @@ pub(crate) enum DialFailure {
     UpgradeTimeout,
     #[error("hub's answer to the upgrade is not understood: {0}")]
     Upgrade(String),
-}
-
-/// An HTTP answer other than 101.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UpgradeRefused {
-    pub(crate) status: u16,
-    /// The hub's stable code, where the answer has one.
-    pub(crate) code: Option<String>,
-    /// The hub's words, shortened.
-    pub(crate) reason: String,
-    pub(crate) retry_after: Option<Duration>,
-}
-
-impl UpgradeRefused {
-    /// What a person can do about it.
-    pub(crate) fn advice(&self) -> &'static str {
-        match self.status {
-            401 => {
-                "the hub does not accept the token: check that it is current, that its `aud` and `iss` are the hub's, and that the hub trusts its signer"
-            }
-            403 => {
-                "the hub knows the token but does not let this agent in: check the agent's id, revocation and the hub's policies"
-            }
-            404 => {
-                "nothing answers tunnels at this path: check the path of `tunnel.url` (usually `/tunnel`)"
-            }
-            429 | 503 => "the hub is busy or about to leave; the agent tries again by itself",
-            300..=399 => "the address leads elsewhere; set `tunnel.url` to the final address",
-            502 | 504 => "an ingress or proxy in front of the hub does not reach it",
-            _ => {
-                "check that `tunnel.url` leads to a hub and that whatever stands in front of it lets WebSockets through"
-            }
-        }
-    }
-
-    /// Whether only a person can mend it.
-    pub(crate) fn needs_a_person(&self) -> bool {
-        matches!(self.status, 300..=399 | 400 | 401 | 403 | 404 | 405 | 426)
-    }
-}
-
-impl std::fmt::Display for UpgradeRefused {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}", self.status)?;
-        if let Some(code) = &self.code {
-            write!(formatter, " `{code}`")?;
-        }
-        if !self.reason.is_empty() {
-            write!(formatter, " ({})", self.reason)?;
-        }
-        Ok(())
-    }
 }
 
 /// Where a stream leads and through what.

@@ -23,7 +23,7 @@ use crate::gateway::ask_reload;
 use crate::hub::Hub;
 use crate::registry::AgentKey;
 use crate::session::LiveTunnel;
-use crate::telemetry::decisions::{DecisionFilter, DecisionId, DecisionRecord};
+use crate::telemetry::decisions::{DecisionAction, DecisionFilter, DecisionId, DecisionRecord};
 use crate::telemetry::redact;
 
 impl HubView for Hub {
@@ -273,12 +273,17 @@ impl Hub {
             }
             (None, Some(client), None) => {
                 let filter = client_filter(client)?;
-                let record = self.decisions.recent(&filter, 1).pop().ok_or_else(|| {
-                    AdminRefusal::NotFound {
+                // The operator who asks may sit at the client's address; his own calls, this
+                // one among them, are not what he asks about.
+                let record = self
+                    .decisions
+                    .recent(&filter, usize::MAX)
+                    .into_iter()
+                    .find(|record| record.action != DecisionAction::Admin)
+                    .ok_or_else(|| AdminRefusal::NotFound {
                         what: "decision about client",
                         name: client.clone(),
-                    }
-                })?;
+                    })?;
                 return self.explain_record(&record);
             }
             _ => {

@@ -108,7 +108,8 @@ async fn ask_again(hub: &Hub, flow: &FlowEntry) -> Option<ResetCode> {
                 | Why::Plugin
                 | Why::Pdp
                 | Why::Limit
-                | Why::Address => ResetCode::PolicyDenied,
+                | Why::Address
+                | Why::NoAgent => ResetCode::PolicyDenied,
             })
         }
     }

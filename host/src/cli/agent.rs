@@ -154,6 +154,7 @@ fn revoke(
     })?;
     let verb = if known { "renewed" } else { "revoked" };
     writeln!(out, "{verb}: {line}")?;
+    writeln!(out, "in {}, for the hubs that read it", path.display())?;
     Ok(())
 }
 

@@ -332,22 +332,35 @@ impl Client {
     }
 
     fn no_agent(self) {
-        traces::failed(&self.span, "no_agent_for_connector");
+        const CODE: &str = "no_agent_for_connector";
+        traces::failed(&self.span, CODE);
         let _traced = self.span.enter();
         self.hub.denied.fetch_add(1, Ordering::Relaxed);
+        let why = if self.tried.is_empty() {
+            "no agent that is connected offers the connector"
+        } else {
+            "no agent that offers the connector took the flow"
+        };
+        // Leaves a record, so that `policy explain` can tell this client too.
+        let denial = self.hub.authorizer().refuse_client(
+            self.address,
+            &self.rules.text,
+            &self.rules.connector.name,
+            Refused::by_hub(Why::NoAgent, CODE, why),
+        );
         info!(
             event = events::NO_AGENT_FOR_CONNECTOR,
             listener = %self.rules.text,
             connector = %self.rules.connector.key,
             client = %self.address,
             tried = self.tried.len(),
+            decision = %denial.decision,
             "no agent takes the client"
         );
         self.rules
             .connector
             .metrics
             .listener_error(ListenerError::Session);
-        self.hub.metrics.hub.denied_open("no_agent_for_connector");
     }
 
     fn log_denial(&self, denial: &Denial) {

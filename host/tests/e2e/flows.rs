@@ -1,5 +1,7 @@
 //! What a client and a service see of each other.
 
+use nowconnect::telemetry::decisions::Why;
+
 use crate::cluster::{TestHub, echo, eventually, hold, hub, refuse};
 
 #[tokio::test]
@@ -126,6 +128,10 @@ async fn a_connector_that_nobody_offers_closes_the_client() {
             .contains("nowconnect_denied_opens_total{code=\"no_agent_for_connector\"} 1")
     })
     .await;
+    let record = &hub.decisions()[0];
+    assert!(!record.allow);
+    assert_eq!(record.why, Why::NoAgent);
+    assert!(record.client.is_some(), "{record:?}");
 }
 
 #[tokio::test]

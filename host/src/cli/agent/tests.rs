@@ -20,6 +20,7 @@ fn revoking_showing_and_taking_back() {
         out.starts_with("revoked: {\"tenant\":\"acme\",\"agent\":\"edge-7\""),
         "{out}"
     );
+    assert!(out.contains(&format!("in {}", file.display())), "{out}");
     let (_, out, _) = run(&file, &["revoke", "--agent", "acme/edge-7"]);
     assert!(out.starts_with("renewed: "), "{out}");
     run(&file, &["revoke", "--jti", "token-1"]);

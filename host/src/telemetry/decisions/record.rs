@@ -74,6 +74,8 @@ pub enum Why {
     Address,
     /// The identity has expired or is revoked.
     Identity,
+    /// No agent offers the connector, or none that does took the flow.
+    NoAgent,
 }
 
 impl Why {
@@ -89,6 +91,7 @@ impl Why {
             Self::Limit => "limit",
             Self::Address => "address",
             Self::Identity => "identity",
+            Self::NoAgent => "no_agent",
         }
     }
 }

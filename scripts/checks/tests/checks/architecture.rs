@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
@@ -152,6 +153,23 @@ fn tracked_files_name_no_folder_of_a_build_machine() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Where the tests ask for a feature that the programs do not, a build with tests and one without
+/// compile the crate, and all that stand on it, once each: minutes of everybody's first day.
+#[test]
+fn tests_ask_for_no_features_that_the_programs_lack() {
+    let programs = features("normal,build");
+    let with_tests = features("normal,build,dev");
+    let differing: Vec<_> = programs
+        .iter()
+        .filter(|(package, features)| !with_tests[*package].is_superset(features))
+        .map(|(package, features)| format!("{package}: {features:?}, {:?}", with_tests[package]))
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "name the missing features in `[workspace.dependencies]`, or give the tests another version: {differing:#?}"
+    );
+}
+
 #[test]
 fn guests_are_a_workspace_of_their_own() {
     let top = text(Path::new("Cargo.toml")).unwrap();
@@ -189,6 +207,33 @@ fn metadata() -> &'static Metadata {
             .exec()
             .unwrap()
     })
+}
+
+/// The features that each package is built with over such edges. A package is there more than
+/// once where build scripts and macros want others than the programs.
+fn features(edges: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--workspace", "--prefix", "none"])
+        .args(["--edges", edges, "--format", "{p}\t{f}"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        if let Some((package, features)) = line.trim_end_matches(" (*)").split_once('\t') {
+            let features = features.to_owned();
+            found
+                .entry(package.to_owned())
+                .or_default()
+                .insert(features);
+        }
+    }
+    found
 }
 
 fn is_ours(name: &str) -> bool {
