@@ -8,11 +8,7 @@ use crate::cluster::{command, echo, eventually, forbid_open, hub};
 async fn the_operator_sees_the_hub_its_agents_and_its_flows() {
     let target = echo().await;
     let hub = hub().admin().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     client.echoes(b"seen").await;
     let operator = hub.operator();
@@ -61,11 +57,7 @@ async fn a_denial_is_explained_by_the_clients_address() {
         .policy_file("closed.cedar", &forbid_open("echo"))
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     let address = client.stream.local_addr().unwrap();
     client.is_closed().await;
@@ -163,11 +155,7 @@ async fn the_command_line_explains_by_decision_and_by_client() {
 async fn an_agent_that_is_kicked_loses_its_flows_and_may_come_back() {
     let target = echo().await;
     let hub = hub().admin().listener("echo").start().await;
-    let agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     client.echoes(b"before").await;
     hub.operator().kick_agent("plant").await.unwrap();

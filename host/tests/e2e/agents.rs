@@ -267,11 +267,7 @@ async fn a_renewal_with_fewer_scopes_ends_the_flows_that_lost_theirs() {
 async fn a_second_instance_of_a_live_agent_is_refused() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let first = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let first = hub.plant("echo", target.address()).await;
     let second = hub.agent("plant").target("echo", target.address()).start();
     second.problem("agent_id_in_use").await;
     assert_eq!(first.running.state().tunnels, 1);
@@ -286,11 +282,7 @@ async fn a_second_instance_replaces_the_first_where_the_operator_chose_so() {
         .security("duplicate_agent: replace")
         .start()
         .await;
-    let first = hub
-        .agent("plant")
-        .target("echo", one.address())
-        .ready()
-        .await;
+    let first = hub.plant("echo", one.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"the first serves").await;
     let second = hub.agent("plant").target("echo", two.address()).start();

@@ -7,11 +7,7 @@ use crate::cluster::{Issuer, echo, hub, now_s};
 async fn a_new_certificate_is_shown_to_newcomers_and_leaves_running_flows_alone() {
     let target = echo().await;
     let hub = hub().listener("echo").tls().start().await;
-    let agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let agent = hub.plant("echo", target.address()).await;
     let mut idle = hub.client("echo").await;
     idle.echoes(b"before").await;
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
@@ -92,11 +88,7 @@ async fn the_end_of_the_certificate_in_force_is_a_metric() {
 async fn a_broken_certificate_is_refused_and_the_old_one_stays() {
     let target = echo().await;
     let hub = hub().admin().listener("echo").tls().start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"before").await;
     let good = certificate(&hub.path("hub.pem"));

@@ -311,6 +311,11 @@ impl TestHub {
         }
     }
 
+    /// An agent `plant` that offers one connector, once the hub has accepted it.
+    pub(crate) async fn plant(&self, connector: &str, target: SocketAddr) -> TestAgent {
+        self.agent("plant").target(connector, target).ready().await
+    }
+
     /// Changes the plan and writes the file; nothing is reloaded yet.
     pub(crate) fn rewrite(&mut self, change: impl FnOnce(HubPlan) -> HubPlan) {
         self.plan = change(std::mem::replace(&mut self.plan, hub()));

@@ -8,11 +8,7 @@ use crate::cluster::{TestHub, echo, eventually, hold, hub, refuse};
 async fn bytes_go_both_ways_and_each_end_closes_the_other() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     client.echoes(b"over the tunnel and back").await;
     client.finish().await;
@@ -28,11 +24,7 @@ async fn bytes_go_both_ways_and_each_end_closes_the_other() {
 async fn bytes_go_both_ways_over_tls() {
     let target = echo().await;
     let hub = hub().tls().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     hub.client("echo").await.echoes(&vec![7; 1_000_000]).await;
 }
 
@@ -40,11 +32,7 @@ async fn bytes_go_both_ways_over_tls() {
 async fn the_client_ends_its_direction_first() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     client.send(b"last words").await;
     client.finish().await;
@@ -59,11 +47,7 @@ async fn the_client_ends_its_direction_first() {
 async fn the_service_ends_its_direction_first() {
     let target = hold().await;
     let hub = hub().listener("hold").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("hold", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("hold", target.address()).await;
     let mut client = hub.client("hold").await;
     assert_eq!(client.rest().await, b"hello");
     client.send(b"still talking").await;
@@ -80,11 +64,7 @@ async fn the_service_ends_its_direction_first() {
 async fn many_clients_at_once_do_not_mix() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let clients = (0..64_u8).map(|n| {
         let hub = &hub;
         async move {
@@ -100,11 +80,7 @@ async fn many_clients_at_once_do_not_mix() {
 #[tokio::test]
 async fn a_target_that_refuses_closes_the_client() {
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", refuse().await)
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", refuse().await).await;
     hub.client("echo").await.is_closed().await;
     eventually("the cause is counted", || async {
         hub.metrics()
@@ -117,11 +93,7 @@ async fn a_target_that_refuses_closes_the_client() {
 async fn a_connector_that_nobody_offers_closes_the_client() {
     let target = echo().await;
     let hub = hub().listener("echo").listener("other").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     hub.client("other").await.is_closed().await;
     eventually("the refusal is counted", || async {
         hub.metrics()
@@ -169,11 +141,7 @@ async fn idle_flows_are_ended() {
         .limits("linger_ms: 1000")
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     client.echoes(b"and then silence").await;
     client.is_closed().await;
@@ -191,11 +159,7 @@ async fn gone(hub: &TestHub) {
 async fn writes_to_clients_are_timed() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     for _ in 0..3 {
         hub.client("echo").await.echoes(b"timed").await;
     }

@@ -12,11 +12,7 @@ async fn addresses_outside_allow_cidrs_are_closed() {
         .listener_with("closed", "echo", "allow_cidrs: [10.0.0.0/8]")
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     hub.client("open").await.echoes(b"inside").await;
     hub.client("closed").await.is_closed().await;
     assert!(
@@ -32,11 +28,7 @@ async fn a_listener_that_is_full_lets_the_next_client_wait() {
         .listener_with("echo", "echo", "max_connections: 1")
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut first = hub.client("echo").await;
     first.echoes(b"first").await;
     let mut second = hub.client("echo").await;
@@ -55,11 +47,7 @@ async fn a_connector_carries_no_more_flows_than_it_may() {
         .top("connectors:\n  echo: {max_connections: 1}")
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut first = hub.client("echo").await;
     first.echoes(b"first").await;
     hub.client("echo").await.is_closed().await;
@@ -76,11 +64,7 @@ async fn a_source_that_opens_too_fast_is_closed() {
         .listener_with("echo", "echo", "rate_per_source: {per_second: 1, burst: 2}")
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     for _ in 0..5 {
         let mut client = hub.client("echo").await;
         client.send(b"x").await;
@@ -108,11 +92,7 @@ async fn a_proxy_header_names_the_client_only_where_it_is_trusted() {
         )
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("behind").await;
     client
         .send(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 389\r\n")

@@ -40,11 +40,7 @@ async fn a_mask_plugin_covers_addresses_in_the_log_of_a_live_hub() {
 async fn log_of_one_client(plan: HubPlan) -> (Vec<String>, String) {
     let target = echo().await;
     let mut hub = plan.listener("echo").start_process().await;
-    let agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     let address = client.stream.local_addr().unwrap().to_string();
     client.echoes(b"hello").await;

@@ -8,11 +8,7 @@ use crate::cluster::{HubPlan, SOON, TestHub, echo, eventually, guest, hub};
 async fn a_plugin_swapped_live_turns_the_answer_round() {
     let target = echo().await;
     let mut hub = with_guard(hub().listener("echo"), "echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"allowed").await;
 
@@ -45,11 +41,7 @@ async fn a_plugin_swapped_live_turns_the_answer_round() {
 async fn a_plugin_that_is_refused_keeps_the_whole_generation_out() {
     let target = echo().await;
     let mut hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     // No grant for `config`, which the plugin imports.
     hub.rewrite(|plan| {
         plan.top(&format!(
@@ -93,11 +85,7 @@ async fn a_plugin_leaves_connectors_out_at_hello() {
 async fn a_gates_byte_limit_ends_the_flow_with_its_code() {
     let target = echo().await;
     let hub = limited(100_000, 0).await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut small = hub.client("echo").await;
     small.echoes(&[1; 20_000]).await;
     let mut large = hub.client("echo").await;
@@ -123,11 +111,7 @@ async fn a_gates_byte_limit_ends_the_flow_with_its_code() {
 async fn a_gates_time_limit_ends_the_flow_with_its_code() {
     let target = echo().await;
     let hub = limited(0, 1).await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     client.echoes(b"within the time").await;
     client.is_closed().await;

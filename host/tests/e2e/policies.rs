@@ -10,11 +10,7 @@ async fn a_denied_open_closes_the_client_and_leaves_a_record_that_names_the_poli
         .policy_file("closed.cedar", &forbid_open("echo"))
         .start()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut client = hub.client("echo").await;
     let address = client.stream.local_addr().unwrap();
     client.is_closed().await;
@@ -33,11 +29,7 @@ async fn a_denied_open_closes_the_client_and_leaves_a_record_that_names_the_poli
 async fn a_policy_swapped_in_turns_the_answer_round_both_ways() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     hub.client("echo").await.echoes(b"allowed").await;
 
     hub.write_policy("closed.cedar", &forbid_open("echo"));
@@ -55,11 +47,7 @@ async fn a_policy_swapped_in_turns_the_answer_round_both_ways() {
 async fn a_running_flow_keeps_its_generation_where_the_operator_says_so() {
     let target = echo().await;
     let hub = hub().listener("echo").policy("on_swap: keep").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"before").await;
     hub.write_policy("closed.cedar", &forbid_open("echo"));
@@ -102,11 +90,7 @@ async fn a_running_flow_that_is_now_forbidden_ends_with_its_own_reason() {
 async fn a_bad_policy_is_kept_out_and_said_so_until_it_is_mended() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     hub.write_policy(
         "broken.cedar",
         "permit (principal, action, resource) when { context.nonsense };",
@@ -133,11 +117,7 @@ async fn a_bad_policy_is_kept_out_and_said_so_until_it_is_mended() {
 async fn a_change_in_the_folder_is_taken_over_without_being_asked() {
     let target = echo().await;
     let hub = hub().listener("echo").watched().start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     hub.client("echo").await.echoes(b"allowed").await;
     hub.write_policy("closed.cedar", &forbid_open("echo"));
     eventually("the new generation is in force", || async {

@@ -36,11 +36,7 @@ async fn listeners_come_and_go_and_running_flows_stay() {
 async fn a_listener_keeps_its_port_when_its_limits_change() {
     let target = echo().await;
     let mut hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let before = hub.address("echo");
     hub.clear_listeners();
     hub.rewrite(|plan| plan.listener_with("echo", "echo", "allow_cidrs: [10.0.0.0/8]"));
@@ -53,11 +49,7 @@ async fn a_listener_keeps_its_port_when_its_limits_change() {
 async fn a_configuration_with_one_mistake_changes_nothing() {
     let target = echo().await;
     let mut hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let taken = hub.tunnel_address();
     hub.rewrite(|plan| plan.listener("fresh"));
     let text = std::fs::read_to_string(hub.path("cloud.yaml")).unwrap();
@@ -93,11 +85,7 @@ async fn a_listener_moves_to_another_address_of_the_same_port() {
     // Loopback too, and reached by the wide address only.
     let elsewhere = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), port));
     let mut hub = hub().listener_at("echo", "echo", wide).start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut running = client(elsewhere).await;
     running.echoes(b"before").await;
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
@@ -146,11 +134,7 @@ async fn a_move_that_is_refused_leaves_the_listener_where_it_was() {
     let narrow = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let elsewhere = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), port));
     let mut hub = hub().listener_at("echo", "echo", wide).start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     hub.clear_listeners();
     hub.rewrite(|plan| {
         plan.listener_at("echo", "echo", narrow)

@@ -12,11 +12,7 @@ use crate::cluster::{Claims, SOON, echo, eventually, hub, now_s};
 async fn a_revoked_agent_loses_its_session_and_does_not_come_back() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"before").await;
     let line = format!("{{\"agent\":\"plant\",\"revoked_at\":{}}}\n", now_s());

@@ -8,11 +8,7 @@ use crate::cluster::{echo, eventually, hub};
 async fn a_draining_hub_lets_nobody_in_and_lets_flows_finish() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"before").await;
     let listener = hub.address("echo");
@@ -45,11 +41,7 @@ async fn a_draining_hub_lets_nobody_in_and_lets_flows_finish() {
 async fn at_the_deadline_the_rest_is_cut() {
     let target = echo().await;
     let hub = hub().listener("echo").start().await;
-    let agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"before").await;
     hub.running().drain(Duration::from_millis(300)).await;
@@ -61,11 +53,7 @@ async fn at_the_deadline_the_rest_is_cut() {
 async fn shutting_down_ends_everything_at_once() {
     let target = echo().await;
     let mut hub = hub().listener("echo").start().await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"before").await;
     hub.take_running().shutdown().await;
@@ -80,11 +68,7 @@ async fn a_second_signal_ends_a_drain_at_once() {
         .tunnel("drain_timeout_ms: 600000")
         .start_process()
         .await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let _agent = hub.plant("echo", target.address()).await;
     let mut running = hub.client("echo").await;
     running.echoes(b"before").await;
     hub.process().signal("TERM").await;
