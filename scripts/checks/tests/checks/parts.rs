@@ -4,6 +4,7 @@
 //! A test that needs one begins with `if skip_without(&["slapd"]) { return; }`: where a program is
 //! missing that fails, naming `make install-parts`, unless `ALLOW_SKIP=1` makes it a counted skip.
 
+pub(crate) mod cerbos;
 pub(crate) mod certificates;
 pub(crate) mod forward_proxy;
 pub(crate) mod ingress;

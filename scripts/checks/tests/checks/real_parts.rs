@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::gateway::{
     EchoClient, PATIENCE, Setup, echo_service, echo_through, health, http, wait_until_ready,
 };
+use crate::parts::cerbos::{self, Cerbos};
 use crate::parts::forward_proxy::{CREDENTIALS, ForwardProxy};
 use crate::parts::ingress::Ingress;
 use crate::parts::oidc::Oidc;
@@ -376,6 +377,45 @@ fn one_trace_from_accept_to_dial() {
         assert!(!attributes.contains("eyJ"), "a token in a span: {span:?}");
     }
     drop((hub, agent));
+}
+
+#[test]
+fn an_authzen_decision_point_narrows_what_policies_allow() {
+    if skip_without(&cerbos::PROGRAMS) {
+        return;
+    }
+    let mut setup = Setup::new();
+    let pdp = Cerbos::start(setup.folder());
+    setup.config["pdp"] = json!({
+        "url": pdp.url,
+        "discovery": true,
+        "timeout_ms": 10_000,
+        "subject_properties": {"cerbos.roles": ["gateway"]},
+    });
+    let (open, secret) = (setup.listen("echo"), setup.listen("secret"));
+    let hub = setup.hub();
+    let service = echo_service();
+    let _agent = setup.agent(&setup.agent_config(&[("echo", service), ("secret", service)]));
+    let mut flow = echo_through(open);
+    assert!(flow.say("through the decision point"), "{}", pdp.log());
+    eventually("a flow that the decision point denies", PATIENCE, || {
+        assert!(EchoClient::connect(secret).is_none_or(|mut flow| !flow.say("let me in")));
+        hub.log().contains("pdp_denied").then_some(())
+    });
+    let metrics = setup.metrics();
+    let counted = |line: &str| metrics.lines().any(|seen| seen.starts_with(line));
+    assert!(counted("nowconnect_pdp_allow_total "), "{metrics}");
+    assert!(
+        metrics.contains("nowconnect_listener_errors_total{connector=\"secret\",type=\"pdp\"}"),
+        "{metrics}"
+    );
+    // Once it is away, nothing new is let in, and the hub says so.
+    drop(pdp);
+    eventually("flows are denied without it", PATIENCE, || {
+        assert!(flow.say("still here"), "trouble ended a running flow");
+        let denied = EchoClient::connect(open).is_none_or(|mut flow| !flow.say("let me in"));
+        (denied && hub.log().contains("pdp_unavailable")).then_some(())
+    });
 }
 
 #[test]
