@@ -37,7 +37,7 @@ mod tests;
 pub use client::{AdminClient, ClientError};
 pub use routes::{
     ANSWER_TIMEOUT, AdminState, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel,
-    MAX_BODY_BYTES, MAX_DECISIONS_PER_PAGE,
+    MAX_BODY_BYTES, MAX_DECISIONS_PER_PAGE, MAX_REQUESTS_PER_PAGE, RequestPage, RequestQuery,
 };
 pub use server::{
     AdminBindError, AdminServer, AdminTcp, HEAD_TIMEOUT, MAX_CONNECTIONS, MIN_TOKEN_CHARACTERS,

@@ -43,6 +43,7 @@ use crate::limit::Slots;
 use crate::pdp::{self, Pdp};
 use crate::revocation::RevocationList;
 use crate::telemetry::DecisionLog;
+use crate::telemetry::decisions::requests::Requests;
 use crate::telemetry::decisions::{DecisionId, DecisionIds, PdpAnswer, Why};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
@@ -67,6 +68,7 @@ pub struct Authorizer {
     pdp: ArcSwapOption<Pdp>,
     metrics: Arc<Metrics>,
     log: DecisionLog,
+    requests: Arc<Requests>,
     ids: DecisionIds,
     pending: Arc<Slots>,
 }
@@ -206,6 +208,8 @@ pub struct AuthorizerParts {
     pub metrics: Arc<Metrics>,
     /// Kept and logged there.
     pub log: DecisionLog,
+    /// Distinct requests are kept there.
+    pub requests: Arc<Requests>,
     /// Tells this run of the hub from others.
     pub boot: u64,
 }
@@ -221,6 +225,7 @@ impl Authorizer {
             pdp: ArcSwapOption::from_pointee(parts.pdp),
             metrics: parts.metrics,
             log: parts.log,
+            requests: parts.requests,
             ids: DecisionIds::new(parts.boot),
             pending: Slots::new(MAX_PENDING_DECISIONS),
         }

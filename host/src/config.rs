@@ -55,7 +55,10 @@ pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
 pub use listener::{Balance, ListenerConfig, ListenerName, ProxyProtocolAccept, ProxyProtocolIn};
 pub use memory::{MemoryBound, MemoryPart};
-pub use observability::{AdminConfig, AdminTls, LogFormat, ObservabilityConfig, RedactionConfig};
+pub use observability::{
+    AdminConfig, AdminTls, DecisionLogConfig, DecisionsWhenFull, LogFormat, ObservabilityConfig,
+    RedactionConfig,
+};
 pub use pdp::{PdpConfig, PdpKind, PdpOnError, PdpRecheck};
 pub use policy::{
     OnSwap, PluginConfig, PluginHook, PluginLimits, PluginMode, PluginQuarantine, PluginsConfig,
@@ -257,8 +260,12 @@ impl CloudConfig {
         let listeners = build_listeners(file, problems);
         let connectors = build_connectors(file, problems);
         let tunnel = TunnelConfig::build(&file.tunnel, &root.key("tunnel"), around, problems);
-        let observability =
-            ObservabilityConfig::build(&file.observability, &root.key("observability"), problems);
+        let observability = ObservabilityConfig::build(
+            &file.observability,
+            &root.key("observability"),
+            around,
+            problems,
+        );
         ha::check_ingress(&file.ingress, &root.key("ingress"), problems);
         let limits = LimitsConfig::build(&file.limits, &root.key("limits"), problems);
         let security =

@@ -43,13 +43,15 @@ use crate::registry::memory::MemoryRegistry;
 use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
 use crate::router::Router;
 use crate::session::{self, ParkedSessions};
-use crate::telemetry::DecisionLog;
+use crate::telemetry::decisions::requests::Requests;
 use crate::telemetry::decisions::{DecisionRing, MAX_DECISION_BYTES};
 use crate::telemetry::events;
 use crate::telemetry::logs::{LevelControl, Logs};
 use crate::telemetry::mask::{LogMasker, PluginMasker};
 use crate::telemetry::metrics::{Certificate, Metrics};
 use crate::telemetry::plugins::PluginTelemetry;
+use crate::telemetry::redact::Covers;
+use crate::telemetry::{self, DecisionLog};
 use crate::tunnel_endpoint::{self, Admissions};
 use crate::watch::{WatchSet, Watcher};
 
@@ -115,6 +117,9 @@ pub enum BindError {
         source: io::Error,
     },
 }
+
+/// How long the end waits for decisions that wait to be logged.
+const DECISION_LOG_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A hub that serves; dropping it ends everything at once.
 #[derive(Debug)]
@@ -277,6 +282,9 @@ impl Running {
     fn end_tasks(&mut self) {
         self.hub.enter(Phase::Cut);
         self.tasks.abort_all();
+        if let Some(log) = &self.hub.decision_log {
+            log.shutdown(DECISION_LOG_DEADLINE);
+        }
         drop(self.admin.take());
         drop(self.workers.take());
     }
@@ -362,6 +370,16 @@ async fn make_hub(
     let boot = random()?;
     let kept = usize::try_from(config.policy.decisions_kept).unwrap_or(usize::MAX);
     let decisions = Arc::new(DecisionRing::new(kept, MAX_DECISION_BYTES));
+    let requests = Arc::new(Requests::new(
+        usize::try_from(config.policy.requests_kept_bytes).unwrap_or(usize::MAX),
+        Covers::of(&config.observability.redaction),
+    ));
+    let masker_generations = Arc::clone(&generations);
+    let masker: Arc<dyn LogMasker> = Arc::new(PluginMasker::new(move || {
+        masker_generations.current().shared_plugins()
+    }));
+    let decision_log = telemetry::decision_log(config, masker, &metrics)
+        .map_err(|error| credentials(error.to_string()))?;
     let authorizer = Authorizer::new(AuthorizerParts {
         hub: Arc::from(config.replica_id.as_str()),
         facts: Arc::new(Facts::new()),
@@ -369,7 +387,9 @@ async fn make_hub(
         revocations,
         pdp,
         metrics: Arc::clone(&metrics),
-        log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&decisions), logs),
+        log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&decisions), logs)
+            .with_sinks(decision_log.clone()),
+        requests: Arc::clone(&requests),
         boot,
     });
     let window_pool = WindowPool::new(config.limits.window_pool_bytes);
@@ -391,6 +411,8 @@ async fn make_hub(
         connectors: ConnectorTable::default(),
         metrics,
         decisions,
+        decision_log,
+        requests,
         authenticator: ArcSwap::from_pointee(authenticator),
         keys_kept_fresh: parking_lot::Mutex::default(),
         admissions: ArcSwap::new(Admissions::new(&config.tunnel)),
@@ -475,6 +497,7 @@ async fn open_admin(
     let state = AdminState {
         hub: Arc::clone(hub) as Arc<dyn crate::admin::HubView>,
         decisions: Arc::clone(&hub.decisions),
+        requests: Arc::clone(&hub.requests),
         level,
     };
     Ok(AdminServer::bind(state, config.admin.socket.as_deref(), tcp).await?)

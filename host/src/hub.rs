@@ -30,6 +30,8 @@ use crate::registry::Registry;
 use crate::router::Router;
 use crate::session::{LiveTunnel, ParkedSessions};
 use crate::telemetry::decisions::DecisionRing;
+use crate::telemetry::decisions::log::DecisionSinks;
+use crate::telemetry::decisions::requests::Requests;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::ServerTls;
 use crate::tunnel_endpoint::Admissions;
@@ -57,6 +59,8 @@ pub struct Hub {
     pub(crate) connectors: ConnectorTable,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) decisions: Arc<DecisionRing>,
+    pub(crate) decision_log: Option<Arc<DecisionSinks>>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) authenticator: ArcSwap<Authenticator>,
     /// Of the authenticator in force: the next one takes its place.
     pub(crate) keys_kept_fresh: Mutex<Option<KeepFresh>>,
@@ -104,6 +108,11 @@ impl Hub {
     /// The last decisions.
     pub fn decisions(&self) -> &Arc<DecisionRing> {
         &self.decisions
+    }
+
+    /// Distinct requests that were decided.
+    pub fn requests(&self) -> &Arc<Requests> {
+        &self.requests
     }
 
     /// Policies and plugins in force.

@@ -146,6 +146,9 @@ impl Reloader {
             Ok(candidate) => candidate,
             Err(faults) => return self.refused(faults),
         };
+        if all && let Some(log) = &hub.decision_log {
+            log.reopen();
+        }
         let before = hub.config();
         if let Some(level) = &self.log_level
             && config.observability.log_level != before.observability.log_level

@@ -22,6 +22,9 @@ use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use crate::config;
+use decisions::log::{
+    DecisionLogError, DecisionLogSettings, DecisionOutput, DecisionSinks, WhenFull,
+};
 use decisions::{DecisionRecord, DecisionRing};
 use logs::{LevelControl, LevelError, LogFilter, LogFormat, LogLayer, LogSettings, Logs};
 use metrics::Metrics;
@@ -48,14 +51,7 @@ impl Settings {
         replica: &str,
         expect_masker: bool,
     ) -> Self {
-        let traces = config.otlp_endpoint.as_ref().map(|endpoint| TraceSettings {
-            endpoint: endpoint.clone(),
-            headers: config.otlp_headers.clone(),
-            timeout: config.otlp_timeout,
-            sample_ratio: config.otlp_sample_ratio,
-            service_name: config.service_name.clone(),
-            replica: replica.to_owned(),
-        });
+        let traces = trace_settings(config, replica);
         let format = match config.log_format {
             config::LogFormat::Json => LogFormat::Json,
             config::LogFormat::Text => LogFormat::Text,
@@ -64,11 +60,7 @@ impl Settings {
             level: config.log_level.clone(),
             format,
             queue_records: usize::try_from(config.log_queue).unwrap_or(usize::MAX),
-            covers: Covers {
-                emails: config.redaction.emails,
-                client_ips: config.redaction.client_ips,
-                agent_ips: config.redaction.agent_ips,
-            },
+            covers: Covers::of(&config.redaction),
             expect_masker,
         };
         Self { logs, traces }
@@ -196,12 +188,63 @@ impl std::fmt::Debug for Telemetry {
     }
 }
 
-/// Where decisions go: metrics, ring and log, in one call.
+/// Starts the decision log that the configuration wants.
+///
+/// # Errors
+/// Its file or its collector cannot be written to.
+pub fn decision_log(
+    config: &config::CloudConfig,
+    masker: Arc<dyn mask::LogMasker>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<DecisionSinks>>, DecisionLogError> {
+    let observability = &config.observability;
+    let wanted = &observability.decision_log;
+    let output = wanted.file.as_ref().map(|file| {
+        if wanted.to_stdout() {
+            DecisionOutput::Stdout
+        } else {
+            DecisionOutput::File(file.clone())
+        }
+    });
+    let settings = DecisionLogSettings {
+        output,
+        collector: if wanted.otlp {
+            trace_settings(observability, config.replica_id.as_str())
+        } else {
+            None
+        },
+        queue_bytes: usize::try_from(wanted.queue_bytes).unwrap_or(usize::MAX),
+        when_full: match wanted.when_full {
+            config::DecisionsWhenFull::DropNew => WhenFull::DropNew,
+            config::DecisionsWhenFull::DropOld => WhenFull::DropOld,
+            config::DecisionsWhenFull::Block(longest) => WhenFull::Block(longest),
+        },
+        sample_allows: wanted.sample_allows,
+        deny_burst: wanted.deny_burst,
+        context: wanted.context.clone(),
+        covers: Covers::of(&observability.redaction),
+    };
+    Ok(DecisionSinks::start(&settings, Some(masker), metrics)?.map(Arc::new))
+}
+
+fn trace_settings(config: &config::ObservabilityConfig, replica: &str) -> Option<TraceSettings> {
+    config.otlp_endpoint.as_ref().map(|endpoint| TraceSettings {
+        endpoint: endpoint.clone(),
+        headers: config.otlp_headers.clone(),
+        timeout: config.otlp_timeout,
+        sample_ratio: config.otlp_sample_ratio,
+        service_name: config.service_name.clone(),
+        replica: replica.to_owned(),
+    })
+}
+
+/// Where decisions go: metrics, ring, log and decision log, in one call.
 #[derive(Debug, Clone)]
 pub struct DecisionLog {
     metrics: Arc<Metrics>,
     ring: Arc<DecisionRing>,
     logs: Option<Logs>,
+    sinks: Option<Arc<DecisionSinks>>,
 }
 
 impl DecisionLog {
@@ -211,7 +254,15 @@ impl DecisionLog {
             metrics,
             ring,
             logs,
+            sinks: None,
         }
+    }
+
+    /// And to the decision log, where there is one.
+    #[must_use]
+    pub fn with_sinks(mut self, sinks: Option<Arc<DecisionSinks>>) -> Self {
+        self.sinks = sinks;
+        self
     }
 
     /// Counts a decision, keeps it and logs it, with the trace that the caller runs in.
@@ -231,6 +282,9 @@ impl DecisionLog {
         self.ring.push(Arc::clone(&record));
         if let Some(logs) = &self.logs {
             logs.decision(&record);
+        }
+        if let Some(sinks) = &self.sinks {
+            sinks.record(&record);
         }
         record
     }

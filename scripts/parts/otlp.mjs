@@ -3,8 +3,9 @@
 //   node otlp.mjs
 //
 // The first line on stdout is {"http", "grpc"}. After that each received span is one line:
-// {"service", "name", "trace", "span", "parent", "attributes"}. The process ends when its stdin
-// closes.
+// {"service", "name", "trace", "span", "parent", "attributes"}, and each received log record is
+// one: {"service", "scope", "severity", "body", "log_trace", "log_attributes"}. The process ends
+// when its stdin closes.
 import { createRequire } from 'node:module';
 
 const require = createRequire(import.meta.url);
@@ -15,7 +16,8 @@ const hex = (bytes) => (bytes ? Buffer.from(bytes).toString('hex') : '');
 function plain(value) {
     if (value == null) return null;
     for (const key of ['stringValue', 'intValue', 'boolValue', 'doubleValue']) {
-        if (value[key] != null) return key === 'intValue' ? Number(value[key]) : value[key];
+        // A decoded message inherits the defaults of what it does not hold.
+        if (Object.hasOwn(value, key) && value[key] != null) return key === 'intValue' ? Number(value[key]) : value[key];
     }
     return value.arrayValue ? value.arrayValue.values.map(plain) : null;
 }
@@ -42,6 +44,26 @@ function onTrace(message) {
     }
 }
 
+function onLogs(message) {
+    for (const resource of message.resourceLogs ?? []) {
+        const service = attributes(resource.resource?.attributes)['service.name'] ?? '';
+        for (const scope of resource.scopeLogs ?? []) {
+            for (const record of scope.logRecords ?? []) {
+                console.log(
+                    JSON.stringify({
+                        service,
+                        scope: scope.scope?.name ?? '',
+                        severity: record.severityText ?? '',
+                        body: plain(record.body),
+                        log_trace: hex(record.traceId),
+                        log_attributes: attributes(record.attributes),
+                    }),
+                );
+            }
+        }
+    }
+}
+
 const server = new MockOtlpServer({
     logLevel: 'fatal',
     services: ['http', 'grpc'],
@@ -50,6 +72,7 @@ const server = new MockOtlpServer({
     grpcHostname: '127.0.0.1',
     grpcPort: 0,
     onTrace,
+    onLogs,
 });
 await server.start();
 const address = (url) => String(url).replace(/\/$/, '');

@@ -16,6 +16,7 @@ mod check;
 mod core_schema;
 mod decision;
 mod diagnostic;
+mod essence;
 mod explain;
 mod facts;
 mod groups;

@@ -17,7 +17,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::problem::Problem;
-use super::routes::{ANSWER_TIMEOUT, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel};
+use super::routes::{
+    ANSWER_TIMEOUT, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel, RequestPage,
+    RequestQuery,
+};
 use super::socket::default_socket_path;
 use super::view::{
     DrainRequest, ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus, ReloadReport,
@@ -149,6 +152,14 @@ impl AdminClient {
     pub async fn decision(&self, id: &str) -> Result<DecisionRecord, ClientError> {
         self.get(&format!("/v1/decisions/{}", escaped(id)), &())
             .await
+    }
+
+    /// Distinct requests that were decided, the latest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn requests(&self, query: &RequestQuery) -> Result<RequestPage, ClientError> {
+        self.get("/v1/requests", query).await
     }
 
     /// The generation in force.

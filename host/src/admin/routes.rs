@@ -20,6 +20,7 @@ use super::view::{
     AdminAction, AdminCaller, AgentStatus, DrainRequest, ExplainRequest, FlowPage, FlowQuery,
     GenerationStatus, HubStatus, HubView, ReloadReport,
 };
+use crate::telemetry::decisions::requests::{RecordedRequest, RequestCounts, Requests};
 use crate::telemetry::decisions::{DecisionAction, DecisionFilter, DecisionRecord, DecisionRing};
 use crate::telemetry::events;
 use crate::telemetry::logs::LevelControl;
@@ -33,6 +34,9 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most decisions in one answer.
 pub const MAX_DECISIONS_PER_PAGE: usize = 500;
 
+/// Most requests in one answer; a usual one has 2 KiB.
+pub const MAX_REQUESTS_PER_PAGE: usize = 4096;
+
 /// Decisions in an answer where the request names no number.
 const DEFAULT_DECISIONS: usize = 50;
 
@@ -43,6 +47,8 @@ pub struct AdminState {
     pub hub: Arc<dyn HubView>,
     /// The last decisions.
     pub decisions: Arc<DecisionRing>,
+    /// Distinct requests that were decided.
+    pub requests: Arc<Requests>,
     /// The log level; absent where logs are not ours, as in tests.
     pub level: Option<LevelControl>,
 }
@@ -88,6 +94,27 @@ pub struct DecisionQuery {
     pub limit: Option<usize>,
 }
 
+/// Distinct requests that were decided, the latest first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RequestPage {
+    /// The requests, each a test case.
+    pub requests: Vec<RecordedRequest>,
+    /// What is kept and what is not.
+    pub counts: RequestCounts,
+}
+
+/// Which requests to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestQuery {
+    /// Requests that came at this time or later, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// At most this many, itself at most [`MAX_REQUESTS_PER_PAGE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
 /// The log level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +145,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/flows/{flow}/close", post(close_flow))
         .route("/decisions", get(decisions))
         .route("/decisions/{id}", get(decision))
+        .route("/requests", get(requests))
         .route("/generation", get(generation))
         .route("/reload", post(reload))
         .route("/log-level", get(log_level).put(set_log_level))
@@ -244,6 +272,25 @@ async fn decision(
         Problem::new(ProblemCode::NotFound, &detail)
     })?;
     Ok(Json((*found).clone()))
+}
+
+async fn requests(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    query: Result<Query<RequestQuery>, QueryRejection>,
+) -> Answer<RequestPage> {
+    let Query(query) = query?;
+    admin.may(&caller, AdminAction::Explain, None).await?;
+    let limit = query
+        .limit
+        .unwrap_or(MAX_REQUESTS_PER_PAGE)
+        .min(MAX_REQUESTS_PER_PAGE);
+    Ok(Json(RequestPage {
+        requests: admin
+            .requests
+            .since(query.since_ms.unwrap_or_default(), limit),
+        counts: admin.requests.counts(),
+    }))
 }
 
 async fn generation(

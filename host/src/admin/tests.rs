@@ -14,7 +14,9 @@ use super::view::*;
 use super::*;
 use crate::config::{Secret, TlsFiles};
 use crate::health::{Readiness, Reason, ReasonCode};
+use crate::telemetry::decisions::requests::Requests;
 use crate::telemetry::decisions::{DecisionAction, DecisionIds, DecisionRecord, DecisionRing, Why};
+use crate::telemetry::redact::Covers;
 use crate::tls::ServerTls;
 
 #[tokio::test]
@@ -439,6 +441,7 @@ async fn bind(
 
 fn state(view: &Arc<View>, ring: &Arc<DecisionRing>) -> AdminState {
     AdminState {
+        requests: Arc::new(Requests::new(1 << 20, Covers::default())),
         hub: Arc::clone(view) as Arc<dyn HubView>,
         decisions: Arc::clone(ring),
         level: None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nowconnect_policy::{Decision, PolicyRef, Question, ReasonKind};
 
 use super::{Asking, Authorizer, Refused, unix_ms};
+use crate::generation::Generation;
 use crate::telemetry::decisions::{
     self, DecisionAction, DecisionId, DecisionRecord, Latency, PdpAnswer, PluginAnswer,
     PolicyAnswer, Why,
@@ -27,6 +28,10 @@ pub(super) fn why(kind: ReasonKind) -> Why {
 pub(super) struct Draft<'a> {
     authorizer: &'a Authorizer,
     record: DecisionRecord,
+    generation: Arc<Generation>,
+    question: Option<Arc<Question>>,
+    /// What the policies said, whatever the others say.
+    decision: Option<&'a Decision>,
 }
 
 impl<'a> Draft<'a> {
@@ -47,7 +52,13 @@ impl<'a> Draft<'a> {
             total_us: micros(asking.started.elapsed()),
         };
         record.pdp.clone_from(&asking.pdp);
-        Self { authorizer, record }
+        Self {
+            authorizer,
+            record,
+            generation: Arc::clone(&asking.generation),
+            question: None,
+            decision: None,
+        }
     }
 
     /// An announce is a decision of its own within a HELLO.
@@ -110,10 +121,12 @@ impl<'a> Draft<'a> {
                 .clone_from(&open.signals.missing);
         }
         self.record.question = Some(decisions::Question::new(Arc::clone(question)));
+        self.question = Some(Arc::clone(question));
         self
     }
 
-    pub(super) fn policies(mut self, decision: &Decision) -> Self {
+    pub(super) fn policies(mut self, decision: &'a Decision) -> Self {
+        self.decision = Some(decision);
         self.record.policies = decision
             .policies
             .iter()
@@ -145,6 +158,13 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(self) {
+        if let (Some(question), Some(decision)) = (&self.question, self.decision) {
+            let facts = self.authorizer.facts();
+            let policies = self.generation.policies();
+            let state = || policies.state(facts, question).ok();
+            let requests = &self.authorizer.requests;
+            requests.seen(question, decision, self.record.time_ms, state);
+        }
         self.authorizer.log.record(self.record);
     }
 }

@@ -168,6 +168,10 @@ fn authorizer(policies: &str) -> At {
         revocations: RevocationList::empty(),
         pdp: None,
         log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&ring), None),
+        requests: Arc::new(Requests::new(
+            1 << 20,
+            crate::telemetry::redact::Covers::default(),
+        )),
         metrics,
         boot: 1,
     });

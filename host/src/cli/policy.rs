@@ -2,6 +2,7 @@
 //! talks to a running hub.
 
 mod explain;
+mod requests;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::Exit;
 use crate::config::{self, Env, ProcessEnv};
 
 pub use explain::{Explain, Explained};
+pub use requests::Requests;
 
 /// Checks, tests and explains Cedar policies.
 #[derive(Clone, Debug, Subcommand)]
@@ -50,6 +52,8 @@ pub enum Command {
     },
     /// Say why a decision came out as it did, and what would have turned it
     Explain(Explain),
+    /// Print the distinct requests that a running hub has decided, as test cases
+    Requests(Requests),
     /// Print the Cedar schema: all that policies can name
     Schema,
     /// Write the built-in policies and the schema into a folder, to start from
@@ -82,6 +86,7 @@ impl Command {
                 Err(refusal) => refusal.print(problems),
             },
             Self::Explain(explain) => explain.run_with(env, out, problems),
+            Self::Requests(requests) => requests.run_with(out, problems),
             Self::Schema => out
                 .write_all(schema_text().as_bytes())
                 .map(|()| Exit::Success),

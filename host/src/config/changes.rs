@@ -89,11 +89,13 @@ impl CloudConfig {
         new.otlp_timeout = kept.otlp_timeout;
         new.otlp_sample_ratio = kept.otlp_sample_ratio;
         new.service_name.clone_from(&kept.service_name);
+        new.decision_log.clone_from(&kept.decision_log);
         next.admin.socket.clone_from(&old.admin.socket);
         next.admin.listen = old.admin.listen;
         next.plugins.cache_dir.clone_from(&old.plugins.cache_dir);
         next.plugins.instances_max = old.plugins.instances_max;
         next.policy.decisions_kept = old.policy.decisions_kept;
+        next.policy.requests_kept_bytes = old.policy.requests_kept_bytes;
         next
     }
 
@@ -136,6 +138,10 @@ impl CloudConfig {
             "observability.service_name",
             new.service_name != kept.service_name,
         );
+        changes.restart(
+            "observability.decision_log",
+            new.decision_log != kept.decision_log,
+        );
         changes.restart("admin.socket", self.admin.socket != old.admin.socket);
         changes.restart("admin.listen", self.admin.listen != old.admin.listen);
         changes.restart(
@@ -149,6 +155,10 @@ impl CloudConfig {
         changes.restart(
             "policy.decisions_kept",
             self.policy.decisions_kept != old.policy.decisions_kept,
+        );
+        changes.restart(
+            "policy.requests_kept_bytes",
+            self.policy.requests_kept_bytes != old.policy.requests_kept_bytes,
         );
     }
 }

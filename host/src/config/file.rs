@@ -29,7 +29,10 @@ pub use listener::{
     BalanceFile, ConnectorFile, ListenerFile, ProxyProtocolAcceptFile, ProxyProtocolFile,
     ProxyProtocolOutFile,
 };
-pub use observability::{AdminFile, AdminTlsFile, LogFormatFile, ObservabilityFile, RedactionFile};
+pub use observability::{
+    AdminFile, AdminTlsFile, DecisionLogFile, LogFormatFile, ObservabilityFile, RedactionFile,
+    WhenFullFile,
+};
 pub use pdp::{PdpFile, PdpKindFile, PdpOnErrorFile, PdpRecheckFile};
 pub use policy::{
     OnSwapFile, PluginFile, PluginHookFile, PluginLimitsFile, PluginModeFile, PluginsFile,

@@ -122,6 +122,23 @@ impl CloudConfig {
             &[u64::from(self.policy.decisions_kept), DECISION_BYTES],
         );
         bound.add(
+            "recorded requests",
+            "requests_kept_bytes".to_owned(),
+            &[self.policy.requests_kept_bytes],
+        );
+        let decision_log = &self.observability.decision_log;
+        let outputs = u64::from(decision_log.file.is_some()) + u64::from(decision_log.otlp);
+        if outputs > 0 {
+            bound.add(
+                "waiting for the decision log",
+                format!(
+                    "{outputs} outputs × queue_bytes {}",
+                    decision_log.queue_bytes
+                ),
+                &[outputs, decision_log.queue_bytes],
+            );
+        }
+        bound.add(
             "waiting log records",
             format!(
                 "log_queue {} × {LOG_RECORD_BYTES}",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Secret;
 use super::build::{Surroundings, ip_address, ms, socket_address, url};
-use super::file::{AdminFile, LogFormatFile, ObservabilityFile};
+use super::file::{AdminFile, DecisionLogFile, LogFormatFile, ObservabilityFile, WhenFullFile};
 use super::problem::Problems;
 use super::tree::Path;
 
@@ -38,6 +38,83 @@ pub struct ObservabilityConfig {
     pub service_name: String,
     /// What is masked in everything that leaves the process.
     pub redaction: RedactionConfig,
+    /// A log of every decision.
+    pub decision_log: DecisionLogConfig,
+}
+
+/// `observability.decision_log`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionLogConfig {
+    /// Where its lines go; `-` is standard output.
+    pub file: Option<PathBuf>,
+    /// Whether log records go to `otlp_endpoint`.
+    pub otlp: bool,
+    /// What may wait for each output, in bytes.
+    pub queue_bytes: u64,
+    /// What becomes of what there is no room for.
+    pub when_full: DecisionsWhenFull,
+    /// The share of allows that are kept.
+    pub sample_allows: f64,
+    /// Equal denies a second that stand alone.
+    pub deny_burst: u32,
+    /// Fields of the question that are written.
+    pub context: Vec<String>,
+}
+
+/// What becomes of a decision that a queue has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionsWhenFull {
+    /// It is dropped.
+    DropNew,
+    /// The oldest are dropped.
+    DropOld,
+    /// Whoever decides waits, at most so long.
+    Block(Duration),
+}
+
+impl DecisionLogConfig {
+    fn build(
+        file: &DecisionLogFile,
+        endpoint: Option<&String>,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        if file.otlp && endpoint.is_none() {
+            problems.add_with_help(
+                &path.key("otlp"),
+                "`observability.decision_log.otlp: true` has nowhere to go",
+                "set `observability.otlp_endpoint`",
+            );
+        }
+        Self {
+            file: file.file.as_ref().map(|file| match file.as_str() {
+                STDOUT => PathBuf::from(STDOUT),
+                file => around.path(file),
+            }),
+            otlp: file.otlp,
+            queue_bytes: file.queue_bytes,
+            when_full: match file.when_full {
+                WhenFullFile::DropNew => DecisionsWhenFull::DropNew,
+                WhenFullFile::DropOld => DecisionsWhenFull::DropOld,
+                WhenFullFile::Block => DecisionsWhenFull::Block(ms(file.block_ms)),
+            },
+            sample_allows: file.sample_allows,
+            deny_burst: file.deny_burst,
+            context: file.context.clone(),
+        }
+    }
+}
+
+/// The name of standard output.
+const STDOUT: &str = "-";
+
+impl DecisionLogConfig {
+    /// Whether lines go to standard output.
+    #[must_use]
+    pub fn to_stdout(&self) -> bool {
+        self.file.as_deref() == Some(std::path::Path::new(STDOUT))
+    }
 }
 
 impl ObservabilityConfig {
@@ -100,6 +177,7 @@ impl ObservabilityConfig {
     pub(super) fn build(
         file: &ObservabilityFile,
         path: &Path,
+        around: &Surroundings<'_>,
         problems: &mut Problems<'_>,
     ) -> Option<Self> {
         let metrics_host = ip_address(&file.metrics_host, &path.key("metrics_host"), problems);
@@ -153,6 +231,13 @@ impl ObservabilityConfig {
                 client_ips: file.redaction.client_ips,
                 agent_ips: file.redaction.agent_ips,
             },
+            decision_log: DecisionLogConfig::build(
+                &file.decision_log,
+                file.otlp_endpoint.as_ref(),
+                &path.key("decision_log"),
+                around,
+                problems,
+            ),
         })
     }
 }

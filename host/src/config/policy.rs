@@ -26,6 +26,8 @@ pub struct PolicyConfig {
     pub recheck_batch: u32,
     /// How many decision records are kept for `policy explain --last`.
     pub decisions_kept: u32,
+    /// Bytes of distinct requests that are kept for `policy requests`.
+    pub requests_kept_bytes: u64,
 }
 
 /// What a new generation does to running flows.
@@ -157,6 +159,7 @@ impl PolicyConfig {
             recheck_interval: (file.recheck_interval_ms > 0).then(|| ms(file.recheck_interval_ms)),
             recheck_batch: file.recheck_batch,
             decisions_kept: file.decisions_kept,
+            requests_kept_bytes: file.requests_kept_bytes,
         }
     }
 }

@@ -37,6 +37,10 @@ events! {
     CIDR_BLOCKED = "cidr_blocked";
     /// A PROXY header from an address that is not trusted, or a broken one.
     PROXY_HEADER_REFUSED = "proxy_header_refused";
+    /// Decisions could not be written to the decision log: `output`, `error`.
+    DECISION_LOG_FAILED = "decision_log_failed";
+    /// The decision log is written again: `output`, `failed_ms`.
+    DECISION_LOG_WORKS = "decision_log_works";
     /// One decision, see the decision record.
     DECISION = "decision";
     /// A token was refused.

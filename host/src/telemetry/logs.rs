@@ -39,6 +39,7 @@ use super::metrics::LogMetrics;
 use super::redact::Covers;
 
 pub use format::LogFormat;
+pub(super) use format::push_time;
 pub(super) use layer::{LogFilter, LogLayer, is_trace_span};
 pub use level::{LevelControl, LevelError};
 pub(super) use panics::install as install_panic_hook;

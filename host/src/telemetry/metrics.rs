@@ -10,6 +10,7 @@
 
 pub mod label;
 
+mod decisions;
 mod governance;
 mod hub;
 mod pdp;
@@ -25,6 +26,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 
+pub use decisions::DecisionMetrics;
 pub use governance::{PdpResult, PluginMetrics, PolicyMetrics, ReloadPart, ReloadResult};
 pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
 pub use pdp::{PdpCache, PdpMetrics};
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub traffic: TrafficMetrics,
     /// Decisions, generations, reloads, the external decision point.
     pub policy: PolicyMetrics,
+    /// The decision log.
+    pub decisions: DecisionMetrics,
     /// Questions to the external decision point.
     pub pdp: PdpMetrics,
     /// The plugin host.
@@ -69,6 +73,7 @@ impl Metrics {
         let mut families = Registrar::new(&registry);
         let traffic = TrafficMetrics::new(&mut families);
         let policy = PolicyMetrics::new(&mut families);
+        let decisions = DecisionMetrics::new(&mut families);
         let pdp = PdpMetrics::new(&mut families);
         let plugins = PluginMetrics::new(&mut families);
         let hub = HubMetrics::new(&mut families);
@@ -82,6 +87,7 @@ impl Metrics {
             process,
             traffic,
             policy,
+            decisions,
             pdp,
             plugins,
             hub,

@@ -168,12 +168,28 @@ pub struct Covers {
 }
 
 /// Names of fields that hold a client's address. A `peer` is whoever connected, client or agent.
-const CLIENT_FIELDS: &[&str] = &["client", "client_address", "client_ip", "peer", "source"];
+const CLIENT_FIELDS: &[&str] = &[
+    "client",
+    "client_address",
+    "client_ip",
+    "peer",
+    "source",
+    "source_ip",
+];
 
 /// Names of fields that hold an agent's address.
 const AGENT_FIELDS: &[&str] = &["agent_address", "agent_ip", "peer"];
 
 impl Covers {
+    /// What the configuration wants.
+    pub const fn of(config: &crate::config::RedactionConfig) -> Self {
+        Self {
+            emails: config.emails,
+            client_ips: config.client_ips,
+            agent_ips: config.agent_ips,
+        }
+    }
+
     /// Covers the value of a field of this name.
     pub fn cover(self, name: &str, text: &mut String) {
         let is_address = (self.client_ips && CLIENT_FIELDS.contains(&name))

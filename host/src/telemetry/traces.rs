@@ -40,6 +40,8 @@ pub const MAX_WAITING_SPANS: usize = 4096;
 /// Spans in one export.
 pub const MAX_EXPORT_SPANS: usize = 512;
 
+const TRACES_PATH: &str = "/v1/traces";
+
 /// Longest time that a span waits for others to go with it.
 const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -177,21 +179,19 @@ fn exporter(settings: &TraceSettings) -> Result<opentelemetry_otlp::SpanExporter
     opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(client)
-        .with_endpoint(traces_url(&settings.endpoint))
+        .with_endpoint(signal_url(&settings.endpoint, TRACES_PATH))
         .with_timeout(settings.timeout)
         .with_headers(headers)
         .build()
         .map_err(|error| problem(&error))
 }
 
-fn traces_url(endpoint: &str) -> String {
-    const PATH: &str = "/v1/traces";
+/// Where a collector takes the signal of this path. An endpoint may be written with the path of
+/// traces.
+pub(super) fn signal_url(endpoint: &str, path: &str) -> String {
     let base = endpoint.trim_end_matches('/');
-    if base.ends_with(PATH) {
-        base.to_owned()
-    } else {
-        format!("{base}{PATH}")
-    }
+    let base = base.strip_suffix(TRACES_PATH).unwrap_or(base);
+    format!("{base}{path}")
 }
 
 /// The root of a flow's trace: from accept to the answer of its agent.

@@ -43,6 +43,7 @@ pub(crate) fn hub() -> HubPlan {
         limits: String::new(),
         security: String::new(),
         policy: String::new(),
+        observability: String::new(),
         top: String::new(),
         policies: Vec::new(),
         files: Vec::new(),
@@ -60,6 +61,7 @@ pub(crate) struct HubPlan {
     limits: String,
     security: String,
     policy: String,
+    observability: String,
     top: String,
     policies: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
@@ -110,6 +112,12 @@ impl HubPlan {
     /// Lines of the section `policy`.
     pub(crate) fn policy(mut self, lines: &str) -> Self {
         push_lines(&mut self.policy, lines);
+        self
+    }
+
+    /// Lines of the section `observability`.
+    pub(crate) fn observability(mut self, lines: &str) -> Self {
+        push_lines(&mut self.observability, lines);
         self
     }
 
@@ -382,12 +390,13 @@ impl TestHub {
              algorithms: [EdDSA]\n      tenant_claim: tenant\n      tenants: [default, acme]\n  \
              revocation_file: revoked.jsonl\n  jwks_refresh_min_ms: 1000\n{security}\
              policy:\n  dir: policies\n{policy}\
-             observability:\n  metrics_port: null\n\
+             observability:\n  metrics_port: null\n{observability}\
              admin:\n  socket: \"{admin}\"\n{top}",
             tunnel = plan.tunnel,
             limits = plan.limits,
             security = plan.security,
             policy = plan.policy,
+            observability = plan.observability,
             admin = if plan.admin { "admin.sock" } else { "" },
             top = plan.top,
             issuer = self.issuer.url(),

@@ -11,6 +11,7 @@ mod admin;
 mod agents;
 mod balance;
 mod certificates;
+mod decisions;
 mod flows;
 mod limits;
 mod masking;

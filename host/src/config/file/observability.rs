@@ -44,6 +44,8 @@ pub struct ObservabilityFile {
     pub service_name: String,
     /// What is masked in everything that leaves the process.
     pub redaction: RedactionFile,
+    /// A log of every decision, beside the hub's own log.
+    pub decision_log: DecisionLogFile,
 }
 
 impl Default for ObservabilityFile {
@@ -61,6 +63,7 @@ impl Default for ObservabilityFile {
             otlp_sample_ratio: 1.0,
             service_name: "nowconnect".to_owned(),
             redaction: RedactionFile::default(),
+            decision_log: DecisionLogFile::default(),
         }
     }
 }
@@ -97,6 +100,66 @@ impl Default for RedactionFile {
             agent_ips: true,
         }
     }
+}
+
+/// A log of every decision: one line of JSON each, or OTLP log records. A change needs a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecisionLogFile {
+    /// The file, appended to and opened again on SIGHUP; `-` is standard output. Default `null`:
+    /// none.
+    pub file: Option<String>,
+    /// Whether decisions go to `otlp_endpoint` as log records, to whose URL `/v1/logs` is added.
+    /// Default `false`.
+    pub otlp: bool,
+    /// What may wait for each output. Bytes. Default 8388608.
+    #[schemars(range(min = 65_536, max = 1_073_741_824))]
+    pub queue_bytes: u64,
+    /// What becomes of a decision that there is no room for; each is counted and stands in the log
+    /// as a gap. Default `drop_new`.
+    pub when_full: WhenFullFile,
+    /// The longest wait of `when_full: block`. Milliseconds. Default 100.
+    #[schemars(range(min = 1, max = 1000))]
+    pub block_ms: u64,
+    /// The share of allows that are kept, from 0 to 1. Denies and operators' deeds are all kept.
+    /// Default 1.
+    #[schemars(range(min = 0, max = 1))]
+    pub sample_allows: f64,
+    /// Equal denies in one second that stand alone; those beyond become one line with their
+    /// number. 0 lets all stand alone. Default 20.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub deny_burst: u32,
+    /// Fields of the question that are written, such as `net.source_ip`. Default empty: none.
+    #[schemars(length(max = 64))]
+    pub context: Vec<String>,
+}
+
+impl Default for DecisionLogFile {
+    fn default() -> Self {
+        Self {
+            file: None,
+            otlp: false,
+            queue_bytes: 8 << 20,
+            when_full: WhenFullFile::default(),
+            block_ms: 100,
+            sample_allows: 1.0,
+            deny_burst: 20,
+            context: Vec::new(),
+        }
+    }
+}
+
+/// What becomes of what a full queue has no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFullFile {
+    /// It is dropped.
+    #[default]
+    DropNew,
+    /// The oldest are dropped.
+    DropOld,
+    /// Whoever decides waits, at most `block_ms`.
+    Block,
 }
 
 /// The API for operators.

@@ -22,6 +22,10 @@ pub struct PolicyFile {
     /// How many decision records are kept for `nowconnect policy explain --last`. Default 4096.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub decisions_kept: u32,
+    /// Distinct requests that are kept for `nowconnect policy requests`, to be tried against other
+    /// policies; 0 keeps none. Bytes. A change needs a restart. Default 4194304.
+    #[schemars(range(min = 0, max = 1_073_741_824))]
+    pub requests_kept_bytes: u64,
 }
 
 impl Default for PolicyFile {
@@ -32,6 +36,7 @@ impl Default for PolicyFile {
             recheck_interval_ms: 60_000,
             recheck_batch: 64,
             decisions_kept: 4096,
+            requests_kept_bytes: 4 << 20,
         }
     }
 }

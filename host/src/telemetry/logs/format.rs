@@ -171,7 +171,7 @@ const fn level_word(level: Level) -> &'static str {
 }
 
 /// RFC 3339 in UTC with microseconds.
-pub(super) fn push_time(out: &mut String, time: SystemTime) {
+pub(in crate::telemetry) fn push_time(out: &mut String, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (year, month, day) = civil_date(since.as_secs() / 86_400);
     let of_day = since.as_secs() % 86_400;

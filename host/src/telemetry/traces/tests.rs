@@ -201,10 +201,16 @@ fn every_text_of_a_span_passes_the_floor() {
 
 #[test]
 fn the_path_is_added_to_a_base_url_once() {
-    assert_eq!(traces_url("http://c:4318"), "http://c:4318/v1/traces");
-    assert_eq!(traces_url("http://c:4318/"), "http://c:4318/v1/traces");
     assert_eq!(
-        traces_url("http://c/otlp/v1/traces"),
+        signal_url("http://c:4318", TRACES_PATH),
+        "http://c:4318/v1/traces"
+    );
+    assert_eq!(
+        signal_url("http://c:4318/", TRACES_PATH),
+        "http://c:4318/v1/traces"
+    );
+    assert_eq!(
+        signal_url("http://c/otlp/v1/traces", TRACES_PATH),
         "http://c/otlp/v1/traces"
     );
 }

@@ -380,6 +380,58 @@ fn one_trace_from_accept_to_dial() {
 }
 
 #[test]
+fn decisions_reach_a_collector_as_log_records() {
+    if skip_without(&otlp::PROGRAMS) {
+        return;
+    }
+    let mut setup = Setup::new();
+    let receiver = Otlp::start(setup.folder());
+    setup.config["observability"]["otlp_endpoint"] = json!(receiver.endpoint);
+    setup.config["observability"]["decision_log"] = json!({"otlp": true, "file": setup.folder().join("decisions.jsonl"),
+               "context": ["net.source_ip"]});
+    let port = setup.listen("echo");
+    let hub = setup.hub();
+    let agent = setup.agent(&setup.agent_config(&[("echo", echo_service())]));
+    drop(echo_through(port));
+    let records = eventually("the decisions about an agent and a flow", PATIENCE, || {
+        let records = receiver.log_records();
+        let has = |action: &str| {
+            records
+                .iter()
+                .any(|record| record.log_attributes["action"] == action)
+        };
+        (has("hello") && has("announce") && has("open")).then_some(records)
+    });
+    let open = records
+        .iter()
+        .find(|record| record.log_attributes["action"] == "open")
+        .unwrap();
+    assert_eq!(open.service, "nowconnect");
+    assert_eq!(open.scope, "nowconnect.decisions");
+    assert_eq!(
+        (open.severity.as_str(), open.body.as_str()),
+        ("INFO", "decision")
+    );
+    assert_eq!(open.log_trace.len(), 32, "{open:?}");
+    assert_eq!(open.log_attributes["allow"], true);
+    assert_eq!(open.log_attributes["why"], "permitted");
+    assert!(
+        open.log_attributes["context"]
+            .to_string()
+            .contains("127.0.0.1")
+    );
+    let id = open.log_attributes["decision_id"].as_str().unwrap();
+    let file = std::fs::read_to_string(setup.folder().join("decisions.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = file
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(lines.iter().any(|line| line["decision_id"] == id), "{id}");
+    assert!(!file.contains("eyJ"), "a token in the decision log");
+    drop((hub, agent));
+}
+
+#[test]
 fn an_authzen_decision_point_narrows_what_policies_allow() {
     if skip_without(&cerbos::PROGRAMS) {
         return;

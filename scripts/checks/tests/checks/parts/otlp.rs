@@ -26,6 +26,17 @@ pub(crate) struct Span {
     pub(crate) attributes: serde_json::Value,
 }
 
+/// One received log record.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct LogRecord {
+    pub(crate) service: String,
+    pub(crate) scope: String,
+    pub(crate) severity: String,
+    pub(crate) body: String,
+    pub(crate) log_trace: String,
+    pub(crate) log_attributes: serde_json::Value,
+}
+
 /// A receiver.
 pub(crate) struct Otlp {
     /// Where it takes OTLP over HTTP.
@@ -50,6 +61,15 @@ impl Otlp {
             daemon,
             _stdin: stdin,
         }
+    }
+
+    /// All log records that have arrived.
+    pub(crate) fn log_records(&self) -> Vec<LogRecord> {
+        self.daemon
+            .log()
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// All spans that have arrived.
