@@ -12,6 +12,7 @@ use miette::Diagnostic as _;
 use crate::PolicyRef;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::source::{SourceFile, Sources, guards};
+use crate::tenants;
 use crate::trust;
 use crate::vocabulary::SCHEMA;
 
@@ -170,8 +171,17 @@ impl<'a> Check<'a> {
             line,
         } = piece;
         let found = Found { file, offset };
-        let Some(id) = self.id(&policy, found) else {
+        let tenant = tenants::tenant_of(file);
+        let Some(id) = self.id(&policy, tenant, found) else {
             return;
+        };
+        let policy = match tenant.map(|tenant| tenants::confine(&policy, tenant)) {
+            None => policy,
+            Some(Ok(confined)) => confined,
+            Some(Err((problem, help))) => {
+                self.say(Severity::Error, found, problem, Some(help));
+                return;
+            }
         };
         self.annotations(&policy, found);
         for problem in trust::problems(&policy) {
@@ -183,20 +193,21 @@ impl<'a> Check<'a> {
         self.found.insert(id, (found, line));
     }
 
-    fn id(&mut self, policy: &Policy, found: Found<'a>) -> Option<String> {
+    fn id(&mut self, policy: &Policy, tenant: Option<&str>, found: Found<'a>) -> Option<String> {
         let id = policy.annotation("id").unwrap_or_default();
+        let whole = tenant.map_or_else(|| id.to_owned(), |tenant| tenants::id_of(tenant, id));
         let problem = if id.is_empty() {
             "this policy has no `@id`".to_owned()
         } else if id.len() > ID_BYTES || id.chars().any(char::is_control) {
             format!("`@id` must be at most {ID_BYTES} bytes without control characters")
-        } else if let Some((first, _)) = self.found.get(id) {
+        } else if let Some((first, _)) = self.found.get(&whole) {
             let (line, column) = line_and_column(&first.file.text, first.offset);
             format!(
                 "`@id(\"{id}\")` is taken by {}:{line}:{column}",
                 first.file.name
             )
         } else {
-            return Some(id.to_owned());
+            return Some(whole);
         };
         let help = "decisions, logs and test cases name a policy by its id: put \
                     `@id(\"a-name-of-its-own\")` in front of it";

@@ -30,6 +30,7 @@ mod scene;
 mod slices;
 mod source;
 mod stated;
+mod tenants;
 mod time;
 mod trust;
 mod vocabulary;

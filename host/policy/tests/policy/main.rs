@@ -8,3 +8,4 @@ mod decisions;
 mod explanations;
 mod fixture;
 mod shipped;
+mod tenants;
