@@ -290,10 +290,40 @@ impl Authorizer {
                 OpenOutcome::Deny(denial) => Err(Refused::by_plugin(denial)),
             }
         };
-        match tokio::time::timeout_at((deadline + external).into(), steps).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Refused::too_slow()),
+        let terms = match tokio::time::timeout_at((deadline + external).into(), steps).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(Refused::too_slow()),
+        };
+        self.still_allowed(ask, asking, seen)?;
+        Ok(terms)
+    }
+
+    /// What was decided some time ago, because plugins or a decision point had to be waited for,
+    /// must hold now: a re-check of running flows does not know of this one yet.
+    fn still_allowed(
+        &self,
+        ask: &OpenAsk<'_>,
+        asking: &mut Asking,
+        seen: &mut Seen,
+    ) -> Result<(), Refused> {
+        self.check_identity(ask.identity, SystemTime::now())?;
+        let current = self.generations.current();
+        if current.number() == asking.generation.number() {
+            return Ok(());
         }
+        asking.generation = current;
+        let Some(question) = seen.question.clone() else {
+            return Ok(());
+        };
+        let decision = asking.generation.policies().decide(&self.facts, &question);
+        asking.policy_time += decision.took;
+        let outcome = if decision.allow {
+            Ok(())
+        } else {
+            Err(Refused::by_policy(&decision))
+        };
+        seen.decision = Some(decision);
+        outcome
     }
 
     fn open_policies(

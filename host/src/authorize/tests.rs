@@ -137,7 +137,7 @@ struct At {
     ring: Arc<DecisionRing>,
 }
 
-fn authorizer(policies: &str) -> At {
+fn bundle(policies: &str, generation: u64) -> PolicyBundle {
     let sources = Sources {
         policies: vec![SourceFile {
             name: "test.cedar".to_owned(),
@@ -145,7 +145,11 @@ fn authorizer(policies: &str) -> At {
         }],
         ..Sources::default()
     };
-    let bundle = PolicyBundle::compile(&sources, 1).unwrap();
+    PolicyBundle::compile(&sources, generation).unwrap()
+}
+
+fn authorizer(policies: &str) -> At {
+    let bundle = bundle(policies, 1);
     let metrics = Metrics::new();
     let ring = Arc::new(DecisionRing::default());
     let facts = Facts::new();

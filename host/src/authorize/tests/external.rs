@@ -163,6 +163,35 @@ async fn a_running_flow_is_asked_about_and_trouble_alone_does_not_end_it() {
     assert_eq!(server.seen().len(), asked);
 }
 
+#[tokio::test]
+async fn a_generation_that_came_while_it_was_waited_for_counts() {
+    let slow = async |swap: &str| {
+        let server = serve(|_, _| {
+            Reply::Late(Duration::from_millis(200), "{\"decision\":true}".to_owned())
+        })
+        .await;
+        let at = with_pdp(PERMIT, &server, |_| {});
+        let identity = identity();
+        let asked = open(&at, &identity);
+        let swapped = async {
+            while server.seen().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let next = Generation::new(2, bundle(swap, 2), PluginSet::empty());
+            at.authorizer.generations.publish(next);
+        };
+        let (outcome, ()) = tokio::join!(asked, swapped);
+        outcome.map(|permit| permit.generation())
+    };
+    assert_eq!(slow(PERMIT).await.unwrap(), 2);
+    let denial = slow(
+        "@id(\"shut\") forbid (principal, action == NowConnect::Action::\"open\", resource);",
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(denial.why, Why::Forbidden);
+}
+
 fn with_pdp(policies: &str, server: &Server, change: impl FnOnce(&mut PdpConfig)) -> At {
     let at = authorizer(policies);
     let mut config = CloudConfig::default();
