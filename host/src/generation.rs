@@ -184,6 +184,7 @@ pub(crate) fn plugin_spec(config: &PluginConfig) -> PluginSpec {
         text
     });
     spec.hooks = config.hooks.iter().copied().map(hook).collect();
+    spec.tenants.clone_from(&config.tenants);
     spec.grants.clone_from(&config.grants);
     spec.limits = Limits {
         memory_bytes: bytes(config.limits.memory_bytes),

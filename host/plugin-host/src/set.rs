@@ -25,7 +25,7 @@ use crate::load;
 use crate::mask;
 use crate::observer::Dropped;
 use crate::plugin::Plugin;
-use crate::spec::{Mode, PluginSpec};
+use crate::spec::{DEFAULT_TENANT, Mode, PluginSpec};
 use crate::wire;
 
 /// What an operator is shown about one plugin.
@@ -76,7 +76,12 @@ impl PluginSet {
         let mut set = Self::default();
         for load::Loaded { plugin, about } in loaded {
             if plugin.spec.mode != Mode::Off {
+                // Log records are of all tenants at once.
+                let one_tenants = !plugin.spec.tenants.is_empty();
                 for hook in plugin.hooks() {
+                    if hook == Hook::Mask && one_tenants {
+                        continue;
+                    }
                     set.chains[hook.index()].push(Arc::clone(&plugin));
                 }
             }
@@ -112,7 +117,7 @@ impl PluginSet {
             carry: info.carry.cloned().unwrap_or_default(),
             ..Welcome::default()
         };
-        for plugin in self.chain(Hook::Hello) {
+        for plugin in self.chain_of(Hook::Hello, info) {
             let question = Hello {
                 announced: &accepted,
                 ..*hello
@@ -141,7 +146,7 @@ impl PluginSet {
 
     /// Tells the `bye` chain.
     pub async fn bye(&self, info: &CallInfo<'_>, bye: &Bye<'_>, carry: &Carry) {
-        for plugin in self.chain(Hook::Bye) {
+        for plugin in self.chain_of(Hook::Bye, info) {
             let news = wire::TellBye(info, bye, carry.of(&plugin.name));
             ignore(call(plugin, news, heard).await);
         }
@@ -150,7 +155,7 @@ impl PluginSet {
     /// Asks the `enrich` chain.
     pub async fn enrich(&self, info: &CallInfo<'_>, enrich: &Enrich<'_>) -> Signals {
         let mut all = Signals::default();
-        for plugin in self.chain(Hook::Enrich) {
+        for plugin in self.chain_of(Hook::Enrich, info) {
             let question = wire::AskEnrich(info, enrich);
             let answer = call(plugin, question, |found: wire::Findings| {
                 judge::carry(&found.carry)?;
@@ -186,7 +191,7 @@ impl PluginSet {
             carry: info.carry.cloned().unwrap_or_default(),
             ..Terms::default()
         };
-        for plugin in self.chain(Hook::Open) {
+        for plugin in self.chain_of(Hook::Open, info) {
             let question = wire::AskOpen(info, open, carried(info, plugin));
             let answer = call(plugin, question, |verdict| judge_open(plugin, verdict)).await;
             match decide(plugin, answer) {
@@ -206,7 +211,7 @@ impl PluginSet {
 
     /// Tells the `close` chain.
     pub async fn close(&self, info: &CallInfo<'_>, closed: &Closed<'_>, carry: &Carry) {
-        for plugin in self.chain(Hook::Close) {
+        for plugin in self.chain_of(Hook::Close, info) {
             let news = wire::TellClose(info, closed, carry.of(&plugin.name));
             ignore(call(plugin, news, heard).await);
         }
@@ -221,7 +226,7 @@ impl PluginSet {
         let mut headers: Cow<'_, [Field]> = Cow::Borrowed(request.head.headers);
         let mut edits = Vec::new();
         let mut carry = info.carry.cloned().unwrap_or_default();
-        for plugin in self.chain(Hook::HttpRequest) {
+        for plugin in self.chain_of(Hook::HttpRequest, info) {
             let question = HttpRequest {
                 head: Head {
                     headers: &headers,
@@ -265,7 +270,7 @@ impl PluginSet {
     ) -> HttpResponseOutcome {
         let mut headers: Cow<'_, [Field]> = Cow::Borrowed(response.headers);
         let mut edits = Vec::new();
-        for plugin in self.chain(Hook::HttpResponse) {
+        for plugin in self.chain_of(Hook::HttpResponse, info) {
             let question = HttpResponse {
                 status: response.status,
                 headers: &headers,
@@ -298,6 +303,14 @@ impl PluginSet {
     /// and number only.
     pub async fn mask(&self, batch: &mut [LogEntry]) -> Masked {
         mask::mask(self.chain(Hook::Mask), batch).await
+    }
+
+    /// The plugins that are asked about this tenant.
+    fn chain_of(&self, hook: Hook, info: &CallInfo<'_>) -> impl Iterator<Item = &Arc<Plugin>> {
+        let tenant = info.tenant.unwrap_or(DEFAULT_TENANT);
+        self.chain(hook)
+            .iter()
+            .filter(move |plugin| plugin.spec.serves(tenant))
     }
 
     fn chain(&self, hook: Hook) -> &[Arc<Plugin>] {

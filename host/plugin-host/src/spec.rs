@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::hook::Hook;
 
+/// The tenant of calls that state none.
+pub(crate) const DEFAULT_TENANT: &str = "default";
+
 /// One plugin of a set, as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginSpec {
@@ -18,6 +21,9 @@ pub struct PluginSpec {
     pub digest: Option<String>,
     /// The hooks to call; empty means all that the component exports.
     pub hooks: Vec<Hook>,
+    /// The tenants that it is called for; empty means all. One that is for some only never masks
+    /// log records, which are of all.
+    pub tenants: Vec<String>,
     /// What it may do, such as `log`, `kv:1MiB`, `signals:DE`, `headers.set:x-tenant-*`.
     pub grants: Vec<String>,
     /// Bounds of each call.
@@ -35,6 +41,11 @@ pub struct PluginSpec {
 }
 
 impl PluginSpec {
+    /// Whether it is called for this tenant.
+    pub(crate) fn serves(&self, tenant: &str) -> bool {
+        self.tenants.is_empty() || self.tenants.iter().any(|own| own == tenant)
+    }
+
     /// A plugin with default limits, no grants, empty settings, enforced.
     pub fn new(name: impl Into<String>, source: PluginSource) -> Self {
         Self {
@@ -42,6 +53,7 @@ impl PluginSpec {
             source,
             digest: None,
             hooks: Vec::new(),
+            tenants: Vec::new(),
             grants: Vec::new(),
             limits: Limits::default(),
             config: serde_json::Value::Object(serde_json::Map::new()),

@@ -67,6 +67,8 @@ pub struct PluginConfig {
     pub digest: Option<[u8; 32]>,
     /// The hooks that are called; empty means all that it exports.
     pub hooks: Vec<PluginHook>,
+    /// The tenants that it is called for; empty means all.
+    pub tenants: Vec<String>,
     /// The capabilities that are linked, such as `log` or `kv:16MiB`.
     pub grants: Vec<String>,
     /// What it may use.
@@ -215,6 +217,17 @@ impl PluginConfig {
             );
             return None;
         }
+        for (index, tenant) in file.tenants.iter().enumerate() {
+            let parsed = nowconnect_protocol::TenantName::parse(tenant);
+            let _ = super::build::name(parsed, &path.key("tenants").index(index), problems);
+        }
+        if !file.tenants.is_empty() && file.hooks.contains(&PluginHookFile::Mask) {
+            problems.add_with_help(
+                &path.key("hooks"),
+                "a plugin for some tenants cannot mask log records, which are of all tenants",
+                "leave `mask` out of `hooks`, or `tenants` out of the plugin",
+            );
+        }
         if file.limits.wall_ms < file.limits.time_ms {
             problems.add(
                 &path.key("limits").key("wall_ms"),
@@ -233,6 +246,7 @@ impl PluginConfig {
             file: dir.map_or_else(|| around.path(&component), |dir| dir.join(&component)),
             digest: digest(file.digest.as_deref(), &path.key("digest"), problems),
             hooks: file.hooks.iter().copied().map(PluginHook::from).collect(),
+            tenants: file.tenants.clone(),
             grants: file.grants.clone(),
             limits: PluginLimits::build(&file.limits),
             config: file.config.clone(),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use nowconnect_plugins::{
-    Bye, CallOutcome, Carry, Dropped, Edit, HelloOutcome, Hook, HttpRequestOutcome,
+    Bye, CallInfo, CallOutcome, Carry, Dropped, Edit, HelloOutcome, Hook, HttpRequestOutcome,
     HttpResponseOutcome, Level, LogEntry, Mode, OpenOutcome, PluginSet, Signals, Terms,
 };
 
@@ -22,6 +22,27 @@ pub(crate) const GUESTS: &[&str] = &[
     "uses_everything",
     "widens",
 ];
+
+#[tokio::test]
+async fn a_plugin_for_one_tenant_is_asked_about_no_other_and_never_masks() {
+    let bench = Bench::new();
+    let mut one = spec("denies");
+    one.tenants = vec!["acme".to_owned()];
+    let set = bench.load(vec![one]).await.unwrap();
+    let of = |tenant: Option<&'static str>| CallInfo { tenant, ..info() };
+    for (tenant, denied) in [(Some("acme"), true), (Some("globex"), false), (None, false)] {
+        let outcome = bench.open_as(&set, &of(tenant), "public", "db").await;
+        assert_eq!(
+            matches!(outcome, OpenOutcome::Deny(_)),
+            denied,
+            "{tenant:?}"
+        );
+    }
+    let mut masks = spec("masks_everything");
+    masks.tenants = vec!["acme".to_owned()];
+    let set = bench.load(vec![masks]).await.unwrap();
+    assert!(!set.has(Hook::Mask));
+}
 
 #[tokio::test]
 async fn every_hook_has_the_types_of_the_contract_and_is_called() {

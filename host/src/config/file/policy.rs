@@ -103,6 +103,11 @@ pub struct PluginFile {
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub hooks: Vec<PluginHookFile>,
+    /// The tenants that it is called for; `default` is the one without a name. A plugin for some
+    /// tenants never masks log records. Default empty: all.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub tenants: Vec<String>,
     /// The capabilities that are linked, such as `log` or `kv:16MiB`; a plugin that wants one it
     /// was not granted is refused. Default empty.
     #[serde(default)]
