@@ -13,7 +13,7 @@ use crate::admin::client::AdminClient;
 use crate::admin::view::ExplainRequest;
 use crate::cli::Exit;
 use crate::config::Env;
-use crate::telemetry::decisions::DecisionRecord;
+use crate::telemetry::decisions::{DecisionRecord, Why};
 
 /// Says why a decision came out as it did.
 #[derive(Clone, Debug, Args)]
@@ -197,6 +197,14 @@ fn difference(record: &DecisionRecord, explanation: &Explanation) -> &'static st
         now.allow == record.allow,
     ) {
         (true, true) => "\nwhat the policies say:\n",
+        (true, false) if record.why == Why::Pdp => {
+            "\nwhat the policies say (they allow it; the external decision point does not, and \
+             only its own answer would turn it):\n"
+        }
+        (true, false) if record.why == Why::Plugin => {
+            "\nwhat the policies say (they allow it; the plugin named above does not, and only its \
+             own answer would turn it):\n"
+        }
         (true, false) => {
             "\nwhat the policies say (not what was decided: something else decided, or the facts \
              have changed):\n"
@@ -247,7 +255,11 @@ fn record_text(record: &DecisionRecord) -> String {
         );
     }
     if let Some(pdp) = &record.pdp {
-        let said = if pdp.allow { "allow" } else { "deny" };
+        let said = match (pdp.allow, pdp.cached) {
+            (true, true) => "allow (kept from before)",
+            (true, false) => "allow",
+            (false, _) => "deny",
+        };
         line(
             "pdp",
             &format!("{said} {}", pdp.reason.as_deref().unwrap_or_default()),

@@ -187,12 +187,13 @@ fn the_arguments_are_as_documented() {
         "policy explain 18c2f0a1b-2f",
         "policy explain --client 192.0.2.7:4000 --last",
         "policy explain case.json --policies policies",
+        "policy requests --since 2h --cases",
         "policy schema",
         "policy init policies",
     ] {
         assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
     }
-    for line in ["policy explain", "policy explain --last", "policy init"] {
+    for line in ["policy explain", "policy explain --last", "policy init", "policy requests --since 2"] {
         assert!(parse(line).is_err(), "{line}");
     }
 }
