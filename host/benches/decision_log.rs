@@ -31,7 +31,10 @@ fn main() {
     let kinds = [
         ("file, drop_new", WhenFull::DropNew),
         ("file, drop_old", WhenFull::DropOld),
-        ("file, block 100 ms", WhenFull::Block(Duration::from_millis(100))),
+        (
+            "file, block 100 ms",
+            WhenFull::Block(Duration::from_millis(100)),
+        ),
     ];
     for (name, when_full) in kinds {
         measure(name, Some((when_full, 1.0)));

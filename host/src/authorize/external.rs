@@ -60,11 +60,12 @@ impl Authorizer {
     }
 
     /// Asks about a HELLO and the connectors that the policies accept, in one batch. `None` where
-    /// it is not asked about that.
+    /// it is not asked about that, or where it is asked `again` and trouble is to change nothing.
     pub(super) async fn hello_external(
         &self,
         asking: &mut Asking,
         questions: &[&Question],
+        again: bool,
     ) -> Result<Option<Vec<Answer>>, Refused> {
         let Some(pdp) = self.pdp() else {
             return Ok(None);
@@ -74,6 +75,11 @@ impl Authorizer {
             // Its form knows connecting only.
             PdpKind::Simple => return Ok(None),
         }
+        let keep_on_error = match pdp.recheck() {
+            PdpRecheck::Off if again => return Ok(None),
+            PdpRecheck::KeepOnError => again,
+            PdpRecheck::Off | PdpRecheck::CloseOnError => false,
+        };
         let evaluations = questions
             .iter()
             .map(|question| self.evaluation(asking, &pdp, question))
@@ -82,6 +88,9 @@ impl Authorizer {
         let generation = asking.generation.number();
         let answers = pdp.ask(generation, &asking.request_id, evaluations).await;
         asking.pdp_time += started.elapsed();
+        if keep_on_error && answers.iter().any(|answer| answer.failed) {
+            return Ok(None);
+        }
         Ok(Some(answers))
     }
 

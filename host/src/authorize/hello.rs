@@ -221,7 +221,10 @@ impl Authorizer {
                 None => return Err((policy_fault(), Some(steps.hello))),
             }
         }
-        if let Err(refused) = self.hello_asked(asking, &steps.hello, &mut offers).await {
+        if let Err(refused) = self
+            .hello_asked(ask, asking, &steps.hello, &mut offers)
+            .await
+        {
             return Err((refused, Some(steps.hello)));
         }
         for offer in &offers {
@@ -269,6 +272,7 @@ impl Authorizer {
     /// Asks the external decision point about the HELLO and what the policies accept of it.
     async fn hello_asked(
         &self,
+        ask: &HelloAsk<'_>,
         asking: &mut Asking,
         hello: &Answered,
         offers: &mut [Offer<'_>],
@@ -281,7 +285,8 @@ impl Authorizer {
                     .map(|offer| &*offer.answered.question),
             )
             .collect();
-        let Some(answers) = self.hello_external(asking, &questions).await? else {
+        let again = ask.reason == HelloReason::Recheck;
+        let Some(answers) = self.hello_external(asking, &questions, again).await? else {
             return Ok(());
         };
         let mut answers = answers.into_iter();

@@ -227,6 +227,15 @@ async fn open(at: &At, identity: &AgentIdentity) -> Result<OpenPermit, Denial> {
 }
 
 async fn hello(at: &At, identity: &AgentIdentity, claimed: &str) -> Result<HelloPermit, Denial> {
+    hello_because(at, identity, claimed, HelloReason::New).await
+}
+
+async fn hello_because(
+    at: &At,
+    identity: &AgentIdentity,
+    claimed: &str,
+    reason: HelloReason,
+) -> Result<HelloPermit, Denial> {
     let connectors = ["ldap", "ssh"].map(|name| ConnectorName::parse(name).unwrap());
     at.authorizer
         .hello(&HelloAsk {
@@ -238,7 +247,7 @@ async fn hello(at: &At, identity: &AgentIdentity, claimed: &str) -> Result<Hello
             connectors: &connectors,
             remote: CLIENT.parse().unwrap(),
             replacing: false,
-            reason: HelloReason::New,
+            reason,
             carry: None,
             scopes_required: false,
             pipeline_timeout: Duration::from_secs(1),

@@ -109,6 +109,28 @@ async fn a_hello_that_it_denies_is_refused_whole() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_asked_about_again_stays_in_trouble_and_goes_on_a_deny() {
+    let server = serve(|number, seen| {
+        let body: Value = serde_json::from_str(&seen.body).unwrap();
+        let asked = body["evaluations"].as_array().unwrap().len();
+        match number {
+            0 => Reply::Json("trouble".to_owned()),
+            _ => Reply::Json(
+                json!({"evaluations": vec![json!({"decision": false}); asked]}).to_string(),
+            ),
+        }
+    })
+    .await;
+    let at = with_pdp(PERMIT, &server, |_| {});
+    let ask = async || {
+        let identity = identity();
+        hello_because(&at, &identity, "plant", HelloReason::Recheck).await
+    };
+    assert_eq!(ask().await.unwrap().accepted().len(), 2);
+    assert_eq!(ask().await.unwrap_err().code, "pdp_denied");
+}
+
+#[tokio::test]
 async fn the_simple_form_is_asked_about_connecting_only() {
     let server = serve(|_, _| Reply::Json("{\"allow\":true,\"ttl_sec\":5}".to_owned())).await;
     let at = with_pdp(PERMIT, &server, |config| config.kind = PdpKind::Simple);
@@ -166,10 +188,9 @@ async fn a_running_flow_is_asked_about_and_trouble_alone_does_not_end_it() {
 #[tokio::test]
 async fn a_generation_that_came_while_it_was_waited_for_counts() {
     let slow = async |swap: &str| {
-        let server = serve(|_, _| {
-            Reply::Late(Duration::from_millis(200), "{\"decision\":true}".to_owned())
-        })
-        .await;
+        let server =
+            serve(|_, _| Reply::Late(Duration::from_millis(200), "{\"decision\":true}".to_owned()))
+                .await;
         let at = with_pdp(PERMIT, &server, |_| {});
         let identity = identity();
         let asked = open(&at, &identity);
@@ -184,11 +205,10 @@ async fn a_generation_that_came_while_it_was_waited_for_counts() {
         outcome.map(|permit| permit.generation())
     };
     assert_eq!(slow(PERMIT).await.unwrap(), 2);
-    let denial = slow(
-        "@id(\"shut\") forbid (principal, action == NowConnect::Action::\"open\", resource);",
-    )
-    .await
-    .unwrap_err();
+    let denial =
+        slow("@id(\"shut\") forbid (principal, action == NowConnect::Action::\"open\", resource);")
+            .await
+            .unwrap_err();
     assert_eq!(denial.why, Why::Forbidden);
 }
 

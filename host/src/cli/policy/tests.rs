@@ -193,7 +193,12 @@ fn the_arguments_are_as_documented() {
     ] {
         assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
     }
-    for line in ["policy explain", "policy explain --last", "policy init", "policy requests --since 2"] {
+    for line in [
+        "policy explain",
+        "policy explain --last",
+        "policy init",
+        "policy requests --since 2",
+    ] {
         assert!(parse(line).is_err(), "{line}");
     }
 }
