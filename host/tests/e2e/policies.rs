@@ -1,6 +1,6 @@
 //! Policies decide at HELLO and OPEN, and change while traffic runs.
 
-use crate::cluster::{echo, eventually, forbid_open, hub};
+use crate::cluster::{PERMIT_ALL, echo, eventually, forbid_open, hub};
 
 #[tokio::test]
 async fn a_denied_open_closes_the_client_and_leaves_a_record_that_names_the_policy() {
@@ -141,4 +141,48 @@ async fn an_agent_that_policies_do_not_let_in_hears_the_code() {
         .target("echo", ([127, 0, 0, 1], 9).into())
         .start();
     agent.problem("maintenance").await;
+}
+
+#[tokio::test]
+async fn a_tenants_file_decides_for_that_tenant_alone() {
+    let target = echo().await;
+    let hub = hub()
+        .listener_with("acme-echo", "echo", "tenant: acme")
+        .listener("echo")
+        .policy_file("base.cedar", &without_open())
+        .policy_file(
+            "acme@open.cedar",
+            "@id(\"open\") permit (principal, action == NowConnect::Action::\"open\", resource);",
+        )
+        .start()
+        .await;
+    let _acme = hub
+        .agent("edge")
+        .claims(|claims| claims.with("tenant", "acme"))
+        .states_tenant("acme")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let _own = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    hub.client("acme-echo").await.echoes(b"its own").await;
+    hub.client("echo").await.is_closed().await;
+    let decided = hub.decisions();
+    let by = |connector: &str| {
+        let record = decided
+            .iter()
+            .find(|record| record.connector.as_deref() == Some(connector) && record.listener.is_some());
+        record.map(|record| (record.allow, record.policies.first().map(|one| one.id.to_string())))
+    };
+    assert_eq!(by("acme/echo"), Some((true, Some("acme/open".to_owned()))));
+    assert_eq!(by("echo"), Some((false, None)));
+}
+
+/// What every test hub permits, apart from opening.
+fn without_open() -> String {
+    let end = PERMIT_ALL.find("@id(\"base-open\")").unwrap();
+    PERMIT_ALL[..end].to_owned()
 }
