@@ -172,10 +172,15 @@ async fn a_tenants_file_decides_for_that_tenant_alone() {
     hub.client("echo").await.is_closed().await;
     let decided = hub.decisions();
     let by = |connector: &str| {
-        let record = decided
-            .iter()
-            .find(|record| record.connector.as_deref() == Some(connector) && record.listener.is_some());
-        record.map(|record| (record.allow, record.policies.first().map(|one| one.id.to_string())))
+        let record = decided.iter().find(|record| {
+            record.connector.as_deref() == Some(connector) && record.listener.is_some()
+        });
+        record.map(|record| {
+            (
+                record.allow,
+                record.policies.first().map(|one| one.id.to_string()),
+            )
+        })
     };
     assert_eq!(by("acme/echo"), Some((true, Some("acme/open".to_owned()))));
     assert_eq!(by("echo"), Some((false, None)));
