@@ -6,7 +6,7 @@ ALLOW_SKIP ?= 0
 FUZZ_SECONDS ?= 60
 export ONCE ALLOW_SKIP FUZZ_SECONDS
 
-.PHONY: help demo test test-all bench lint guests install-parts fuzz soak
+.PHONY: help demo test test-all bench lint guests prover install-parts fuzz soak
 
 help: ## show this list
 	@echo "NowConnect: a reverse-tunnel gateway governed by policies and plugins"
@@ -33,6 +33,10 @@ lint: ## formatting, clippy and documentation, without running anything
 guests: ## build the WebAssembly plugins
 	@scripts/need.sh rust guests
 	@scripts/build-guests.sh
+
+prover: ## build nowconnect-prove, which proves what a change of policies lets in
+	@scripts/need.sh rust prover
+	@scripts/build-prover.sh
 
 install-parts: ## install the real servers that the tests run against
 	@scripts/need.sh rust guests parts node

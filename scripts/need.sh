@@ -4,6 +4,7 @@
 #   need.sh rust      cargo at the version of rust-toolchain.toml, and a C compiler
 #   need.sh guests    a Rust toolchain that can build WebAssembly
 #   need.sh parts     the servers that the end-to-end tests run against
+#   need.sh prover    the solver that nowconnect-prove asks
 #   need.sh node      Node.js and the packages of scripts/parts
 #   need.sh cedar     the stock `cedar` program at the engine's version, for the slow tests
 #
@@ -31,6 +32,7 @@ PARTS=(
     openssl:openssl curl:curl
     sshd:openssh-server ssh:openssh-client
     redis-server:redis-server redis-cli:redis-tools
+    cvc5:cvc5
 )
 
 apt_retry() {
@@ -135,6 +137,10 @@ need_parts() {
     need_programs "the end-to-end tests run against real servers" "${PARTS[@]}"
 }
 
+need_prover() {
+    need_programs "proofs need a solver" cvc5:cvc5
+}
+
 need_node() {
     if ! have node || ! have npm; then
         need_programs "the OpenID provider and the trace receiver of the tests run on Node.js" node:nodejs npm:npm
@@ -168,14 +174,15 @@ need_cedar() {
         || die "\`cargo install cedar-policy-cli\` failed"
 }
 
-[ "$#" -gt 0 ] || die "name one or more of: rust, guests, parts, node, cedar"
+[ "$#" -gt 0 ] || die "name one or more of: rust, guests, parts, prover, node, cedar"
 for group in "$@"; do
     case "$group" in
         rust) need_rust ;;
         guests) need_guests ;;
         parts) need_parts ;;
+        prover) need_prover ;;
         node) need_node ;;
         cedar) need_cedar ;;
-        *) die "unknown group \`$group\`: name one or more of rust, guests, parts, node, cedar" ;;
+        *) die "unknown group \`$group\`: name one or more of rust, guests, parts, prover, node, cedar" ;;
     esac
 done

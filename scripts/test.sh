@@ -120,6 +120,16 @@ plugins_workspace() {
         --target-dir "$TARGET_DIR/plugins-host" --workspace --locked --no-fail-fast
 }
 
+# It shares the folder of the hub's build, for what both depend on, and stands beside the hub
+# then, which looks for it there.
+prover() {
+    check "prover: formatting" cargo fmt --manifest-path prove/Cargo.toml --check
+    check "prover: clippy" cargo clippy --manifest-path prove/Cargo.toml \
+        --target-dir "$TARGET_DIR" --all-targets --locked -- -D warnings
+    check "prover: build" cargo build --manifest-path prove/Cargo.toml \
+        --target-dir "$TARGET_DIR" --locked
+}
+
 shipped_files() {
     local nowconnect="$NOWCONNECT_BIN_DIR/nowconnect"
     check "config/cloud.yaml" "$nowconnect" config check config/cloud.yaml
@@ -152,6 +162,7 @@ everything() {
     tests "architecture" cargo test --workspace --locked --test checks -- architecture::
     # All targets at once, so that the features of the dependencies are settled once.
     check "build" cargo build --workspace --all-targets --locked
+    prover
     tests "unit tests" cargo test --workspace --locked --no-fail-fast --lib --bins -- "${ignored[@]}"
     tests "integration, simulation, corpus replay, end to end" cargo test --workspace --locked \
         --no-fail-fast --test '*' -- --skip architecture:: "${ignored[@]}"

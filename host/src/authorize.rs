@@ -281,6 +281,7 @@ impl Authorizer {
             hub: Arc::clone(&self.hub),
             request_id: Arc::clone(request_id),
             trace_id: traces::current_trace_id().map(Arc::from),
+            recheck: false,
         }
     }
 }

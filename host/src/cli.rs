@@ -27,7 +27,8 @@ Begin with:
 A running hub takes changes of its files over by itself, whole or not at all; `nowconnect \
 reload` asks for it and prints what came of it.
 
-Exit codes: 0 done, 1 failed or a check found something, 64 bad command line or configuration.";
+Exit codes: 0 done, 1 failed or a check found something, 64 bad command line or configuration, \
+69 a program that it needs is not installed.";
 
 /// The NowConnect hub: gives clients a way to private services, as policies and plugins allow.
 #[derive(Debug, Parser)]
@@ -89,6 +90,8 @@ pub enum Exit {
     Failure,
     /// 64: what it was given is wrong (arguments, configuration), nothing was started.
     Usage,
+    /// 69: a program that it needs is not installed.
+    Unavailable,
 }
 
 impl From<Exit> for ExitCode {
@@ -97,6 +100,7 @@ impl From<Exit> for ExitCode {
             Exit::Success => Self::SUCCESS,
             Exit::Failure => Self::FAILURE,
             Exit::Usage => Self::from(64),
+            Exit::Unavailable => Self::from(69),
         }
     }
 }

@@ -24,6 +24,7 @@ mod hub_view;
 pub mod limit;
 mod listener;
 pub mod pdp;
+pub mod prove;
 mod recheck;
 pub mod registry;
 pub mod reload;

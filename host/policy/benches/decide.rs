@@ -83,6 +83,7 @@ fn question(number: usize, viewer: Viewer) -> Question {
             hub: "hub-1".into(),
             request_id: format!("{number:032x}").into(),
             trace_id: None,
+            recheck: false,
         },
         viewer,
         connector: Name::bare(&format!("c{}", number % CONNECTORS)),

@@ -32,6 +32,7 @@ use sha2::{Digest as _, Sha256};
 use crate::bundle::PolicyBundle;
 use crate::cases::{CaseReport, run_case_files};
 use crate::core_schema::CoreVersion;
+use crate::proof::read_assertions;
 use crate::source::{SourceFile, Sources};
 
 pub use build::{Facts as ManifestFacts, Folder};
@@ -228,7 +229,7 @@ impl BundleArchive {
             policies: self.below("policies/"),
             entities: self.one("entities.json"),
             extension: self.one("schema.cedarschema"),
-            core,
+            core: Some(core),
         })
     }
 
@@ -256,6 +257,8 @@ impl BundleArchive {
     /// `bundle_schema_unknown`, `bundle_invalid` with every problem, or `bundle_tests_failed`.
     pub fn compile(&self, generation: u64) -> Result<PolicyBundle, Refusal> {
         let bundle = PolicyBundle::compile(&self.sources()?, generation)
+            .map_err(|found| Refusal::new(RefusalCode::Invalid, found.to_string()))?;
+        read_assertions(&self.assertions(), &bundle)
             .map_err(|found| Refusal::new(RefusalCode::Invalid, found.to_string()))?;
         let report = self.run_tests(&bundle);
         if report.failed() == 0 {

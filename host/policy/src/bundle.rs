@@ -8,6 +8,7 @@ use cedar_policy::{Authorizer, PolicyId, Response};
 use sha2::{Digest as _, Sha256};
 
 use crate::check::{Checked, check};
+use crate::core_schema::CoreVersion;
 use crate::decision::{Decision, PolicyRef, ReasonKind};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::facts::Facts;
@@ -19,11 +20,13 @@ use crate::request::{Asked, Kit, Shared};
 use crate::scene::Scene;
 use crate::slices::Slices;
 use crate::source::{SourceFile, Sources};
+use crate::vocabulary::Vocabulary;
 
 /// A checked, indexed, immutable set of policies. Share it in an `Arc`.
 #[derive(Debug)]
 pub struct PolicyBundle {
     pub(crate) index: Index,
+    vocabulary: Vocabulary,
     groups: Groups,
     slices: Slices,
     meta: MetaReaders,
@@ -41,8 +44,13 @@ impl PolicyBundle {
     /// # Errors
     /// Every problem found, each with its place; nothing of the texts is in force then.
     pub fn compile(sources: &Sources, generation: u64) -> Result<Self, Diagnostics> {
-        let groups = read_groups(sources.entities.as_ref());
-        let (groups, checked) = match (groups, check(sources)) {
+        let Some(core) = sources.core else {
+            return Self::newest(sources, generation);
+        };
+        let vocabulary =
+            Vocabulary::extended(core, sources.extension.as_ref()).map_err(Diagnostics)?;
+        let groups = read_groups(sources.entities.as_ref(), &vocabulary);
+        let (groups, checked) = match (groups, check(sources, &vocabulary)) {
             (Ok(groups), Ok(checked)) => (groups, checked),
             (Err(problems), Ok(_)) | (Ok(_), Err(problems)) => return Err(Diagnostics(problems)),
             (Err(mut problems), Err(more)) => {
@@ -56,8 +64,9 @@ impl PolicyBundle {
             warnings,
         } = checked;
         Ok(Self {
-            meta: MetaReaders::of(&policies),
-            index: Index::new(policies),
+            meta: MetaReaders::of(&policies, &vocabulary),
+            index: Index::new(policies, &vocabulary),
+            vocabulary,
             groups,
             slices: Slices::new(),
             authorizer: Authorizer::new(),
@@ -66,6 +75,54 @@ impl PolicyBundle {
             generation,
             digest: digest_of(sources),
         })
+    }
+
+    /// A set that does not say what it was written for: the newest core first, so that it gains
+    /// what is new, and the one before where an upgrade would break it.
+    fn newest(sources: &Sources, generation: u64) -> Result<Self, Diagnostics> {
+        let under = |core| {
+            let mut stated = sources.clone();
+            stated.core = Some(core);
+            Self::compile(&stated, generation)
+        };
+        let refused = match under(CoreVersion::CURRENT) {
+            Ok(bundle) => return Ok(bundle),
+            Err(refused) => refused,
+        };
+        let older = CoreVersion::SERVED
+            .into_iter()
+            .rev()
+            .filter(|core| *core != CoreVersion::CURRENT)
+            .find_map(|core| under(core).ok());
+        let Some(mut bundle) = older else {
+            return Err(refused);
+        };
+        let number = bundle.core().number();
+        bundle
+            .warnings
+            .extend(refused.0.into_iter().map(|problem| Diagnostic {
+            severity: Severity::Warning,
+            message: format!(
+                "{}; taken as written for core schema {number}, which a later hub will not serve",
+                problem.message
+            ),
+            ..problem
+        }));
+        Ok(bundle)
+    }
+
+    /// The version of the core schema that it is asked in.
+    #[must_use]
+    pub fn core(&self) -> CoreVersion {
+        self.vocabulary.core.version
+    }
+
+    pub(crate) fn schema_json(&self) -> &serde_json::Value {
+        &self.vocabulary.json
+    }
+
+    pub(crate) fn schema(&self) -> &cedar_policy::Schema {
+        &self.vocabulary.schema
     }
 
     /// Answers a question. Denies where anything goes wrong. Does not wait and does no IO;
@@ -134,6 +191,8 @@ impl PolicyBundle {
     /// reads; to be explained, all.
     pub(crate) fn kit(&self, explain: bool) -> Kit<'_> {
         Kit {
+            vocabulary: &self.vocabulary,
+            generation: self.generation,
             groups: &self.groups,
             slices: &self.slices,
             meta: (!explain).then_some(&self.meta),
@@ -198,11 +257,14 @@ impl PolicyBundle {
     }
 }
 
-fn read_groups(file: Option<&SourceFile>) -> Result<Groups, Vec<Diagnostic>> {
+fn read_groups(
+    file: Option<&SourceFile>,
+    vocabulary: &Vocabulary,
+) -> Result<Groups, Vec<Diagnostic>> {
     let Some(file) = file else {
         return Ok(Groups::none());
     };
-    Groups::parse(&file.text).map_err(|problems| {
+    Groups::parse(&file.text, vocabulary).map_err(|problems| {
         problems
             .into_iter()
             .map(|message| {
@@ -234,7 +296,7 @@ fn place_in_message(message: &str) -> Option<(usize, usize)> {
 
 fn digest_of(sources: &Sources) -> String {
     let mut hash = Sha256::new();
-    hash.update(sources.core.number().to_le_bytes());
+    hash.update(sources.core.map_or(0, CoreVersion::number).to_le_bytes());
     let files = sources.policies.iter();
     for file in files.chain(&sources.entities).chain(&sources.extension) {
         for part in [&file.name, &file.text] {

@@ -144,7 +144,7 @@ fn run_one(
         | serde_json::Value::Array(_)
         | serde_json::Value::Object(_)) => inline,
     };
-    let posed = Posed::new(case.request, entities)?;
+    let posed = Posed::new(case.request, entities, bundle.schema())?;
     let scene = posed.scene();
     let response = bundle
         .authorizer

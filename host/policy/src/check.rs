@@ -14,13 +14,13 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::source::{SourceFile, Sources, guards};
 use crate::tenants;
 use crate::trust;
-use crate::vocabulary::SCHEMA;
+use crate::vocabulary::Vocabulary;
 
 /// Policies of one bundle. Ten times of what was measured; compiling them takes about a second.
 pub(crate) const POLICIES: usize = 10_000;
 
 /// Brackets within brackets. The engine's parser takes minutes for a hundred thousand of them.
-const NESTING: usize = 200;
+pub(crate) const NESTING: usize = 200;
 
 /// Bytes of an `@id`, and of an `@error`, which goes over the wire.
 const ID_BYTES: usize = 128;
@@ -41,8 +41,9 @@ pub(crate) struct Checked {
     pub(crate) warnings: Vec<Diagnostic>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Check<'a> {
+    vocabulary: &'a Vocabulary,
     policies: Vec<Policy>,
     /// Place and line by id.
     found: BTreeMap<String, (Found<'a>, usize)>,
@@ -66,9 +67,17 @@ struct Piece {
 }
 
 /// Checks all policies of the sources, with the guards that they do not bring themselves.
-pub(crate) fn check(sources: &Sources) -> Result<Checked, Vec<Diagnostic>> {
+pub(crate) fn check(
+    sources: &Sources,
+    vocabulary: &Vocabulary,
+) -> Result<Checked, Vec<Diagnostic>> {
     let guards = guards();
-    let mut check = Check::default();
+    let mut check = Check {
+        vocabulary,
+        policies: Vec::new(),
+        found: BTreeMap::new(),
+        diagnostics: Vec::new(),
+    };
     for file in &sources.policies {
         check.file(file);
     }
@@ -157,8 +166,8 @@ impl<'a> Check<'a> {
             self.say(
                 Severity::Error,
                 Found { file, offset },
-                "this is a template, and nothing links templates".to_owned(),
-                Some("write the entity in place of `?principal` or `?resource`"),
+                "this is a template that nothing links".to_owned(),
+                Some("a folder's `links.json` gives entities for `?principal` and `?resource`"),
             );
         }
         in_order_of_text(&set, &file.text)
@@ -217,9 +226,10 @@ impl<'a> Check<'a> {
 
     fn annotations(&mut self, policy: &Policy, found: Found<'a>) {
         for (name, value) in policy.annotations() {
-            if !ANNOTATIONS.contains(&name) {
+            if !ANNOTATIONS.contains(&name) && !self.vocabulary.annotations.contains(name) {
                 let message = format!("annotation `@{name}` means nothing to the hub");
-                let help = "known are `@id`, `@error`, `@advice` and `@trusts`";
+                let help = "known are `@id`, `@error`, `@advice` and `@trusts`; an extension of \
+                            the schema can name more";
                 self.say(Severity::Warning, found, message, Some(help));
             }
             if name == "error" && !is_code(value) {
@@ -238,7 +248,7 @@ impl<'a> Check<'a> {
     fn validate(&mut self) {
         let set = PolicySet::from_policies(self.policies.iter().cloned())
             .expect("ids were checked to differ, and none is linked");
-        let validator = Validator::new(SCHEMA.clone());
+        let validator = Validator::new(self.vocabulary.schema.clone());
         let result = validator.validate_with_level(&set, ValidationMode::Strict, LEVEL);
         for error in result.validation_errors() {
             let help = error.help().map(|help| help.to_string());
@@ -288,7 +298,7 @@ impl<'a> Check<'a> {
             let permitted = self.policies.iter().any(|policy| {
                 policy.effect() == Effect::Permit
                     && policy
-                        .get_valid_request_envs(&SCHEMA)
+                        .get_valid_request_envs(&self.vocabulary.schema)
                         .any(|env| env.action().id().unescaped() == action)
             });
             if !permitted {
@@ -413,7 +423,7 @@ fn message_of(sentence: &str, id: &PolicyId) -> String {
 }
 
 /// Where brackets are nested deeper than [`NESTING`], strings and comments apart.
-fn nested_too_deep(text: &str) -> Option<usize> {
+pub(crate) fn nested_too_deep(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     let mut bytes = text.bytes().enumerate().peekable();
     while let Some((offset, byte)) = bytes.next() {

@@ -93,6 +93,23 @@ pub enum SourceError {
         /// The bound.
         limit: usize,
     },
+    /// A link of a template cannot be expanded.
+    #[error("`{path}`: {problem}")]
+    Links {
+        /// The file of links.
+        path: String,
+        /// Which link, and why.
+        problem: String,
+    },
+    /// A schema that is neither the hub's nor an extension of it.
+    #[error(
+        "`{path}` changes the core schema, which is the hub's: take it away, replace it by what \
+         `nowconnect policy schema` prints, or declare what you add in a namespace of your own"
+    )]
+    Schema {
+        /// The file.
+        path: String,
+    },
     /// A folder without any policy would deny everything; that is hardly meant.
     #[error("`{path}` has no `*.cedar` file; leave `policy.dir` out to use the shipped policies")]
     Empty {

@@ -139,7 +139,7 @@ impl PolicyBundle {
                 (request, entities)
             }
         };
-        let posed = Posed::new(request, serde_json::Value::Array(entities))?;
+        let posed = Posed::new(request, serde_json::Value::Array(entities), self.schema())?;
         Ok(self.explain_scene(&posed.scene()))
     }
 

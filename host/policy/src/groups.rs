@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::with_causes;
 use crate::row::Row;
-use crate::vocabulary;
+use crate::vocabulary::{self, Vocabulary};
 
 /// Rows kept joined with this bundle's groups. A row is a few hundred bytes, so the store ends
 /// near 8 MiB.
@@ -69,14 +69,14 @@ impl Groups {
     }
 
     /// Reads the JSON; each problem is a sentence.
-    pub(crate) fn parse(json: &str) -> Result<Self, Vec<String>> {
+    pub(crate) fn parse(json: &str, vocabulary: &Vocabulary) -> Result<Self, Vec<String>> {
         let items: Vec<Item> =
             serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
         let mut problems = Vec::new();
         let mut entities = Vec::new();
         let mut tags = HashMap::new();
         for item in items {
-            match read_item(item) {
+            match read_item(item, vocabulary) {
                 Ok((uid, parents, labels)) => {
                     entities.push(Entity::new_no_attrs(uid.clone(), parents));
                     tags.insert(uid, labels);
@@ -146,10 +146,20 @@ impl Groups {
 
 type ReadItem = (EntityUid, HashSet<EntityUid>, Vec<(String, String)>);
 
-fn read_item(item: Item) -> Result<ReadItem, String> {
+fn read_item(item: Item, vocabulary: &Vocabulary) -> Result<ReadItem, String> {
     let uid = EntityUid::from_json(item.uid).map_err(|error| format!("bad uid: {error}"))?;
-    let allowed = allowed_parents(uid.type_name())
-        .ok_or_else(|| format!("`{uid}`: entities of this type do not belong in this file"))?;
+    let of_core = allowed_parents(uid.type_name());
+    let of_extension = vocabulary.parents.get(uid.type_name());
+    if of_core.is_none() && of_extension.is_none() {
+        return Err(format!(
+            "`{uid}`: entities of this type do not belong in this file"
+        ));
+    }
+    is_listed(&uid, vocabulary)?;
+    let may_be_in = |parent: &EntityTypeName| {
+        let core = of_core.into_iter().flatten().any(|name| **name == *parent);
+        core || of_extension.is_some_and(|types| types.contains(parent))
+    };
     if let Some(attribute) = item.attrs.keys().next() {
         return Err(format!(
             "`{uid}`: attribute `{attribute}` is the hub's to know; leave `attrs` empty and use \
@@ -160,9 +170,10 @@ fn read_item(item: Item) -> Result<ReadItem, String> {
     for parent in item.parents {
         let parent = EntityUid::from_json(parent)
             .map_err(|error| format!("`{uid}`: bad parent: {error}"))?;
-        if !allowed.iter().any(|name| *name == parent.type_name()) {
+        if !may_be_in(parent.type_name()) {
             return Err(format!("`{uid}` cannot be in `{parent}`"));
         }
+        is_listed(&parent, vocabulary)?;
         parents.insert(parent);
     }
     if !item.tags.is_empty() && !has_tags(uid.type_name()) {
@@ -181,6 +192,16 @@ fn read_item(item: Item) -> Result<ReadItem, String> {
         tags.push((name, value));
     }
     Ok((uid, parents, tags))
+}
+
+/// An entity of a type with a closed list of ids has one of these.
+fn is_listed(uid: &EntityUid, vocabulary: &Vocabulary) -> Result<(), String> {
+    match vocabulary.closed.get(uid.type_name()) {
+        Some(ids) if !ids.contains(uid.id().unescaped()) => Err(format!(
+            "`{uid}` is none of the entities that the extension lists for its type"
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// What the schema lets an entity of this type be in and a file may say. A tenant is never
@@ -222,7 +243,11 @@ mod tests {
 
     use super::*;
     use crate::vocabulary::uid;
-    use crate::{ConnectorFacts, Name};
+    use crate::{ConnectorFacts, CoreVersion, Name};
+
+    fn core() -> Vocabulary {
+        Vocabulary::of(CoreVersion::CURRENT)
+    }
 
     #[test]
     fn a_row_gains_the_groups_of_its_groups() {
@@ -232,6 +257,7 @@ mod tests {
                  "tags": {"zone": "inner"}},
                 {"uid": {"type": "NowConnect::Group", "id": "directory"},
                  "parents": [{"type": "NowConnect::Group", "id": "crown-jewels"}]}]"#,
+            &core(),
         )
         .unwrap();
         let row = Arc::new(Row::connector(&ConnectorFacts::tcp(Name::bare("ldap"))));
@@ -250,9 +276,11 @@ mod tests {
 
     #[test]
     fn a_row_that_nobody_mentions_is_left_alone() {
-        let groups =
-            Groups::parse(r#"[{"uid": {"type": "NowConnect::Group", "id": "a"}, "parents": []}]"#)
-                .unwrap();
+        let groups = Groups::parse(
+            r#"[{"uid": {"type": "NowConnect::Group", "id": "a"}, "parents": []}]"#,
+            &core(),
+        )
+        .unwrap();
         let row = Arc::new(Row::connector(&ConnectorFacts::tcp(Name::bare("ldap"))));
         assert!(Arc::ptr_eq(&row, &groups.join(Arc::clone(&row))));
     }
@@ -285,7 +313,7 @@ mod tests {
                 "cycle",
             ),
         ] {
-            let problems = Groups::parse(json).unwrap_err().join("; ");
+            let problems = Groups::parse(json, &core()).unwrap_err().join("; ");
             assert!(
                 problems.contains(part),
                 "`{problems}` does not say `{part}`"

@@ -19,7 +19,7 @@ use cedar_policy::{
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::vocabulary::{self, SCHEMA};
+use crate::vocabulary::Vocabulary;
 
 /// Cut-down sets kept. Each holds pointers to a handful of policies, some kilobytes in all.
 const KEPT_SETS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
@@ -65,11 +65,12 @@ pub(crate) struct Place<'a> {
 }
 
 impl Index {
-    pub(crate) fn new(policies: Vec<Policy>) -> Self {
+    pub(crate) fn new(policies: Vec<Policy>, vocabulary: &Vocabulary) -> Self {
         let mut environments = HashMap::new();
-        for (number, env) in SCHEMA.request_envs().enumerate() {
+        for (number, env) in vocabulary.schema.request_envs().enumerate() {
             let number = u32::try_from(number).expect("the schema has few environments");
-            let groups = vocabulary::action(env.action().id().unescaped())
+            let groups = vocabulary
+                .action(env.action().id().unescaped())
                 .map(|action| action.groups.as_slice())
                 .unwrap_or_default();
             let key = (

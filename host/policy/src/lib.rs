@@ -16,20 +16,25 @@ mod check;
 mod core_schema;
 mod decision;
 mod diagnostic;
+mod difference;
 mod essence;
 mod explain;
+mod extension;
 mod facts;
 mod groups;
 mod index;
 mod meta;
 mod name;
+mod proof;
 mod question;
+mod replay;
 mod request;
 mod row;
 mod scene;
 mod slices;
 mod source;
 mod stated;
+mod templates;
 mod tenants;
 mod time;
 mod trust;
@@ -45,14 +50,20 @@ pub use cases::{CaseReport, CaseResult, run_case_files, run_cases};
 pub use core_schema::CoreVersion;
 pub use decision::{Decision, NOT_PERMITTED, POLICY_ERROR, PolicyRef, ReasonKind};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, SourceError};
+pub use difference::{Difference, PolicyChange};
 pub use explain::{ConditionShown, Explanation, PolicyShown, RequestShown, ScopeShown};
 pub use facts::{
     AgentFacts, ConnectorFacts, EndpointFacts, Facts, ListenerFacts, OperatorFacts, ViewerFacts,
 };
 pub use name::{DEFAULT_TENANT, Name};
+pub use proof::{
+    Assertion, Claim, ClaimResult, Counterexample, Environment, Proof, ProofLimits, ProofReport,
+    Verdict, read_assertions,
+};
 pub use question::{
     Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest, MeshForward,
     MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
 };
+pub use replay::{Replay, ReplaySample, replay};
 pub use source::{FILE_BYTES, FILES, SourceFile, Sources, schema_text, shipped};
 pub use stated::{Stated, StatedRequest, StatedUid};

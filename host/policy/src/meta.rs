@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use cedar_policy::{EntityUid, Policy};
 
 use crate::index::action_fits;
-use crate::vocabulary::{SCHEMA, action};
+use crate::vocabulary::Vocabulary;
 
 /// See the module.
 #[derive(Debug)]
@@ -19,16 +19,18 @@ pub(crate) struct MetaReaders {
 }
 
 impl MetaReaders {
-    pub(crate) fn of(policies: &[Policy]) -> Self {
+    pub(crate) fn of(policies: &[Policy], vocabulary: &Vocabulary) -> Self {
         let constraints: Vec<_> = policies
             .iter()
             .filter(|policy| policy.to_cedar().is_none_or(|text| may_read(&text)))
             .map(Policy::action_constraint)
             .collect();
-        let actions = SCHEMA
+        let actions = vocabulary
+            .schema
             .actions()
             .filter(|uid| {
-                let groups = action(uid.id().unescaped())
+                let groups = vocabulary
+                    .action(uid.id().unescaped())
                     .map(|action| action.groups.as_slice())
                     .unwrap_or_default();
                 constraints

@@ -71,6 +71,9 @@ pub struct Meta {
     pub request_id: Arc<str>,
     /// W3C trace id, where the request is traced.
     pub trace_id: Option<Arc<str>>,
+    /// Whether a running flow is asked about again.
+    #[serde(default)]
+    pub recheck: bool,
 }
 
 /// Who comes in from outside.
@@ -270,6 +273,16 @@ pub enum AdminDeed {
     Status,
     /// Ask why a decision came out as it did.
     Explain,
+    /// List the running flows.
+    ListFlows,
+    /// End a flow.
+    CloseFlow,
+    /// Read every file again.
+    Reload,
+    /// Change what is logged.
+    SetLogLevel,
+    /// Send the agents elsewhere.
+    Drain,
     /// List what is published.
     ListEndpoints,
     /// Take a published name away.

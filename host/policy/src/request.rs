@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cedar_policy::{Context, Entities, EntityUid, Request, RestrictedExpression, Schema};
 
+use crate::core_schema::{Action, CoreVersion};
 use crate::diagnostic::with_causes;
 use crate::facts::{Facts, Tables};
 use crate::groups::Groups;
@@ -18,7 +19,7 @@ use crate::question::{
 use crate::row::{Row, agent_uid, attribute, connector_uid, long, string, strings};
 use crate::slices::Slices;
 use crate::time::datetime;
-use crate::vocabulary::{self, Action, SCHEMA};
+use crate::vocabulary::Vocabulary;
 use crate::{AgentFacts, ConnectorFacts, Name};
 
 /// A question, ready for the engine.
@@ -47,7 +48,9 @@ impl Asked {
         kit: Kit<'_>,
         shared: &mut Shared,
     ) -> Result<Self, Unanswerable> {
-        let action = vocabulary::action(action_of(question))
+        let action = kit
+            .vocabulary
+            .action(action_of(question, kit.vocabulary.core.version))
             .ok_or_else(|| "the schema has no such action".to_owned())?;
         let mut form = Form {
             reads_meta: kit.meta.is_none_or(|meta| meta.read_by(&action.uid)),
@@ -75,10 +78,12 @@ impl Asked {
 /// What a bundle has for making questions ready.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kit<'a> {
+    pub(crate) vocabulary: &'a Vocabulary,
     pub(crate) groups: &'a Groups,
     pub(crate) slices: &'a Slices,
     /// Which policies read `context.meta`; `None` gives it to all requests.
     pub(crate) meta: Option<&'a MetaReaders>,
+    pub(crate) generation: u64,
 }
 
 /// Principal and resource.
@@ -109,7 +114,8 @@ impl Form<'_> {
         // a third of a decision, so that is done where tests run.
         if cfg!(debug_assertions) {
             let whole = self.context.clone();
-            request(&principal, action, &resource, whole, Some(&SCHEMA))?;
+            let schema = &self.kit.vocabulary.schema;
+            request(&principal, action, &resource, whole, Some(schema))?;
         }
         if !self.reads_meta {
             self.context.retain(|(name, _)| name != "meta");
@@ -260,10 +266,31 @@ impl Form<'_> {
             .kit
             .groups
             .join(Arc::new(Row::operator(&admin.operator)));
-        let target = self.target(&admin.target)?;
+        let target = if self.speaks_of_node(admin.deed) {
+            self.target(&admin.target)?
+        } else {
+            Arc::new(Row::policy_bundle(
+                &Name::bare("hub"),
+                self.kit.generation,
+                false,
+            ))
+        };
         self.net(&admin.net)?;
         self.meta(&admin.meta);
         Ok((operator, target))
+    }
+
+    /// Whether the deed is asked on the hub itself, or in a core that has no word for it on what
+    /// stands for it: see [`deed`].
+    fn speaks_of_node(&self, deed: AdminDeed) -> bool {
+        self.kit.vocabulary.core.version > CoreVersion::V1
+            || !matches!(
+                deed,
+                AdminDeed::CloseFlow
+                    | AdminDeed::Reload
+                    | AdminDeed::SetLogLevel
+                    | AdminDeed::Drain
+            )
     }
 
     fn target(&self, target: &AdminTarget) -> Result<Arc<Row>, Unanswerable> {
@@ -379,6 +406,10 @@ impl Form<'_> {
         if let Some(trace_id) = &meta.trace_id {
             fields.push(attribute("traceId", string(trace_id)));
         }
+        if self.kit.vocabulary.core.version > CoreVersion::V1 {
+            let recheck = RestrictedExpression::new_bool(meta.recheck);
+            fields.push(attribute("recheck", recheck));
+        }
         let meta = record(fields).expect("the names above differ");
         self.fact("meta", meta);
     }
@@ -437,7 +468,7 @@ fn http(http: &Http) -> Result<RestrictedExpression, Unanswerable> {
     ])
 }
 
-const fn action_of(question: &Question) -> &'static str {
+fn action_of(question: &Question, core: CoreVersion) -> &'static str {
     match question {
         Question::Hello(_) => "hello",
         Question::Announce(_) => "announce",
@@ -447,12 +478,25 @@ const fn action_of(question: &Question) -> &'static str {
         Question::UpstreamOpen(_) => "upstream-open",
         Question::MeshJoin(_) => "mesh-join",
         Question::MeshForward(_) => "mesh-forward",
-        Question::Admin(admin) => deed(admin.deed),
+        Question::Admin(admin) => deed(admin.deed, core),
     }
 }
 
-const fn deed(deed: AdminDeed) -> &'static str {
+/// The action of a deed. The first core had no words for some: whoever may see the state of the
+/// hub may see its flows there, and whoever may put a generation in force may do the rest.
+fn deed(deed: AdminDeed, core: CoreVersion) -> &'static str {
     match deed {
+        AdminDeed::ListFlows if core == CoreVersion::V1 => "admin-status",
+        AdminDeed::CloseFlow | AdminDeed::Reload | AdminDeed::SetLogLevel | AdminDeed::Drain
+            if core == CoreVersion::V1 =>
+        {
+            "admin-activate-policy"
+        }
+        AdminDeed::ListFlows => "admin-list-flows",
+        AdminDeed::CloseFlow => "admin-close-flow",
+        AdminDeed::Reload => "admin-reload",
+        AdminDeed::SetLogLevel => "admin-set-log-level",
+        AdminDeed::Drain => "admin-drain",
         AdminDeed::Status => "admin-status",
         AdminDeed::Explain => "admin-explain",
         AdminDeed::ListEndpoints => "admin-list-endpoints",

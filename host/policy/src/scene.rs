@@ -1,14 +1,13 @@
 //! A request with its entities, whether it came as a question or as JSON.
 
 use cedar_policy::{
-    Context, Entities, EntityUid, Policy, PrincipalConstraint, Request, ResourceConstraint,
+    Context, Entities, EntityUid, Policy, PrincipalConstraint, Request, ResourceConstraint, Schema,
 };
 use serde::Deserialize;
 
 use crate::diagnostic::with_causes;
 use crate::index::Place;
 use crate::request::Asked;
-use crate::vocabulary::SCHEMA;
 
 /// What an evaluation looks at.
 #[derive(Clone, Copy, Debug)]
@@ -110,21 +109,25 @@ pub(crate) struct Posed {
 
 impl Posed {
     /// Checks request and entities against the schema.
-    pub(crate) fn new(json: RequestJson, entities: serde_json::Value) -> Result<Self, String> {
+    pub(crate) fn new(
+        json: RequestJson,
+        entities: serde_json::Value,
+        schema: &Schema,
+    ) -> Result<Self, String> {
         let principal = parse_uid("principal", &json.principal)?;
         let action = parse_uid("action", &json.action)?;
         let resource = parse_uid("resource", &json.resource)?;
-        let context = Context::from_json_value(json.context, Some((&SCHEMA, &action)))
+        let context = Context::from_json_value(json.context, Some((schema, &action)))
             .map_err(|error| format!("bad context: {}", with_causes(&error)))?;
         let request = Request::new(
             principal.clone(),
             action.clone(),
             resource.clone(),
             context,
-            Some(&SCHEMA),
+            Some(schema),
         )
         .map_err(|error| with_causes(&error))?;
-        let entities = Entities::from_json_value(entities, Some(&SCHEMA))
+        let entities = Entities::from_json_value(entities, Some(schema))
             .map_err(|error| format!("bad entities: {}", with_causes(&error)))?;
         Ok(Self {
             principal: with_ancestors(principal, &entities),

@@ -14,9 +14,9 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::ViewerFacts;
+use crate::core_schema::Action;
 use crate::diagnostic::with_causes;
 use crate::row::Row;
-use crate::vocabulary::Action;
 
 /// Slices kept. One has about six entities and 4 KiB, so all have about 16 MiB.
 const SLICES: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::core_schema::CoreVersion;
 use crate::diagnostic::SourceError;
-use crate::vocabulary;
+use crate::{extension, templates};
 
 /// Bytes of one policy or case file: a thousand policies have about 300 KiB.
 pub const FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -41,17 +41,20 @@ pub struct Sources {
     pub entities: Option<SourceFile>,
     /// What the set adds to the core schema.
     pub extension: Option<SourceFile>,
-    /// The version of the core schema that the set was written for.
-    pub core: CoreVersion,
+    /// The version of the core schema that the set was written for. Where it does not say, the
+    /// newest that it is valid under is taken.
+    pub core: Option<CoreVersion>,
 }
 
 impl Sources {
     /// Reads `*.cedar` and `entities.json` of a folder, without its sub-folders, in the order
-    /// of names. A `schema.cedarschema` in it is left alone: the hub has its own.
+    /// of names. Templates are expanded by `links.json`. A `schema.cedarschema` is the extension;
+    /// where it is a core schema, it says which version the folder was written for.
     ///
     /// # Errors
     /// Where the folder or a file cannot be read, has more than [`FILES`] files or [`FILE_BYTES`]
-    /// bytes, or is not UTF-8, or where there is no policy file at all.
+    /// bytes, or is not UTF-8, where there is no policy file at all, where a link cannot be
+    /// expanded, or where the schema is neither.
     pub fn from_dir(dir: &Path) -> Result<Self, SourceError> {
         let mut sources = Self::default();
         for path in files_of(dir, "cedar")? {
@@ -62,11 +65,36 @@ impl Sources {
                 path: dir.display().to_string(),
             });
         }
-        let entities = dir.join("entities.json");
-        if entities.exists() {
-            sources.entities = Some(read(&entities)?);
+        sources.entities = read_if_there(&dir.join("entities.json"))?;
+        if let Some(links) = read_if_there(&dir.join("links.json"))? {
+            templates::expand(&mut sources.policies, &links).map_err(|problem| {
+                SourceError::Links {
+                    path: links.name.clone(),
+                    problem,
+                }
+            })?;
+        }
+        if let Some(schema) = read_if_there(&dir.join("schema.cedarschema"))? {
+            sources.take_schema(schema)?;
         }
         Ok(sources)
+    }
+
+    fn take_schema(&mut self, file: SourceFile) -> Result<(), SourceError> {
+        let Ok(fragment) = extension::parse(&file.text) else {
+            // The check says what is wrong with it.
+            self.extension = Some(file);
+            return Ok(());
+        };
+        if !extension::claims_core(&fragment) {
+            self.extension = Some(file);
+            return Ok(());
+        }
+        self.core = CoreVersion::of_text(&fragment);
+        match self.core {
+            Some(_) => Ok(()),
+            None => Err(SourceError::Schema { path: file.name }),
+        }
     }
 }
 
@@ -91,6 +119,14 @@ pub(crate) fn files_of(dir: &Path, ending: &str) -> Result<Vec<std::path::PathBu
     }
     files.sort_unstable();
     Ok(files)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<SourceFile>, SourceError> {
+    if path.exists() {
+        read(path).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 pub(crate) fn read(path: &Path) -> Result<SourceFile, SourceError> {
@@ -164,8 +200,8 @@ fn embedded_file(name: &str, text: &str) -> SourceFile {
     SourceFile::new(format!("shipped:{name}"), text)
 }
 
-/// The text of the Cedar schema.
+/// The text of the newest core schema.
 #[must_use]
 pub fn schema_text() -> &'static str {
-    vocabulary::SCHEMA_TEXT
+    CoreVersion::CURRENT.text()
 }

@@ -1,63 +1,58 @@
-//! The names of the schema, parsed once.
+//! What a set of policies can name: the core schema of its version with what it adds itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, Schema};
+use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema};
 
-/// The text of the schema that this hub was built with.
-pub(crate) const SCHEMA_TEXT: &str = include_str!("../../../policies/schema.cedarschema");
+use crate::core_schema::{Action, Core, CoreVersion};
 
-/// The namespace of everything in the schema.
+/// The namespace of everything in the core schema.
 pub(crate) const NAMESPACE: &str = "NowConnect";
 
-pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    Schema::from_cedarschema_str(SCHEMA_TEXT)
-        .expect("the embedded schema is parsed by a test")
-        .0
-});
-
-/// An action with what its questions share.
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Action {
-    pub(crate) uid: EntityUid,
-    /// With its groups, without which `action in` would not hold.
-    pub(crate) entity: Entity,
-    pub(crate) groups: Vec<EntityUid>,
+pub(crate) struct Vocabulary {
+    pub(crate) core: &'static Core,
+    /// The core with the extension.
+    pub(crate) schema: Schema,
+    /// The same in Cedar's JSON form.
+    pub(crate) json: serde_json::Value,
+    /// Annotations that the set has a use for.
+    pub(crate) annotations: BTreeSet<String>,
+    /// What an entity may be in besides the core's own groups, by its type.
+    pub(crate) parents: HashMap<EntityTypeName, Vec<EntityTypeName>>,
+    /// The ids of types that have a closed list of them.
+    pub(crate) closed: HashMap<EntityTypeName, BTreeSet<String>>,
 }
 
-static ACTIONS: LazyLock<HashMap<String, Action>> = LazyLock::new(|| {
-    let entities = SCHEMA
-        .action_entities()
-        .expect("the actions of a parsed schema are a hierarchy");
-    entities
-        .iter()
-        .map(|entity| {
-            let uid = entity.uid();
-            let groups: Vec<EntityUid> = entities
-                .ancestors(&uid)
-                .map(|groups| groups.cloned().collect())
-                .unwrap_or_default();
-            let action = Action {
-                entity: entity.clone(),
-                groups,
-                uid: uid.clone(),
-            };
-            (uid.id().unescaped().to_owned(), action)
-        })
-        .collect()
-});
+impl Vocabulary {
+    /// The core alone.
+    pub(crate) fn of(version: CoreVersion) -> Self {
+        let core = version.core();
+        Self {
+            core,
+            schema: core.schema.clone(),
+            json: core.json.clone(),
+            annotations: BTreeSet::new(),
+            parents: HashMap::new(),
+            closed: HashMap::new(),
+        }
+    }
 
-/// The action of this name in the schema.
-pub(crate) fn action(name: &str) -> Option<&'static Action> {
-    ACTIONS.get(name)
+    pub(crate) fn action(&self, name: &str) -> Option<&'static Action> {
+        self.core.actions.get(name)
+    }
 }
 
 macro_rules! entity_types {
     ($($constant:ident = $name:literal;)*) => {
         $(pub(crate) static $constant: LazyLock<EntityTypeName> =
             LazyLock::new(|| entity_type($name));)*
+
+        #[cfg(test)]
+        static ALL: &[&LazyLock<EntityTypeName>] = &[$(&$constant),*];
     };
 }
 
@@ -88,42 +83,16 @@ pub(crate) fn uid(entity_type: &EntityTypeName, id: &str) -> EntityUid {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-
     use super::*;
 
     #[test]
-    fn the_schema_parses_without_warnings() {
-        let (_, warnings) = Schema::from_cedarschema_str(SCHEMA_TEXT).unwrap();
-        assert_eq!(warnings.count(), 0);
-    }
-
-    #[test]
-    fn every_type_named_here_is_in_the_schema() {
-        let known: Vec<_> = SCHEMA.entity_types().collect();
-        for name in [
-            &AGENT,
-            &CONNECTOR,
-            &ENDPOINT,
-            &GROUP,
-            &LISTENER,
-            &NODE,
-            &OPERATOR,
-            &PLUGIN,
-            &POLICY_BUNDLE,
-            &ROLE,
-            &TENANT,
-            &VIEWER,
-        ] {
-            assert!(known.contains(&&**name), "{} is not in the schema", **name);
+    fn every_type_named_here_is_in_every_core() {
+        for version in CoreVersion::SERVED {
+            let known: Vec<_> = version.core().schema.entity_types().collect();
+            for name in ALL {
+                let name: &EntityTypeName = name;
+                assert!(known.contains(&name), "{name} is not in {version:?}");
+            }
         }
-    }
-
-    #[test]
-    fn an_action_knows_the_groups_above_its_own() {
-        let action = action("admin-status").unwrap();
-        let mut groups: Vec<_> = action.groups.iter().map(|g| g.id().unescaped()).collect();
-        groups.sort_unstable();
-        assert_eq!(groups, ["admin", "admin-read"]);
     }
 }

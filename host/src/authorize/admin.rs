@@ -57,17 +57,17 @@ impl Authorizer {
     fn target(&self, asking: &Asking, action: AdminAction, agent: Option<&Name>) -> AdminTarget {
         match (action, agent) {
             (AdminAction::KickAgent, Some(agent)) => AdminTarget::Agent(agent.clone()),
-            (AdminAction::Status | AdminAction::ListFlows | AdminAction::Explain, _) => {
-                AdminTarget::Node(Arc::clone(&self.hub))
-            }
             (
-                AdminAction::KickAgent
+                AdminAction::Status
+                | AdminAction::ListFlows
+                | AdminAction::Explain
                 | AdminAction::CloseFlow
                 | AdminAction::Reload
                 | AdminAction::SetLogLevel
                 | AdminAction::Drain,
                 _,
-            ) => AdminTarget::PolicyBundle {
+            ) => AdminTarget::Node(Arc::clone(&self.hub)),
+            (AdminAction::KickAgent, None) => AdminTarget::PolicyBundle {
                 bundle: Name::bare("hub"),
                 revision: asking.generation.number(),
                 signed: false,
@@ -86,17 +86,17 @@ fn owns_the_hub(caller: &AdminCaller, decision: &Decision) -> bool {
     is_local && decision.kind != ReasonKind::Forbidden
 }
 
-/// The deed of the schema that stands for the call. Deeds that the schema has no word of its own
-/// for take the right to put a generation in force: whoever may do that may do these.
+/// The deed of the schema that stands for the call.
 fn deed(action: AdminAction) -> AdminDeed {
     match action {
-        AdminAction::Status | AdminAction::ListFlows => AdminDeed::Status,
+        AdminAction::Status => AdminDeed::Status,
+        AdminAction::ListFlows => AdminDeed::ListFlows,
         AdminAction::Explain => AdminDeed::Explain,
         AdminAction::KickAgent => AdminDeed::KickAgent,
-        AdminAction::CloseFlow
-        | AdminAction::Reload
-        | AdminAction::SetLogLevel
-        | AdminAction::Drain => AdminDeed::ActivatePolicy,
+        AdminAction::CloseFlow => AdminDeed::CloseFlow,
+        AdminAction::Reload => AdminDeed::Reload,
+        AdminAction::SetLogLevel => AdminDeed::SetLogLevel,
+        AdminAction::Drain => AdminDeed::Drain,
     }
 }
 

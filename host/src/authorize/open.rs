@@ -372,6 +372,7 @@ fn again(question: &Question, now: SystemTime) -> Question {
     let mut question = question.clone();
     if let Question::Open(open) = &mut question {
         open.meta.now_ms = super::unix_ms(now);
+        open.meta.recheck = true;
     }
     question
 }

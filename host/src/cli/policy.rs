@@ -1,7 +1,11 @@
-//! `nowconnect policy`: check, test and explain policies; only `explain` of a past decision
-//! talks to a running hub.
+//! `nowconnect policy`: check, test and explain policies, and make bundles of them; only
+//! `explain` of a past decision talks to a running hub.
 
+mod bundle;
+mod diff;
 mod explain;
+mod material;
+mod prove;
 mod requests;
 
 use std::io::{self, Write};
@@ -9,11 +13,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use nowconnect_policy::{
-    Diagnostics, PolicyBundle, SourceError, Sources, run_cases, schema_text, shipped,
+    CoreVersion, Diagnostics, Folder, PolicyBundle, Refusal as BundleRefusal, SourceError,
+    run_case_files, run_cases, schema_text, shipped,
 };
 
 use super::Exit;
 use crate::config::{self, Env, ProcessEnv};
+
+use material::{Material, Unusable};
 
 pub use explain::{Explain, Explained};
 pub use requests::Requests;
@@ -24,8 +31,8 @@ pub enum Command {
     /// Check policies as the hub would before it takes them: print every problem with its place
     #[command(after_help = "Exit code: 0 right, 1 problems found, 64 the folder cannot be read.")]
     Check {
-        /// Folder with `*.cedar` and, optionally, `entities.json`; without it `policy.dir` of the
-        /// configuration, else the policies that are built in
+        /// Folder with `*.cedar` and, optionally, `entities.json`, or a bundle; without it
+        /// `policy.dir` of the configuration, else the policies that are built in
         dir: Option<PathBuf>,
         /// Take warnings for problems
         #[arg(long)]
@@ -41,7 +48,7 @@ pub enum Command {
                       Exit code: 0 all passed, 1 some failed, 64 a folder cannot be read."
     )]
     Test {
-        /// Folder with the policies; without it as in `policy check`
+        /// Folder with the policies, or a bundle; without it as in `policy check`
         dir: Option<PathBuf>,
         /// Folder with the case files; without it `tests` in the folder with the policies
         #[arg(long, value_name = "DIR")]
@@ -54,8 +61,43 @@ pub enum Command {
     Explain(Explain),
     /// Print the distinct requests that a running hub has decided, as test cases
     Requests(Requests),
+    /// Say what changes from one set of policies to another, and what that does
+    #[command(
+        after_help = "Exit code: 0 compared, 1 what `--fail-on` names is so or cannot be ruled \
+                      out, 64 something cannot be read or does not compile, 69 `--prove` without \
+                      prover or solver."
+    )]
+    Diff(diff::Diff),
+    /// Prove that policies never fail to evaluate and that their assertions hold
+    #[command(
+        after_help = "Assertions are in `assertions/*.cedar` beside the policies.\n\
+                      Exit code: 0 all proved, 1 not all, 64 something cannot be read or does not \
+                      compile, 69 prover or solver is not installed."
+    )]
+    Prove(prove::Prove),
     /// Print the Cedar schema: all that policies can name
-    Schema,
+    Schema {
+        /// The version; without it the newest
+        #[arg(long, value_name = "NUMBER")]
+        core: Option<u32>,
+    },
+    /// Make a key pair to sign bundles with
+    Keygen(bundle::Keygen),
+    /// Make a bundle of a folder, if it compiles and passes its own tests
+    #[command(after_help = "Exit code: 0 built, 1 refused, 64 the folder cannot be read.")]
+    Build(bundle::Build),
+    /// Sign a bundle
+    #[command(after_help = "Exit code: 0 signed, 1 it is no bundle, 64 a file cannot be read.")]
+    Sign(bundle::Sign),
+    /// Hold a bundle against keys, clock and this version, compile it and run its tests
+    #[command(
+        after_help = "Exit code: 0 a hub that trusts these keys would take it, 1 refused (the \
+                      code is printed), 64 a file cannot be read."
+    )]
+    Verify(bundle::Verify),
+    /// Print what a bundle says and holds, whether or not anybody should believe it
+    #[command(after_help = "Exit code: 0 it compiles, 1 it does not, 64 it cannot be read.")]
+    Inspect(bundle::Inspect),
     /// Write the built-in policies and the schema into a folder, to start from
     Init {
         /// The folder; made where it is not there. Files in it are never replaced
@@ -87,9 +129,14 @@ impl Command {
             },
             Self::Explain(explain) => explain.run_with(env, out, problems),
             Self::Requests(requests) => requests.run_with(out, problems),
-            Self::Schema => out
-                .write_all(schema_text().as_bytes())
-                .map(|()| Exit::Success),
+            Self::Diff(diff) => diff.run(out, problems),
+            Self::Prove(prove) => prove.run(env, out, problems),
+            Self::Schema { core } => schema(core, out, problems),
+            Self::Keygen(keygen) => keygen.run(out, problems),
+            Self::Build(build) => build.run(out, problems),
+            Self::Sign(sign) => sign.run(out, problems),
+            Self::Verify(verify) => verify.run(out, problems),
+            Self::Inspect(inspect) => inspect.run(out, problems),
             Self::Init { dir } => init(&dir, out, problems),
         };
         done.unwrap_or(Exit::Failure)
@@ -100,19 +147,30 @@ impl Command {
 struct Opened {
     /// `None` for the policies that are built in.
     dir: Option<PathBuf>,
-    sources: Sources,
+    material: Material,
 }
 
 /// What is given cannot be worked with.
 enum Refusal {
     Sources(SourceError),
+    Archive(BundleRefusal),
     Config(String),
+}
+
+impl From<Unusable> for Refusal {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Sources(error) => Self::Sources(error),
+            Unusable::Archive(refusal) => Self::Archive(refusal),
+        }
+    }
 }
 
 impl Refusal {
     fn print(&self, problems: &mut dyn Write) -> io::Result<Exit> {
         match self {
             Self::Sources(error) => writeln!(problems, "{error}")?,
+            Self::Archive(refusal) => return bundle::refused(refusal, problems),
             Self::Config(error) => writeln!(problems, "{error}")?,
         }
         Ok(Exit::Usage)
@@ -128,15 +186,21 @@ fn open(given: Option<&Path>, env: &dyn Env) -> Result<Opened, Refusal> {
             loaded.config.policy.dir
         }
     };
-    let sources = match &dir {
-        Some(dir) => Sources::from_dir(dir).map_err(Refusal::Sources)?,
-        None => shipped(),
+    let material = match &dir {
+        Some(dir) => Material::open(dir)?,
+        None => Material {
+            folder: Folder {
+                sources: shipped(),
+                ..Folder::default()
+            },
+            from_folder: false,
+        },
     };
-    Ok(Opened { dir, sources })
+    Ok(Opened { dir, material })
 }
 
 fn compile(opened: &Opened, problems: &mut dyn Write) -> io::Result<Option<PolicyBundle>> {
-    match PolicyBundle::compile(&opened.sources, 0) {
+    match PolicyBundle::compile(&opened.material.folder.sources, 0) {
         Ok(bundle) => Ok(Some(bundle)),
         Err(found) => {
             print_all(&found, problems)?;
@@ -203,8 +267,9 @@ fn test(
     problems: &mut dyn Write,
 ) -> io::Result<Exit> {
     let dir = match (cases, &opened.dir) {
-        (Some(cases), _) => cases.to_owned(),
-        (None, Some(dir)) => dir.join("tests"),
+        (Some(cases), _) => Some(cases.to_owned()),
+        (None, Some(dir)) if opened.material.from_folder => Some(dir.join("tests")),
+        (None, Some(_)) => None,
         (None, None) => {
             writeln!(
                 problems,
@@ -217,12 +282,17 @@ fn test(
     let Some(bundle) = compile(opened, problems)? else {
         return Ok(Exit::Failure);
     };
-    let report = match run_cases(&bundle, &dir) {
-        Ok(report) => report,
-        Err(error) => return Refusal::Sources(error).print(problems),
+    let report = match &dir {
+        None => run_case_files(&bundle, &opened.material.folder.tests),
+        Some(dir) => match run_cases(&bundle, dir) {
+            Ok(report) => report,
+            Err(error) => return Refusal::Sources(error).print(problems),
+        },
     };
     if report.results.is_empty() {
-        writeln!(problems, "no case found in `{}`", dir.display())?;
+        let within = dir.as_ref().or(opened.dir.as_ref());
+        let within = within.map_or_else(String::new, |dir| dir.display().to_string());
+        writeln!(problems, "no case found in `{within}`")?;
         return Ok(Exit::Usage);
     }
     for result in &report.results {
@@ -252,6 +322,21 @@ fn test(
     } else {
         Exit::Failure
     })
+}
+
+fn schema(core: Option<u32>, out: &mut dyn Write, problems: &mut dyn Write) -> io::Result<Exit> {
+    let number = core.unwrap_or(CoreVersion::CURRENT.number());
+    let Some(version) = CoreVersion::from_number(number) else {
+        let served = CoreVersion::SERVED.map(|version| version.number().to_string());
+        writeln!(
+            problems,
+            "there is no core schema {number} here; served are {}",
+            served.join(" and ")
+        )?;
+        return Ok(Exit::Usage);
+    };
+    out.write_all(version.text().as_bytes())?;
+    Ok(Exit::Success)
 }
 
 fn init(dir: &Path, out: &mut dyn Write, problems: &mut dyn Write) -> io::Result<Exit> {

@@ -8,6 +8,7 @@ use super::manifest::Manifest;
 use super::refusal::{Refusal, RefusalCode};
 use super::signing::Signatures;
 use super::{BundleArchive, contents, sha256};
+use crate::bundle::PolicyBundle;
 use crate::diagnostic::SourceError;
 use crate::source::{SourceFile, Sources, files_of, read};
 
@@ -66,6 +67,9 @@ impl Folder {
     /// `bundle_invalid`, `bundle_tests_failed`, `bundle_malformed` for a file name that has no
     /// place in an archive.
     pub fn build(&self, facts: Facts) -> Result<BundleArchive, Refusal> {
+        let core = PolicyBundle::compile(&self.sources, 0)
+            .map_err(|found| Refusal::new(RefusalCode::Invalid, found.to_string()))?
+            .core();
         let mut files = BTreeMap::new();
         let sources = &self.sources;
         for (folder, texts) in [
@@ -95,7 +99,7 @@ impl Folder {
             created: whole_seconds(facts.created),
             not_after: facts.not_after.map(whole_seconds),
             min_hub: facts.min_hub,
-            core_schema: sources.core.number(),
+            core_schema: core.number(),
             files: files
                 .iter()
                 .map(|(path, text)| (path.clone(), sha256(text.as_bytes())))
@@ -122,7 +126,7 @@ fn put(
 ) -> Result<(), Refusal> {
     if !contents::is_member(&path) {
         let message = format!(
-            "`{}` cannot be in an archive: names there have letters, digits, `.`, `-` and `_`, \
+            "`{}` cannot be in an archive: names there have letters, digits, `.`, `-`, `_`, `@`, \
              and at most 80 of them",
             file.name
         );

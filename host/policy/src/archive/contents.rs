@@ -122,7 +122,7 @@ impl Bounded {
             return Err(malformed(format!(
                 "`{}` has no place in a bundle: there are `policies/*.cedar`, `entities.json`, \
                  `schema.cedarschema`, `tests/*.json` and `assertions/*.cedar`, with names of \
-                 letters, digits, `.`, `-` and `_`",
+                 letters, digits, `.`, `-`, `_` and `@`",
                 shown(&path)
             )));
         }
@@ -204,7 +204,7 @@ fn is_plain(stem: &str) -> bool {
     !stem.starts_with('.')
         && stem
             .chars()
-            .all(|letter| letter.is_ascii_alphanumeric() || ".-_".contains(letter))
+            .all(|letter| letter.is_ascii_alphanumeric() || ".-_@".contains(letter))
 }
 
 /// A path of a stranger, fit for a terminal.

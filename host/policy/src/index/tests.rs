@@ -219,6 +219,7 @@ fn meta() -> Meta {
         hub: "hub-1".into(),
         request_id: "r-1".into(),
         trace_id: None,
+        recheck: false,
     }
 }
 

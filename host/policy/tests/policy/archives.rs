@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use nowconnect_policy::{
-    Admission, BundleArchive, Folder, HighWater, ManifestFacts, PublicKey, Refusal, RefusalCode,
-    SecretKey, SourceFile, Sources, TrustedKeys, admit, shipped,
+    Admission, BundleArchive, CoreVersion, Folder, HighWater, ManifestFacts, PublicKey, Refusal,
+    RefusalCode, SecretKey, SourceFile, TrustedKeys, admit, shipped,
 };
 use proptest::prelude::*;
 
@@ -150,7 +150,7 @@ fn times_and_versions_are_held_against_this_hub() {
 #[test]
 fn a_schema_that_is_not_served_is_refused_by_name() {
     let manifest = member(&signed(1), "manifest.json");
-    let ours = format!("\"core_schema\": {}", Sources::default().core.number());
+    let ours = format!("\"core_schema\": {}", CoreVersion::CURRENT.number());
     assert!(manifest.contains(&ours));
     let other = manifest.replace(&ours, "\"core_schema\": 99");
     let mut archive = with(&signed(1), "manifest.json", Some(&other)).unwrap();

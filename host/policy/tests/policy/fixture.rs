@@ -86,6 +86,7 @@ pub(crate) fn meta() -> Meta {
         hub: "hub-1".into(),
         request_id: "r-1".into(),
         trace_id: None,
+        recheck: false,
     }
 }
 

@@ -7,5 +7,7 @@ mod checks;
 mod decisions;
 mod explanations;
 mod fixture;
+mod proofs;
 mod shipped;
 mod tenants;
+mod versions;

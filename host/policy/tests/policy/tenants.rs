@@ -247,5 +247,6 @@ fn meta() -> Meta {
         hub: "hub".into(),
         request_id: "r".into(),
         trace_id: None,
+        recheck: false,
     }
 }

@@ -189,6 +189,14 @@ fn the_arguments_are_as_documented() {
         "policy explain case.json --policies policies",
         "policy requests --since 2h --cases",
         "policy schema",
+        "policy schema --core 1",
+        "policy diff old new.tar --replay requests.jsonl --prove --fail-on new-allow --json",
+        "policy prove policies --equivalent-to other --json",
+        "policy keygen release.key",
+        "policy build policies --out policies.tar --revision 7 --not-after 2027-01-31T00:00:00Z",
+        "policy sign policies.tar --key release.key",
+        "policy verify policies.tar --trust release.key.pub --trust ed25519:x --signers 2",
+        "policy inspect policies.tar --json",
         "policy init policies",
     ] {
         assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
@@ -198,9 +206,26 @@ fn the_arguments_are_as_documented() {
         "policy explain --last",
         "policy init",
         "policy requests --since 2",
+        "policy build policies --out policies.tar",
+        "policy build policies --out x --revision 7 --not-after tomorrow",
+        "policy verify policies.tar",
+        "policy diff old",
+        "policy diff old new --fail-on anything",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
+}
+
+#[test]
+fn every_served_schema_is_printed() {
+    for version in CoreVersion::SERVED {
+        let core = Some(version.number());
+        let (exit, out, _) = run(Command::Schema { core });
+        assert_eq!((exit, out.as_str()), (Exit::Success, version.text()));
+    }
+    let (exit, _, problems) = run(Command::Schema { core: Some(99) });
+    assert_eq!(exit, Exit::Usage);
+    assert!(problems.contains("served are 1 and 2"), "{problems}");
 }
 
 fn check_of(dir: Option<&Path>, strict: bool) -> Command {

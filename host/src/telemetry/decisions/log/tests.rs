@@ -266,6 +266,7 @@ fn only_named_fields_of_the_question_are_written() {
             hub: Arc::from("hub"),
             request_id: Arc::from("r"),
             trace_id: None,
+            recheck: false,
         },
         connector: nowconnect_policy::Name::bare("ldap"),
         agent: nowconnect_policy::Name::bare("plant"),

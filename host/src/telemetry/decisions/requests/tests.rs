@@ -153,6 +153,7 @@ impl At {
                 hub: Arc::from("hub"),
                 request_id: Arc::from(time_ms.to_string()),
                 trace_id: None,
+                recheck: false,
             },
             viewer: Viewer::Anonymous,
             connector: Name::bare("ldap"),

@@ -1,0 +1,209 @@
+//! Two sets beside each other. The proof is tested end to end, with the real programs.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::collections::BTreeMap;
+
+use super::super::Command;
+use super::*;
+
+const OLD: &str = r#"
+@id("joining") permit (principal, action in NowConnect::Action::"agent-lifecycle", resource);
+@id("ldap") @advice("ask the directory team")
+permit (principal, action == NowConnect::Action::"open", resource == NowConnect::Connector::"ldap")
+when { context.net.srcIp.isInRange(ip("10.0.0.0/8")) };
+@id("gone") forbid (principal, action == NowConnect::Action::"mesh-join", resource);
+@id("same") permit (principal, action == NowConnect::Action::"mesh-join", resource);
+"#;
+
+fn folder(text: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.cedar"), text).unwrap();
+    dir
+}
+
+fn diff(before: &str, after: &str) -> Diff {
+    let keep = |dir: tempfile::TempDir| dir.keep();
+    Diff {
+        before: keep(folder(before)),
+        after: keep(folder(after)),
+        replay: None,
+        prove: false,
+        timeout_sec: 60,
+        fail_on: Vec::new(),
+        json: false,
+    }
+}
+
+fn run(diff: Diff) -> (Exit, String, String) {
+    let folders = [diff.before.clone(), diff.after.clone()];
+    let (mut out, mut problems) = (Vec::new(), Vec::new());
+    let env: BTreeMap<String, String> = BTreeMap::new();
+    let exit = Command::Diff(diff).run_with(&env, &mut out, &mut problems);
+    for folder in folders {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    (
+        exit,
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(problems).unwrap(),
+    )
+}
+
+#[test]
+fn the_same_in_another_layout_is_no_change() {
+    let other = OLD
+        .replace("permit (", "permit(\n  ")
+        .replace("when {", "// why\nwhen\n{");
+    let mut same = diff(OLD, &other);
+    same.fail_on = vec![FailOn::Change, FailOn::NewAllow];
+    let (exit, out, problems) = run(same);
+    assert_eq!(
+        (exit, out.as_str()),
+        (Exit::Success, "both sets say the same\n"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn each_policy_is_told_by_what_became_of_it() {
+    let new = OLD
+        .replace("10.0.0.0/8", "10.1.0.0/16")
+        .replace("@id(\"same\")", "@id(\"same\") @advice(\"new\")")
+        .replace("@id(\"gone\") forbid", "@id(\"come\") forbid");
+    let (exit, out, problems) = run(diff(OLD, &new));
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    for (line, next) in [
+        ("added: `come` (", "  + forbid("),
+        ("removed: `gone` (", "  - forbid("),
+        ("changed: `ldap` (", "  - when"),
+        ("annotations only: `same` (", "  + @advice(\"new\")"),
+    ] {
+        let at = lines
+            .iter()
+            .position(|found| found.starts_with(line))
+            .expect(&out);
+        assert!(lines[at + 1].starts_with(next), "{out}");
+    }
+    assert!(
+        out.contains("10.0.0.0/8") && out.contains("10.1.0.0/16"),
+        "{out}"
+    );
+    assert!(!out.contains("joining"), "{out}");
+    assert!(
+        !out.contains("ask the directory team"),
+        "what stays is not told: {out}"
+    );
+}
+
+#[test]
+fn facts_that_change_are_said() {
+    let changed = diff(OLD, OLD);
+    std::fs::write(changed.after.join("entities.json"), "[]").unwrap();
+    let (exit, out, _) = run(changed);
+    assert_eq!(exit, Exit::Success);
+    assert!(out.starts_with("changes facts: the entities"), "{out}");
+}
+
+fn record(address: &str, decision: &str, count: u64) -> String {
+    serde_json::json!({
+        "request": {
+            "principal": "NowConnect::Viewer::\"anonymous\"",
+            "action": "NowConnect::Action::\"open\"",
+            "resource": "NowConnect::Connector::\"ldap\"",
+            "context": {
+                "net": {"srcIp": {"__extn": {"fn": "ip", "arg": address}}, "srcPort": 1,
+                    "listener": {"__entity": {"type": "NowConnect::Listener", "id": "l"}}},
+                "meta": {"now": {"__extn": {"fn": "datetime", "arg": "2026-11-21"}},
+                    "hub": {"__entity": {"type": "NowConnect::Node", "id": "h"}},
+                    "requestId": "r"},
+                "agent": {"__entity": {"type": "NowConnect::Agent", "id": "a"}},
+                "openFlows": 0, "viaMesh": false, "signals": [], "signalsMissing": [],
+            },
+        },
+        "entities": [
+            entity("Tenant", "default", serde_json::json!({}), false),
+            entity("Agent", "a", serde_json::json!({
+                "tenant": {"__entity": {"type": "NowConnect::Tenant", "id": "default"}},
+                "scopes": [], "ephemeral": false,
+                "tokenExp": {"__extn": {"fn": "datetime", "arg": "2026-11-22"}}}), true),
+            entity("Listener", "l", serde_json::json!({
+                "tenant": {"__entity": {"type": "NowConnect::Tenant", "id": "default"}},
+                "port": 389, "protocol": "tcp"}), true),
+            entity("Connector", "ldap", serde_json::json!({
+                "tenant": {"__entity": {"type": "NowConnect::Tenant", "id": "default"}},
+                "protocol": "tcp"}), true),
+            entity("Viewer", "anonymous", serde_json::json!({
+                "authenticated": false, "amr": []}), false),
+        ],
+        "decision": decision, "count": count, "first": 1, "last": 2,
+    })
+    .to_string()
+}
+
+fn entity(kind: &str, id: &str, attrs: serde_json::Value, tenant: bool) -> serde_json::Value {
+    let parents = match tenant {
+        true => serde_json::json!([{"type": "NowConnect::Tenant", "id": "default"}]),
+        false => serde_json::json!([]),
+    };
+    serde_json::json!({"uid": {"type": format!("NowConnect::{kind}"), "id": id},
+        "attrs": attrs, "parents": parents})
+}
+
+#[test]
+fn recorded_requests_are_decided_by_both() {
+    let new = OLD.replace("10.0.0.0/8", "10.1.0.0/16");
+    let replayed = |old: &str, new: &str, fail_on: Vec<FailOn>| {
+        let mut with = diff(old, new);
+        let file = with.before.join("requests.jsonl");
+        let lines = [
+            record("10.0.0.9", "allow", 7),
+            record("10.1.0.9", "allow", 5),
+            record("192.0.2.1", "allow", 2),
+            "{}".to_owned(),
+            String::new(),
+        ];
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        with.replay = Some(file);
+        with.fail_on = fail_on;
+        run(with)
+    };
+    let (exit, out, problems) = replayed(OLD, &new, Vec::new());
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""));
+    for part in [
+        "replay of 4 records: 7 decisions the same, 0 newly allowed, 7 newly denied, 0 with errors",
+        "2 were recorded otherwise",
+        "1 record cannot be replayed; the first: line 4: ",
+        "newly denied, 7 times (line 1): NowConnect::Viewer::\"anonymous\"",
+        "before by `ldap`, now by no policy",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert_eq!(replayed(OLD, &new, vec![FailOn::NewDeny]).0, Exit::Failure);
+    let (exit, _, problems) = replayed(&new, OLD, vec![FailOn::NewAllow]);
+    assert_eq!(exit, Exit::Failure);
+    assert!(
+        problems.contains("7 decisions are newly allowed"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn what_nobody_looked_into_cannot_be_ruled_out() {
+    let mut unknown = diff(OLD, &OLD.replace("10.0.0.0/8", "10.1.0.0/16"));
+    unknown.fail_on = vec![FailOn::NewAllow];
+    let (exit, _, problems) = run(unknown);
+    assert_eq!(exit, Exit::Failure);
+    assert!(problems.contains("nobody knows"), "{problems}");
+}
+
+#[test]
+fn sets_that_do_not_compile_or_are_not_there_are_wrong_arguments() {
+    let (exit, _, problems) = run(diff(OLD, "permit"));
+    assert_eq!(exit, Exit::Usage);
+    assert!(problems.contains("refused: 1 error"), "{problems}");
+    let mut gone = diff(OLD, OLD);
+    gone.replay = Some(gone.before.join("gone"));
+    assert_eq!(run(gone).0, Exit::Usage);
+}
