@@ -116,7 +116,7 @@ impl BundleArchive {
         contents::to_tar(&self.members())
     }
 
-    /// Writes the archive as files below a folder, which must not hold an archive yet.
+    /// Writes the archive as files below a folder, over those of the same names.
     ///
     /// # Errors
     /// Whatever the file system says.

@@ -26,8 +26,8 @@ use crate::vocabulary::Vocabulary;
 #[derive(Debug)]
 pub struct PolicyBundle {
     pub(crate) index: Index,
-    vocabulary: Vocabulary,
-    groups: Groups,
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) groups: Groups,
     slices: Slices,
     meta: MetaReaders,
     pub(crate) authorizer: Authorizer,

@@ -33,8 +33,19 @@ pub struct PolicyChange {
     pub id: String,
     /// Where it stands: in the second set, or where it stood.
     pub place: String,
-    /// Pieces that are gone (`-`) or new (`+`).
+    /// Pieces: in a change those that are gone (`-`) or new (`+`).
     pub lines: Vec<String>,
+}
+
+impl PolicyChange {
+    /// A whole policy, piece by piece.
+    pub(crate) fn shown(policy: &Policy, place: &PolicyRef) -> Self {
+        Self {
+            id: place.id.clone(),
+            place: place_text(place),
+            lines: Pieces::of(policy).all().cloned().collect(),
+        }
+    }
 }
 
 impl Difference {

@@ -4,7 +4,7 @@
 //! an agent or a connector *is* comes from the hub. The file only adds parents (`Group`s) and,
 //! for labels, `tags`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -105,6 +105,27 @@ impl Groups {
             })
             .collect();
         Ok(Self::of(members))
+    }
+
+    /// What an entity is in because of this file, besides what it is in anyway.
+    pub(crate) fn added_to<'a>(
+        &self,
+        uid: &'a EntityUid,
+        ancestors: impl Iterator<Item = &'a EntityUid>,
+    ) -> BTreeSet<EntityUid> {
+        ancestors
+            .chain([uid])
+            .filter_map(|member| self.members.get(member))
+            .flat_map(|membership| membership.ancestors.iter().cloned())
+            .collect()
+    }
+
+    /// The labels that this file gives an entity.
+    pub(crate) fn tags_of(&self, uid: &EntityUid) -> &[(String, String)] {
+        self.members
+            .get(uid)
+            .map(|membership| membership.tags.as_slice())
+            .unwrap_or_default()
     }
 
     /// The row with what this bundle knows about it and about its groups.

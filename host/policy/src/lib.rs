@@ -39,6 +39,7 @@ mod tenants;
 mod time;
 mod trust;
 mod vocabulary;
+mod who_can;
 
 pub use archive::{
     ARCHIVE_BYTES, Admission, BundleArchive, CLOCK_SKEW, Folder, HighWater, KeyError, KeyId,
@@ -67,3 +68,4 @@ pub use question::{
 pub use replay::{Replay, ReplaySample, replay};
 pub use source::{FILE_BYTES, FILES, SourceFile, Sources, schema_text, shipped};
 pub use stated::{Stated, StatedRequest, StatedUid};
+pub use who_can::WhoCan;

@@ -1,8 +1,11 @@
 //! Recorded decisions, put to two sets of policies.
 //!
 //! A record is a line of JSON with `request` and `entities` as in a test case, the `decision`
-//! that was made, and how often (`count`) between `first` and `last`. Each set decides it anew;
-//! what differs is what the change does to the traffic that there was.
+//! that was made, and how often (`count`) between `first` and `last`. Each set decides it anew,
+//! with the groups and labels that it has for the entities; what differs is what the change does
+//! to the traffic that there was.
+
+mod regroup;
 
 use std::io::{self, BufRead};
 
@@ -12,6 +15,8 @@ use serde_json::Value;
 use crate::bundle::PolicyBundle;
 use crate::decision::{Decision, ReasonKind};
 use crate::scene::{Posed, RequestJson};
+
+use regroup::regroup;
 
 /// Bytes of a record: as large as a test case can sensibly be.
 const LINE_BYTES: usize = 1024 * 1024;
@@ -120,13 +125,15 @@ impl Replay {
         line: &[u8],
     ) -> Result<(), String> {
         let record: Record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let decide = |bundle: &PolicyBundle| -> Result<Decision, String> {
+        let decide = |bundle: &PolicyBundle, entities: Value| -> Result<Decision, String> {
             let request: RequestJson = serde_json::from_value(record.request.clone())
                 .map_err(|error| error.to_string())?;
-            let posed = Posed::new(request, record.entities.clone(), bundle.schema())?;
+            let posed = Posed::new(request, entities, bundle.schema())?;
             Ok(bundle.answer(&posed.scene()))
         };
-        let (old, new) = (decide(before)?, decide(after)?);
+        let regrouped = regroup(&record.entities, &before.groups, &after.groups);
+        let old = decide(before, record.entities)?;
+        let new = decide(after, regrouped)?;
         let count = record.count;
         if old.allow != (record.decision == "allow") {
             self.unlike_recorded += count;

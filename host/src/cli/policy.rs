@@ -7,6 +7,7 @@ mod explain;
 mod material;
 mod prove;
 mod requests;
+mod who_can;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,12 @@ pub enum Command {
                       compile, 69 prover or solver is not installed."
     )]
     Prove(prove::Prove),
+    /// List the policies that have a say in who may open a connector
+    #[command(
+        after_help = "Exit code: 0 there is a permit about it, 1 there is none, 64 the policies \
+                      cannot be read or do not compile."
+    )]
+    WhoCan(who_can::WhoCan),
     /// Print the Cedar schema: all that policies can name
     Schema {
         /// The version; without it the newest
@@ -131,6 +138,7 @@ impl Command {
             Self::Requests(requests) => requests.run_with(out, problems),
             Self::Diff(diff) => diff.run(out, problems),
             Self::Prove(prove) => prove.run(env, out, problems),
+            Self::WhoCan(who_can) => who_can.run(env, out, problems),
             Self::Schema { core } => schema(core, out, problems),
             Self::Keygen(keygen) => keygen.run(out, problems),
             Self::Build(build) => build.run(out, problems),

@@ -192,6 +192,7 @@ fn the_arguments_are_as_documented() {
         "policy schema --core 1",
         "policy diff old new.tar --replay requests.jsonl --prove --fail-on new-allow --json",
         "policy prove policies --equivalent-to other --json",
+        "policy who-can open acme/ldap --policies policies --group directory --json",
         "policy keygen release.key",
         "policy build policies --out policies.tar --revision 7 --not-after 2027-01-31T00:00:00Z",
         "policy sign policies.tar --key release.key",
@@ -214,6 +215,55 @@ fn the_arguments_are_as_documented() {
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
+}
+
+#[test]
+fn who_can_open_a_connector_is_told_by_the_policies_about_it() {
+    let text = r#"
+        @id("this") permit (principal, action == NowConnect::Action::"open",
+            resource == NowConnect::Connector::"ldap");
+        @id("that") permit (principal, action == NowConnect::Action::"open",
+            resource == NowConnect::Connector::"ssh") when { context.openFlows < 3 };
+        @id("grouped") permit (principal in NowConnect::Group::"staff",
+            action == NowConnect::Action::"open", resource in NowConnect::Group::"directory");
+        @id("joining") permit (principal, action in NowConnect::Action::"agent-lifecycle", resource);
+        @id("closed") forbid (principal, action in NowConnect::Action::"data-plane", resource)
+        when { context.agent.ephemeral };"#;
+    let dir = folder(&[("a.cedar", text)]);
+    let who = |words: &str| {
+        use clap::Parser;
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(subcommand)]
+            command: Command,
+        }
+        let words = format!("policy who-can open {words} --policies");
+        let words = words.split(' ').map(ToOwned::to_owned);
+        let words = words.chain([dir.path().display().to_string()]);
+        run(Line::try_parse_from(words).unwrap().command)
+    };
+    let (exit, out, _) = who("ldap");
+    assert_eq!(exit, Exit::Success);
+    assert!(out.contains("`this` (") && !out.contains("`that`"), "{out}");
+    assert!(
+        !out.contains("`grouped`") && !out.contains("`joining`"),
+        "{out}"
+    );
+    let (_, forbids) = out.split_once("none of these forbids").unwrap();
+    assert!(
+        forbids.contains("`closed`") && forbids.contains("`tenant-open`"),
+        "{out}"
+    );
+    let (_, out, _) = who("ldap --group directory");
+    assert!(out.contains("`grouped`"), "{out}");
+    let (_, out, _) = who("ssh");
+    assert!(out.contains("when") && out.contains("openFlows"), "{out}");
+    let (exit, out, _) = who("other");
+    assert_eq!(
+        (exit, out.as_str()),
+        (Exit::Failure, "nobody: no permit is about it\n")
+    );
+    assert!(who("ldap --json").1.contains("\"permits\""));
 }
 
 #[test]

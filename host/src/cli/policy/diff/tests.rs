@@ -190,6 +190,39 @@ fn recorded_requests_are_decided_by_both() {
 }
 
 #[test]
+fn a_replay_sees_who_is_in_which_group_now() {
+    let grouped = OLD.replace(
+        "resource == NowConnect::Connector::\"ldap\"",
+        "resource in NowConnect::Group::\"directory\"",
+    );
+    let mut with = diff(&grouped, &grouped);
+    let entities = r#"[{"uid": {"type": "NowConnect::Connector", "id": "ldap"},
+        "parents": [{"type": "NowConnect::Group", "id": "directory"}], "tags": {"a": "b"}}]"#;
+    std::fs::write(with.after.join("entities.json"), entities).unwrap();
+    let file = with.before.join("requests.jsonl");
+    std::fs::write(&file, record("10.0.0.9", "deny", 3)).unwrap();
+    with.replay = Some(file);
+    let (_, out, problems) = run(with);
+    assert!(out.contains("3 newly allowed"), "{out}{problems}");
+    assert!(out.contains("changes facts: the entities"), "{out}");
+    // And the other way: the record has the group, and the set to come takes it away.
+    let mut with = diff(&grouped, &grouped);
+    std::fs::write(with.before.join("entities.json"), entities).unwrap();
+    let mut recorded: serde_json::Value =
+        serde_json::from_str(&record("10.0.0.9", "allow", 2)).unwrap();
+    let connector = &mut recorded["entities"][3];
+    assert_eq!(connector["uid"]["id"], "ldap");
+    let parents = connector["parents"].as_array_mut().unwrap();
+    parents.push(serde_json::json!({"type": "NowConnect::Group", "id": "directory"}));
+    connector["tags"] = serde_json::json!({"a": "b"});
+    let file = with.before.join("requests.jsonl");
+    std::fs::write(&file, recorded.to_string()).unwrap();
+    with.replay = Some(file);
+    let (_, out, problems) = run(with);
+    assert!(out.contains("2 newly denied"), "{out}{problems}");
+}
+
+#[test]
 fn what_nobody_looked_into_cannot_be_ruled_out() {
     let mut unknown = diff(OLD, &OLD.replace("10.0.0.0/8", "10.1.0.0/16"));
     unknown.fail_on = vec![FailOn::NewAllow];
