@@ -99,7 +99,9 @@ impl AgentEnd {
                 return;
             }
             let step = match decode(&mut message) {
-                Ok(Some(frame)) => self.handle_frame(now, frame),
+                Ok(Some(frame)) => self
+                    .handle_frame(now, frame)
+                    .and_then(|()| self.tunnel.check_read()),
                 Ok(None) => return,
                 Err(error) => Err(error.into()),
             };

@@ -183,6 +183,9 @@ pub(crate) struct Flow {
     pub(crate) opened_at: Instant,
     /// The last time at which a byte was accepted from either end, or handed over.
     pub(crate) last_progress: Instant,
+    /// Since when the local reader has taken nothing of what waits for it. Bytes that go the
+    /// other way do not help: they would let a reader hold its window for ever.
+    pub(crate) reader_waits_since: Option<Instant>,
     /// Since when the flow has been told to end for idleness.
     pub(crate) idle_since: Option<Instant>,
     pub(crate) resumes: u32,

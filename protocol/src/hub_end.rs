@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -134,7 +134,9 @@ impl HubEnd {
                 return;
             }
             let step = match decode(&mut message) {
-                Ok(Some(frame)) => self.handle_frame(now, frame),
+                Ok(Some(frame)) => self
+                    .handle_frame(now, frame)
+                    .and_then(|()| self.tunnel.check_read()),
                 Ok(None) => return,
                 Err(error) => Err(error.into()),
             };
@@ -179,6 +181,9 @@ impl HubEnd {
                     self.tunnel.events.push_back(FlowEvent::Acknowledged(ack));
                 }
                 Ok(())
+            }
+            Frame::Resume { .. } | Frame::ResumeEnd if self.resume_by.is_none() => {
+                Err(unexpected(frame_type, "no flows of an earlier tunnel wait"))
             }
             Frame::Resume {
                 flow_ref,
@@ -235,6 +240,7 @@ impl HubEnd {
         self.phase = Phase::Established;
         self.tunnel.agree(self.peer_payload, self.peer_window);
         let features = self.peer_features.and(FEATURES);
+        let accepted: BTreeSet<ConnectorName> = welcome.accepted.iter().cloned().collect();
         let config = self.tunnel.config().clone();
         let resumed = welcome.resume.is_some() && features.contains(Features::RESUME);
         self.tunnel.push_control(Frame::HelloAck(Box::new(HelloAck {
@@ -256,6 +262,11 @@ impl HubEnd {
         })));
         if let Some(flows) = welcome.resume {
             self.tunnel.attach(now, flows);
+            // What the agent may no longer offer ends, as it does with a RENEW that shrinks.
+            self.tunnel
+                .reset_connectors(now, ResetCode::ScopeLost, |connector| {
+                    accepted.contains(connector)
+                });
             if resumed {
                 self.resume_by = Some(now + config.hello_timeout);
             } else {

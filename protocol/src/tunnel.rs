@@ -172,6 +172,8 @@ pub struct Tunnel {
     pub(crate) liveness: Liveness,
     /// What the far end lets a new flow send before any WINDOW.
     peer_window: u64,
+    /// Largest payload of a DATA frame, in bytes.
+    agreed_payload: u32,
     hop_inflight: u64,
     sweep_at: Instant,
     suspect: bool,
@@ -198,6 +200,7 @@ impl Tunnel {
             scheduler: Scheduler::new(config.max_data_payload),
             liveness: Liveness::new(now, config.ping_interval, config.ping_timeout),
             peer_window: u64::from(limits::FLOW_WINDOW_MIN_BYTES),
+            agreed_payload: config.max_data_payload,
             hop_inflight: 0,
             sweep_at: now + limits::SWEEP_INTERVAL,
             suspect: false,
@@ -218,9 +221,13 @@ impl Tunnel {
             limits::MIN_DATA_PAYLOAD_BYTES,
             limits::MAX_DATA_PAYLOAD_BYTES,
         );
-        self.scheduler
-            .set_max_payload(payload.min(self.config.max_data_payload));
+        self.agreed_payload = payload.min(self.config.max_data_payload);
+        self.scheduler.set_max_payload(self.agreed_payload);
         self.peer_window = u64::from(peer_window);
+    }
+
+    fn max_payload(&self) -> usize {
+        usize::try_from(self.agreed_payload).unwrap_or(usize::MAX)
     }
 
     // ---- observing ------------------------------------------------------------------------
@@ -271,19 +278,6 @@ impl Tunnel {
     #[must_use]
     pub fn ping_answered(&self) -> bool {
         self.liveness.answered()
-    }
-
-    /// Numbers of the live flows to one of `connectors`.
-    #[must_use]
-    pub fn cids_of_connectors(&self, connectors: &[ConnectorName]) -> Vec<u32> {
-        let mut cids: Vec<u32> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| !flow.closed && connectors.contains(&flow.connector))
-            .map(|(cid, _)| *cid)
-            .collect();
-        cids.sort_unstable();
-        cids
     }
 
     /// Where a flow is in its life; none where it is not known any more.
@@ -355,6 +349,7 @@ impl Tunnel {
             small_run: 0,
             opened_at: now,
             last_progress: now,
+            reader_waits_since: None,
             idle_since: None,
             resumes: 0,
         }
@@ -411,6 +406,7 @@ impl Tunnel {
             flow.recv.deliver(bytes as u64);
             flow.recv.grow(now, rules);
             flow.last_progress = now;
+            flow.reader_waits_since = (flow.recv.pending() > 0).then_some(now);
             self.schedule_window(now, cid);
         }
     }
@@ -471,6 +467,46 @@ impl Tunnel {
             };
             let summary = flow.summary(self.side, cid, cause, now);
             self.events.push_back(FlowEvent::Closed { cid, summary });
+        }
+    }
+
+    /// Ends a flow wherever it is: on this tunnel, or on its way here from an earlier one.
+    /// Returns whether there was one.
+    pub fn reset_ref(&mut self, now: Instant, flow_ref: &FlowRef, code: ResetCode) -> bool {
+        if let Some(cid) = self.cid_of(flow_ref) {
+            self.reset(now, cid, code, "");
+            return true;
+        }
+        let Some(flow) = self.awaiting.remove(flow_ref) else {
+            return false;
+        };
+        self.lose(now, &flow, code);
+        true
+    }
+
+    /// Ends every flow whose connector does not pass, on this tunnel and on its way here.
+    pub fn reset_connectors(
+        &mut self,
+        now: Instant,
+        code: ResetCode,
+        passes: impl Fn(&ConnectorName) -> bool,
+    ) {
+        let mut cids: Vec<u32> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| !flow.closed && !passes(&flow.connector))
+            .map(|(cid, _)| *cid)
+            .collect();
+        cids.sort_unstable();
+        for cid in cids {
+            self.reset(now, cid, code, "");
+        }
+        let (kept, lost): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.awaiting)
+            .into_iter()
+            .partition(|(_, flow)| flow.closed || passes(&flow.connector));
+        self.awaiting = kept;
+        for flow in lost.values() {
+            self.lose(now, flow, code);
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{FlowEvent, Tunnel};
 use crate::error::{ProtocolViolation, TunnelClosed};
-use crate::flow::{FlowCause, ReceiveFault, Side};
+use crate::flow::{Flow, FlowCause, ReceiveFault, Side};
 use crate::frame::{Direction, Frame, ResetClass, ResetCode};
 use crate::limits;
 
@@ -45,12 +45,17 @@ impl Tunnel {
             | Frame::ResumeEnd
             | Frame::ResumeRst { .. }) => return Ok(Some(other)),
         }
+        Ok(None)
+    }
+
+    /// Must hold after each frame, whoever took it: nearly every frame can ask for an answer.
+    pub(crate) fn check_read(&self) -> Result<(), ProtocolViolation> {
         if self.control.len() > limits::MAX_CONTROL_QUEUE {
             return Err(ProtocolViolation::NotReading {
                 frames: self.control.len(),
             });
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Frames for a flow that ended here may still be on their way; those for a number that was
@@ -65,6 +70,18 @@ impl Tunnel {
         Ok(())
     }
 
+    /// An agent answers OPEN before it says anything else about a flow. One that took bytes
+    /// and then let the hub try another agent would splice two streams.
+    fn check_acknowledged(&self, flow: &Flow, cid: u32) -> Result<(), ProtocolViolation> {
+        if self.side == Side::Hub && !flow.acknowledged {
+            return Err(ProtocolViolation::Cid {
+                cid,
+                why: "was not acknowledged before it was used",
+            });
+        }
+        Ok(())
+    }
+
     fn handle_data(
         &mut self,
         now: Instant,
@@ -72,6 +89,20 @@ impl Tunnel {
         seq: u64,
         mut payload: Bytes,
     ) -> Result<(), ProtocolViolation> {
+        if payload.len() > self.max_payload() {
+            return Err(ProtocolViolation::Offsets {
+                cid,
+                detail: format!(
+                    "a frame of {} bytes came where {} were agreed on",
+                    payload.len(),
+                    self.max_payload()
+                ),
+            });
+        }
+        let Some(flow) = self.flows.get(&cid) else {
+            return self.check_given(cid);
+        };
+        self.check_acknowledged(flow, cid)?;
         let Some(flow) = self.flows.get_mut(&cid) else {
             return self.check_given(cid);
         };
@@ -95,6 +126,7 @@ impl Tunnel {
             }
         }
         flow.last_progress = now;
+        flow.reader_waits_since.get_or_insert(now);
         let over = flow.terms.max_bytes.is_some_and(|max| flow.bytes() > max);
         if !payload.is_empty() && !flow.closed {
             self.counters.bytes_received += payload.len() as u64;
@@ -115,6 +147,10 @@ impl Tunnel {
         received: u64,
         limit: u64,
     ) -> Result<(), ProtocolViolation> {
+        let Some(flow) = self.flows.get(&cid) else {
+            return self.check_given(cid);
+        };
+        self.check_acknowledged(flow, cid)?;
         let Some(flow) = self.flows.get_mut(&cid) else {
             return self.check_given(cid);
         };
@@ -150,6 +186,10 @@ impl Tunnel {
                 why: "was ended in the direction that this end sends",
             });
         }
+        let Some(flow) = self.flows.get(&cid) else {
+            return self.check_given(cid);
+        };
+        self.check_acknowledged(flow, cid)?;
         let Some(flow) = self.flows.get_mut(&cid) else {
             return self.check_given(cid);
         };

@@ -12,7 +12,7 @@ use super::{FlowEvent, Tunnel};
 use crate::error::ProtocolViolation;
 use crate::flow::{Flow, FlowCause, FlowSummary, Side};
 use crate::flow_ref::FlowRef;
-use crate::frame::{Frame, ResetCode};
+use crate::frame::{Frame, OpenAck, ResetCode};
 
 /// A flow whose tunnel is gone.
 #[derive(Debug)]
@@ -103,6 +103,7 @@ impl Tunnel {
             flow.window_queued = false;
             flow.answer_queued = false;
             flow.last_progress = now;
+            flow.reader_waits_since = (flow.recv.pending() > 0).then_some(now);
             self.awaiting.insert(flow.flow_ref.clone(), flow);
         }
     }
@@ -129,12 +130,17 @@ impl Tunnel {
         limit: u64,
     ) -> Result<(), ProtocolViolation> {
         if let Err(fault) = flow.send.rewind(received, limit) {
+            // It ends with the tunnel, as the others do.
+            self.awaiting.insert(flow.flow_ref.clone(), flow);
             return Err(ProtocolViolation::Offsets {
                 cid,
                 detail: fault.to_string(),
             });
         }
-        flow.acknowledged = true;
+        // An agent names only flows whose target it has reached, so this stands for an
+        // OPEN_ACK that was lost with the earlier tunnel.
+        let news = !std::mem::replace(&mut flow.acknowledged, true);
+        flow.open = None;
         flow.resumes += 1;
         // The socket may have become readable while nobody listened.
         flow.readable = !flow.send.ended();
@@ -146,6 +152,10 @@ impl Tunnel {
             self.forget_if_done(cid);
         } else {
             self.events.push_back(FlowEvent::Resumed { flow_ref, cid });
+            if news {
+                let ack = OpenAck { cid, alpn: None };
+                self.events.push_back(FlowEvent::Acknowledged(ack));
+            }
         }
         Ok(())
     }
@@ -173,13 +183,12 @@ impl Tunnel {
             });
         };
         if sent < flow.recv.received() {
-            return Err(ProtocolViolation::Offsets {
-                cid,
-                detail: format!(
-                    "the agent forgot bytes it had sent ({sent} of {})",
-                    flow.recv.received()
-                ),
-            });
+            let detail = format!(
+                "the agent forgot bytes it had sent ({sent} of {})",
+                flow.recv.received()
+            );
+            self.awaiting.insert(flow_ref.clone(), flow);
+            return Err(ProtocolViolation::Offsets { cid, detail });
         }
         let (ours, grant) = flow.recv.restate();
         self.control.push_back(Frame::Resumed {

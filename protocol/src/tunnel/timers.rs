@@ -121,8 +121,16 @@ fn sweep_flow(flow: &Flow, now: Instant) -> Option<SweepVerdict> {
             .then_some(SweepVerdict::Reset(ResetCode::Idle));
     }
     if flow.recv.pending() > 0 {
-        return (still >= flow.terms.stall_timeout)
+        let waits = flow
+            .reader_waits_since
+            .map_or(still, |since| now.saturating_duration_since(since));
+        return (waits >= flow.terms.stall_timeout)
             .then_some(SweepVerdict::Reset(ResetCode::Stalled));
     }
-    (!flow.waiting() && still >= flow.terms.idle_timeout).then_some(SweepVerdict::EndClientSide)
+    if flow.waiting() {
+        // The far end resets a reader that stalls; one that does neither is stalled itself.
+        return (still >= flow.terms.stall_timeout.saturating_mul(2))
+            .then_some(SweepVerdict::Reset(ResetCode::Stalled));
+    }
+    (still >= flow.terms.idle_timeout).then_some(SweepVerdict::EndClientSide)
 }

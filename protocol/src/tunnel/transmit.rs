@@ -22,6 +22,10 @@ const LEAST_ROOM_BYTES: usize = 8_192;
 /// window at a time, so the wait ends.
 const LEAST_ALLOWANCE_BYTES: usize = 4_096;
 
+/// Size below which the copy that is kept of a frame's bytes gets memory of its own: a slice
+/// of the message would keep all of it, and whatever else was written into its memory.
+const COPY_OUT_BELOW_BYTES: usize = 16 * 1024;
+
 const _: () = assert!(LEAST_ALLOWANCE_BYTES < crate::limits::FLOW_WINDOW_MIN_BYTES as usize / 4);
 
 /// What came of reading a local socket.
@@ -64,7 +68,12 @@ impl Tunnel {
         let message = buf.split().freeze();
         for (cid, range) in self.sealed.drain(..) {
             if let Some(flow) = self.flows.get_mut(&cid) {
-                flow.send.keep(message.slice(range));
+                let copy = if range.len() < COPY_OUT_BELOW_BYTES {
+                    Bytes::copy_from_slice(&message[range])
+                } else {
+                    message.slice(range)
+                };
+                flow.send.keep(copy);
             }
         }
         self.liveness.note_inflight(now, self.hop_inflight);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod hostile_agent;
 mod samples;
 mod wire_properties;
 mod wire_snapshot;

@@ -138,10 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
             match command {
                 Command::Open(flow) => self.open(now, *flow),
                 Command::CloseFlow(flow_ref, code) => {
-                    let tunnel = self.core.end.tunnel_mut();
-                    if let Some(cid) = tunnel.cid_of(&flow_ref) {
-                        tunnel.reset(now, cid, code, "");
-                    }
+                    self.core.end.tunnel_mut().reset_ref(now, &flow_ref, code);
                 }
                 Command::Withdraw(connectors) => self.withdraw(now, &connectors),
                 Command::Drain(deadline) => self.core.end.drain(deadline),
@@ -157,10 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
     }
 
     fn withdraw(&mut self, now: Instant, connectors: &[nowconnect_protocol::ConnectorName]) {
-        let tunnel = self.core.end.tunnel_mut();
-        for cid in tunnel.cids_of_connectors(connectors) {
-            tunnel.reset(now, cid, ResetCode::ScopeLost, "");
-        }
+        self.core
+            .end
+            .tunnel_mut()
+            .reset_connectors(now, ResetCode::ScopeLost, |connector| {
+                !connectors.contains(connector)
+            });
     }
 
     fn hand_over(&mut self, answer: oneshot::Sender<Option<crate::detached::DetachedSession>>) {
@@ -289,17 +288,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
                     token_expires_in_ms: token_expires_in
                         .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
                 });
-                let mut lost: Vec<_> = self
-                    .core
-                    .sockets
-                    .by_cid
-                    .values()
-                    .map(|socket| socket.connector.clone())
-                    .filter(|connector| !accepted.contains(connector))
-                    .collect();
-                lost.sort_unstable();
-                lost.dedup();
-                self.withdraw(now, &lost);
+                self.core.end.tunnel_mut().reset_connectors(
+                    now,
+                    ResetCode::ScopeLost,
+                    |connector| accepted.contains(connector),
+                );
             }
             RenewVerdict::Refuse { message } => self.core.end.renewed(RenewAck {
                 ok: false,
