@@ -333,7 +333,8 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
             deadline = self.end.poll_deadline();
         }
         if let Some(by) = self.goodbye_by {
-            deadline = deadline.min(by);
+            // The machine's own deadlines may have passed and mean nothing any more.
+            deadline = by;
         }
         let report = now >= self.tidy_at;
         if report {
@@ -376,8 +377,11 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
 
     /// Whether the tunnel has ended and said so as well as it could.
     pub(crate) fn is_over(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.end.tunnel().closed().is_none() {
-            return false;
+        match self.end.tunnel().closed() {
+            None => return false,
+            // Nobody is left to hear a GOODBYE.
+            Some(closed) if !closed.local => return true,
+            Some(_) => {}
         }
         let by = *self.goodbye_by.get_or_insert(now + GOODBYE_TIMEOUT);
         self.ws_over || now >= by || (self.flush(cx) && !self.transmit(cx, now) && self.flush(cx))
