@@ -61,8 +61,8 @@ pub use observability::{
 };
 pub use pdp::{PdpConfig, PdpKind, PdpOnError, PdpRecheck};
 pub use policy::{
-    OnSwap, PluginConfig, PluginHook, PluginLimits, PluginMode, PluginQuarantine, PluginsConfig,
-    PolicyConfig,
+    OnSwap, PluginConfig, PluginHook, PluginLimits, PluginMode, PluginOrigin, PluginQuarantine,
+    PluginsConfig, PolicyConfig,
 };
 pub use problem::{ConfigError, Problem, Report};
 pub use secret::Secret;

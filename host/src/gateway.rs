@@ -19,6 +19,7 @@ use nowconnect_plugins::{EngineError, EngineSettings, MemoryKv, MemoryKvSettings
 use nowconnect_policy::{Facts, ListenerFacts, Name};
 use nowconnect_protocol::WindowPool;
 use nowconnect_tunnel::Workers;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -325,6 +326,18 @@ fn start_workers(config: &CloudConfig) -> Result<Arc<Workers>, BindError> {
         })
 }
 
+/// What plugins' requests trust beside the certificates of the system.
+fn plugin_roots(config: &CloudConfig) -> Result<Vec<CertificateDer<'static>>, BindError> {
+    let Some(path) = &config.plugins.ca_bundle else {
+        return Ok(Vec::new());
+    };
+    let shown = path.display();
+    let unreadable =
+        |error: String| BindError::Credentials(format!("`plugins.ca_bundle` `{shown}`: {error}"));
+    let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    crate::tls::certificates(&pem, path).map_err(|error| unreadable(error.to_string()))
+}
+
 async fn make_hub(
     config: &Arc<CloudConfig>,
     metrics: Arc<Metrics>,
@@ -337,6 +350,7 @@ async fn make_hub(
         EngineSettings {
             cache_dir: config.plugins.cache_dir.clone(),
             instances_max: config.plugins.instances_max,
+            extra_roots: plugin_roots(config)?,
             ..EngineSettings::default()
         },
         Arc::new(MemoryKv::new(MemoryKvSettings::default())),

@@ -16,8 +16,10 @@ use nowconnect_plugins::{
 };
 use nowconnect_policy::{Diagnostics, PolicyBundle, SourceError, Sources};
 use tokio::sync::watch;
+use tracing::warn;
 
-use crate::config::{CloudConfig, PluginConfig, PluginHook, PluginMode};
+use crate::config::{CloudConfig, PluginConfig, PluginHook, PluginMode, PluginOrigin};
+use crate::telemetry::events;
 
 /// See the module.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl Generation {
         let plugins = PluginSet::load(engine, specs)
             .await
             .map_err(GenerationError::Plugins)?;
+        warn_of_unsigned(config, &plugins);
         Ok(Self::new(number, policies, plugins))
     }
 
@@ -173,9 +176,38 @@ impl fmt::Display for GenerationError {
 
 impl std::error::Error for GenerationError {}
 
+/// Whoever can write such a file decides what the hub runs, so its operator is told. A pinned
+/// component is one that he has vouched for himself.
+fn warn_of_unsigned(config: &CloudConfig, plugins: &PluginSet) {
+    for status in plugins.status() {
+        let is_pinned = config.plugins.list.iter().any(|plugin| {
+            let by_source = matches!(plugin.source, PluginOrigin::Oci(_));
+            plugin.name == status.name && (plugin.digest.is_some() || by_source)
+        });
+        if status.signed_by.is_none() && !is_pinned {
+            warn!(
+                target: events::SECURITY,
+                event = events::PLUGIN_UNSIGNED,
+                plugin = status.name,
+                digest = status.digest,
+                "a plugin is neither signed by a key of `plugins.trust` nor pinned by `digest`"
+            );
+        }
+    }
+}
+
 /// The plugin host's form of a configured plugin.
 pub(crate) fn plugin_spec(config: &PluginConfig) -> PluginSpec {
-    let mut spec = PluginSpec::new(config.name.clone(), PluginSource::Path(config.file.clone()));
+    let source = match &config.source {
+        PluginOrigin::File(path) => PluginSource::Path(path.clone()),
+        PluginOrigin::Url(url) => PluginSource::Url(url.clone()),
+        PluginOrigin::Oci(reference) => PluginSource::Oci(reference.clone()),
+    };
+    let mut spec = PluginSpec::new(config.name.clone(), source);
+    spec.trust.clone_from(&config.trust);
+    spec.require_signature = config.require_signature;
+    spec.signature.clone_from(&config.signature);
+    spec.instances = config.instances;
     spec.digest = config.digest.as_ref().map(|digest| {
         let mut text = String::from("sha256:");
         for byte in digest {

@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::config::{CloudConfig, KeySource};
+use crate::config::{CloudConfig, KeySource, PluginConfig};
 use crate::telemetry::events;
 use fingerprint::Fingerprint;
 
@@ -72,7 +72,7 @@ impl WatchSet {
         set.add_all(Watched::Policies, config.policy.dir.as_ref());
         set.add_all(
             Watched::Plugins,
-            config.plugins.list.iter().map(|plugin| &plugin.file),
+            config.plugins.list.iter().filter_map(PluginConfig::file),
         );
         set.add_all(
             Watched::Plugins,

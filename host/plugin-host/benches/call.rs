@@ -1,5 +1,6 @@
-//! What plugins cost at OPEN: the `open` chain with 0, 1 and 4 plugins, each call in a fresh
-//! instance. Prints p50 and p99 in microseconds.
+//! What plugins cost at OPEN: the `open` chain with 0, 1, 4 and 16 plugins, each call in a fresh
+//! instance, then one in a kept instance. Prints p50 and p99 in microseconds, and what loading a
+//! plugin costs with nothing compiled before.
 //!
 //! `scripts/build-guests.sh && cargo bench -p nowconnect-plugins`
 
@@ -8,16 +9,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nowconnect_plugins::{
-    Agent, CallInfo, EngineSettings, MemoryKv, MemoryKvSettings, NoObserver, Open, OpenOutcome,
-    Peer, PluginEngine, PluginSet, PluginSource, PluginSpec, Viewer,
+    Agent, CallInfo, EngineSettings, Instances, MemoryKv, MemoryKvSettings, NoObserver, Open,
+    OpenOutcome, Peer, PluginEngine, PluginSet, PluginSource, PluginSpec, Viewer,
 };
 use serde_json::{Value, json};
 
 const WARMUP: usize = 500;
 const CALLS: usize = 5_000;
+const COLD_LOADS: usize = 20;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -31,8 +33,8 @@ fn main() {
         let limit = json!({"per": ["client_ip"], "flows": u32::MAX, "window_seconds": 3600});
         let limits = json!({"limits": [limit]});
         let names = json!({"listeners": {"public-*": ["site-*"]}});
-        let guard = |name| spec(name, "scope-guard", &["config"], names.clone());
-        let rate = |name| spec(name, "rate-limit", &["config", "kv"], limits.clone());
+        let guard = |name: &str| spec(name, "scope-guard", &["config"], names.clone());
+        let rate = |name: &str| spec(name, "rate-limit", &["config", "kv"], limits.clone());
         measure(&engine, "no plugin", vec![]).await;
         measure(&engine, "scope-guard", vec![guard("guard-1")]).await;
         measure(&engine, "rate-limit", vec![rate("rate-1")]).await;
@@ -43,7 +45,32 @@ fn main() {
             rate("rate-2"),
         ];
         measure(&engine, "four plugins", four).await;
+        let many = (0..16).map(|n| guard(&format!("guard-{n}"))).collect();
+        measure(&engine, "16 plugins", many).await;
+        let mut kept = guard("kept");
+        kept.instances = Instances::Warm {
+            max_calls: u32::MAX,
+            max_idle: Duration::from_secs(60),
+        };
+        measure(&engine, "scope-guard kept", vec![kept]).await;
+        cold_load(guard("cold")).await;
     });
+}
+
+/// Reading, compiling and checking, in an engine that has compiled nothing.
+async fn cold_load(spec: PluginSpec) {
+    let mut took = Vec::with_capacity(COLD_LOADS);
+    for _ in 0..COLD_LOADS {
+        let kv = Arc::new(MemoryKv::new(MemoryKvSettings::default()));
+        let engine =
+            PluginEngine::new(EngineSettings::default(), kv, Arc::new(NoObserver)).unwrap();
+        let before = Instant::now();
+        PluginSet::load(&engine, vec![spec.clone()]).await.unwrap();
+        took.push(before.elapsed());
+    }
+    took.sort_unstable();
+    let (median, worst) = (took[COLD_LOADS / 2], took[COLD_LOADS - 1]);
+    println!("{:16} p50 {median:?}   max {worst:?}", "cold load");
 }
 
 async fn measure(engine: &PluginEngine, what: &str, specs: Vec<PluginSpec>) {
@@ -83,7 +110,7 @@ async fn measure(engine: &PluginEngine, what: &str, specs: Vec<PluginSpec>) {
     took.sort_unstable();
     let micros = |percent: usize| took[CALLS * percent / 100].as_secs_f64() * 1e6;
     println!(
-        "{what:14} p50 {:7.1} us   p99 {:7.1} us",
+        "{what:16} p50 {:7.1} us   p99 {:7.1} us",
         micros(50),
         micros(99)
     );

@@ -1,7 +1,7 @@
 //! One call of one plugin: slot, instance, limits, outcome.
 //!
 //! Each call gets a store and an instance of its own and drops both at its end, whatever
-//! happened. Three clocks bound it: the processor time of the guest, looked at in each epoch
+//! happened, unless the operator chose to keep good ones. Three clocks bound it: the processor time of the guest, looked at in each epoch
 //! (where the guest also yields to the executor); wall time, which also covers waits; and the
 //! deadline of the pipeline that asks.
 
@@ -13,6 +13,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, Lower};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
 
 use crate::breaker::{Admission, Change};
 use crate::component::{Function, first_line};
@@ -23,7 +24,8 @@ use crate::hook::{CallOutcome, Hook};
 use crate::host_functions::HostState;
 use crate::observer::CallReport;
 use crate::plugin::Plugin;
-use crate::spec::Mode;
+use crate::spec::{Instances, Mode};
+use crate::warm::{self, Kept};
 use crate::wire::{self, Question};
 
 /// A call that gave no answer to act on.
@@ -64,7 +66,11 @@ pub(crate) async fn call<Q: Question, T>(
 ) -> Result<T, Failure> {
     let mut record = Record::start(plugin, Q::HOOK, question.info());
     let answer = match record.admit().await {
-        Ok(_slot) => record.ask(question).await.and_then(judge),
+        Ok(_slot) => {
+            let answer = record.ask(question).await.and_then(judge);
+            record.leave(answer.is_ok());
+            answer
+        }
         Err(failure) => Err(failure),
     };
     match answer {
@@ -90,6 +96,8 @@ struct Record<'p, 'a> {
     waited: Duration,
     instantiate: Duration,
     memory_peak_bytes: usize,
+    /// The instance that answered, where it may be kept.
+    warm: Option<(Kept, Duration)>,
     ended: bool,
 }
 
@@ -105,6 +113,7 @@ impl<'p, 'a> Record<'p, 'a> {
             waited: Duration::ZERO,
             instantiate: Duration::ZERO,
             memory_peak_bytes: 0,
+            warm: None,
             ended: false,
         }
     }
@@ -164,15 +173,44 @@ impl<'p, 'a> Record<'p, 'a> {
             shadow: self.shadow,
         });
         let state = HostState::new(self.plugin, &self.info, self.shadow);
-        let mut run = Run::new(self.plugin, state);
+        let mut run = match self.take_warm() {
+            Some(kept) => Run::again(self.plugin, kept, state),
+            None => Run::new(self.plugin, state),
+        };
         let result = timeout(budget, metered(run.call(function, params))).await;
         self.instantiate = run.instantiate;
         self.memory_peak_bytes = run.store.data().limiter.memory_peak_bytes;
-        run.store.data().report_dropped();
+        run.store.data_mut().settle();
         match result {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => {
+                self.warm = run.keep();
+                Ok(answer)
+            }
             Ok(Err(error)) => Err(classify(&error, run.store.data())),
-            Err(_) => Err(out_of_wall_time(budget, run.store.data().computed)),
+            Err(_) => Err(out_of_wall_time(budget, run.store.data())),
+        }
+    }
+
+    fn tenant(&self) -> &'a str {
+        self.info.tenant.unwrap_or_default()
+    }
+
+    /// A kept instance for this call, where the plugin's instances are kept and one is there.
+    fn take_warm(&self) -> Option<Kept> {
+        let Instances::Warm { .. } = self.plugin.spec.instances else {
+            return None;
+        };
+        let concurrency =
+            usize::try_from(self.plugin.spec.limits.concurrency).unwrap_or(usize::MAX);
+        let busy = concurrency.saturating_sub(self.plugin.slots.available_permits());
+        let warm = &self.plugin.warm;
+        warm.take(self.tenant(), self.shadow, busy, concurrency)
+    }
+
+    /// The call has ended, its slot is still held: a good instance is put aside, any other dropped.
+    fn leave(&mut self, good: bool) {
+        if let Some((kept, max_idle)) = self.warm.take().filter(|_| good) {
+            warm::keep(self.plugin, kept, self.tenant(), self.shadow, max_idle);
         }
     }
 
@@ -233,18 +271,20 @@ impl Drop for Record<'_, '_> {
     }
 }
 
-/// A store and the one call made in it.
+/// A store and the call that is made in it.
 pub(crate) struct Run<'p> {
     plugin: &'p Arc<Plugin>,
     pub(crate) store: Store<HostState>,
     pub(crate) instantiate: Duration,
+    instance: Option<Instance>,
+    /// Calls that the instance answered before.
+    calls: u32,
 }
 
 impl<'p> Run<'p> {
     pub(crate) fn new(plugin: &'p Arc<Plugin>, state: HostState) -> Self {
         let mut store = Store::new(&plugin.engine.wasm, state);
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(plugin.spec.limits.output_bytes);
         store.epoch_deadline_callback(|mut cx| {
             Ok(if cx.data_mut().may_compute_on() {
                 UpdateDeadline::Yield(1)
@@ -252,20 +292,60 @@ impl<'p> Run<'p> {
                 UpdateDeadline::Interrupt
             })
         });
-        store.set_epoch_deadline(1);
         Self {
             plugin,
             store,
             instantiate: Duration::ZERO,
+            instance: None,
+            calls: 0,
         }
+    }
+
+    /// Another call in an instance that was kept.
+    fn again(plugin: &'p Arc<Plugin>, kept: Kept, state: HostState) -> Self {
+        let mut store = kept.store;
+        store.data_mut().begin(state);
+        Self {
+            plugin,
+            store,
+            instantiate: Duration::ZERO,
+            instance: Some(kept.instance),
+            calls: kept.calls,
+        }
+    }
+
+    /// The instance, where it may serve another call.
+    fn keep(self) -> Option<(Kept, Duration)> {
+        let Instances::Warm {
+            max_calls,
+            max_idle,
+        } = self.plugin.spec.instances
+        else {
+            return None;
+        };
+        let calls = self.calls + 1;
+        let instance = self.instance.filter(|_| calls < max_calls)?;
+        let kept = Kept {
+            store: self.store,
+            instance,
+            calls,
+        };
+        Some((kept, max_idle))
     }
 
     /// Makes the instance, which may run code of the guest's already.
     pub(crate) async fn instantiate(&mut self) -> wasmtime::Result<Instance> {
+        self.store
+            .set_hostcall_fuel(self.plugin.spec.limits.output_bytes);
+        self.store.set_epoch_deadline(1);
         let _awake = self.plugin.engine.ticker.awake();
+        if let Some(instance) = self.instance {
+            return Ok(instance);
+        }
         let before = Instant::now();
         let instance = self.plugin.pre.instantiate_async(&mut self.store).await?;
         self.instantiate = before.elapsed();
+        self.instance = Some(instance);
         Ok(instance)
     }
 
@@ -281,12 +361,13 @@ impl<'p> Run<'p> {
     }
 }
 
-/// No capability waits, so a guest that computed for little of the time was kept from computing
-/// by other work of the thread or machine: not its fault, though the answer is as late.
-fn out_of_wall_time(budget: Duration, computed: Duration) -> Failure {
+/// A guest that cannot wait and computed for little of the time was kept from computing by other
+/// work of the thread or machine: not its fault, though the answer is as late.
+fn out_of_wall_time(budget: Duration, state: &HostState) -> Failure {
+    let computed = state.computed;
     let detail = format!("no answer after {budget:?} of wall time, it computed for {computed:?}");
     Failure {
-        is_fault: computed * 2 >= budget,
+        is_fault: state.plugin.may_wait() || computed * 2 >= budget,
         ..Failure::new(CallOutcome::Timeout, detail)
     }
 }
@@ -309,6 +390,9 @@ pub(crate) fn classify(error: &wasmtime::Error, state: &HostState) -> Failure {
             CallOutcome::Oom,
             format!("it wanted over {limit} bytes of memory or too large a table"),
         );
+    }
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return Failure::new(CallOutcome::Trap, format!("it exited with {}", exit.0));
     }
     match error.downcast_ref::<Trap>() {
         Some(trap) => Failure::new(CallOutcome::Trap, trap.to_string()),

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
@@ -13,11 +12,20 @@ use crate::contract::{CONTRACT_VERSIONS, ContractVersion, Named, PACKAGE};
 use crate::error::LoadProblem;
 use crate::grant::{Capability, Grants};
 use crate::hook::Hook;
-use crate::spec::{PluginSource, PluginSpec};
 
 /// Largest component in bytes. A Python plugin has 18 MiB; compiling takes time by size, which
 /// no limit of a call covers.
-const COMPONENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+pub(crate) const COMPONENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// What the grant `wasi` covers; `wasi:http` and others reach outside and are never offered.
+const WASI_PACKAGES: [&str; 6] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+];
 
 /// Digest of a component's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,7 +37,7 @@ impl Digest {
     }
 
     /// Reads `sha256:<64 hex digits>`.
-    fn parse(text: &str) -> Result<Self, LoadProblem> {
+    pub(crate) fn parse(text: &str) -> Result<Self, LoadProblem> {
         let bad = || LoadProblem::BadDigest(text.to_owned());
         let hex = text.strip_prefix("sha256:").ok_or_else(bad)?;
         if hex.len() != 64 || !hex.is_ascii() {
@@ -61,6 +69,8 @@ pub(crate) struct Compiled {
     pub(crate) digest: Digest,
     /// Capabilities that it imports, each in the version that it was built for.
     pub(crate) imports: Vec<(Capability, ContractVersion)>,
+    /// Interfaces of WASI that it imports.
+    pub(crate) wasi: Vec<String>,
     pub(crate) describe: Function,
     pub(crate) check_config: Function,
     /// By [`Hook::index`].
@@ -82,36 +92,11 @@ impl Compiled {
         self.imports.iter().any(|(one, _)| *one == capability)
     }
 
-    /// The capabilities that it imports, each once.
-    pub(crate) fn capabilities(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.imports.iter().map(|(one, _)| one.as_str()).collect();
-        names.dedup();
-        names
-    }
-
     pub(crate) fn exported_hooks(&self) -> impl Iterator<Item = Hook> + '_ {
         Hook::ALL
             .into_iter()
             .filter(|hook| self.hooks[hook.index()].is_some())
     }
-}
-
-/// Reads the bytes and compares them with the pin, before anything looks into them.
-pub(crate) fn read(spec: &PluginSpec) -> Result<(Arc<[u8]>, Digest), LoadProblem> {
-    let bytes = match &spec.source {
-        PluginSource::Path(path) => read_bounded(path, COMPONENT_BYTES_MAX)?.into(),
-        PluginSource::Bytes(bytes) => Arc::clone(bytes),
-    };
-    let digest = Digest::of(&bytes);
-    if let Some(pinned) = &spec.digest
-        && Digest::parse(pinned)? != digest
-    {
-        return Err(LoadProblem::DigestMismatch {
-            pinned: pinned.clone(),
-            actual: format!("sha256:{digest}"),
-        });
-    }
-    Ok((bytes, digest))
 }
 
 /// Reads a file that has at most `bytes_max` bytes.
@@ -141,7 +126,7 @@ pub(crate) fn compile(
     check_form(bytes)?;
     let component = Component::from_binary(engine, bytes)
         .map_err(|error| LoadProblem::Invalid(first_line(&error)))?;
-    let imports = imports(engine, &component)?;
+    let Imports { capabilities, wasi } = imports(engine, &component)?;
     let exports = Exports::of(engine, &component)?;
     let describe = exports.function("lifecycle", "describe")?;
     let check_config = exports.function("lifecycle", "check-config")?;
@@ -156,7 +141,8 @@ pub(crate) fn compile(
         .resources_required()
         .ok_or_else(|| LoadProblem::UnknownImport("a core module".to_owned()))?;
     Ok(Compiled {
-        imports,
+        imports: capabilities,
+        wasi,
         describe,
         check_config,
         hooks,
@@ -193,27 +179,47 @@ pub(crate) fn check_grants(compiled: &Compiled, grants: &Grants) -> Result<(), L
         .map(|(capability, _)| capability.as_str())
         .collect();
     missing.dedup();
+    if let Some(wasi) = compiled.wasi.first()
+        && !grants.allows_wasi()
+    {
+        return Err(LoadProblem::Wasi(wasi.clone()));
+    }
     if missing.is_empty() {
         return Ok(());
     }
-    let all = compiled.capabilities();
+    let mut all: Vec<&str> = compiled
+        .imports
+        .iter()
+        .map(|(one, _)| one.paste())
+        .collect();
+    all.dedup();
+    if !compiled.wasi.is_empty() {
+        all.push("wasi");
+    }
     Err(LoadProblem::NotGranted {
         missing: quoted(&missing),
         paste: format!("grants: [{}]", all.join(", ")),
     })
 }
 
-fn imports(
-    engine: &Engine,
-    component: &Component,
-) -> Result<Vec<(Capability, ContractVersion)>, LoadProblem> {
+struct Imports {
+    capabilities: Vec<(Capability, ContractVersion)>,
+    wasi: Vec<String>,
+}
+
+fn imports(engine: &Engine, component: &Component) -> Result<Imports, LoadProblem> {
     let mut capabilities = Vec::new();
+    let mut wasi = Vec::new();
     let ty = component.component_type();
     for (name, _) in ty.imports(engine) {
-        if name.starts_with("wasi:") {
-            return Err(LoadProblem::Wasi(name.to_owned()));
-        }
         let unknown = || LoadProblem::UnknownImport(name.to_owned());
+        if WASI_PACKAGES
+            .iter()
+            .any(|package| name.starts_with(package))
+        {
+            wasi.push(name.to_owned());
+            continue;
+        }
         match Named::parse(name) {
             Named::Served("types" | "http-types", _) => {}
             Named::Served(interface, version) => {
@@ -226,7 +232,7 @@ fn imports(
         }
     }
     capabilities.sort_unstable();
-    Ok(capabilities)
+    Ok(Imports { capabilities, wasi })
 }
 
 fn unserved(wanted: &str) -> LoadProblem {

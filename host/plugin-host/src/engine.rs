@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
 use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy};
 use wasmtime::{Enabled, PoolingAllocationConfig};
 
@@ -18,6 +19,7 @@ use crate::kv::KvStore;
 use crate::observer::PluginObserver;
 use crate::plugin::Plugin;
 use crate::ticker::Ticker;
+use crate::web::WebClient;
 
 /// Stack of guest code in bytes; recursion deeper than this traps.
 const GUEST_STACK_BYTES: usize = 256 * 1024;
@@ -29,6 +31,9 @@ pub(crate) const MEMORIES_PER_COMPONENT_MAX: u32 = 2;
 pub(crate) const TABLES_PER_COMPONENT_MAX: u32 = 8;
 /// Core instances of one component; a Python component has 38.
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 64;
+/// Tables that the pool has for each of its instances; a component with more of them counts as
+/// several. Core instances there are enough of for the largest component in each.
+pub(crate) const TABLES_PER_INSTANCE: u32 = 2;
 /// Elements of one table.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// Bytes of the host's bookkeeping for one component instance.
@@ -37,10 +42,14 @@ const INSTANCE_STATE_BYTES_MAX: usize = 1024 * 1024;
 /// operating system and faulted in again by the next call.
 const KEEP_RESIDENT_BYTES: usize = 256 * 1024;
 
+/// Where in the cache folder compiled code is.
+const COMPILED_FOLDER: &str = "compiled";
+
 /// Bounds of all plugins together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSettings {
-    /// Private folder for compiled code, made with mode 0700; `None` compiles at each start.
+    /// Private folder for compiled code and for what came over the network, made with mode 0700;
+    /// `None` compiles and fetches at each start.
     /// A folder that belongs to somebody else or that others may use is refused, because
     /// whoever writes there decides what this process runs.
     pub cache_dir: Option<PathBuf>,
@@ -50,6 +59,8 @@ pub struct EngineSettings {
     pub instances_max: u32,
     /// Largest linear memory of one instance in bytes; no plugin's limit may be above it.
     pub memory_bytes_max: usize,
+    /// Certificates that plugins' requests trust beside those of the system.
+    pub extra_roots: Vec<CertificateDer<'static>>,
 }
 
 impl Default for EngineSettings {
@@ -58,6 +69,7 @@ impl Default for EngineSettings {
             cache_dir: None,
             instances_max: 1024,
             memory_bytes_max: 64 * 1024 * 1024,
+            extra_roots: Vec::new(),
         }
     }
 }
@@ -74,6 +86,8 @@ pub(crate) struct EngineInner {
     pub(crate) settings: EngineSettings,
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) observer: Arc<dyn PluginObserver>,
+    /// Sends the requests of the capability `fetch`, and fetches components.
+    pub(crate) web: WebClient,
     /// Zero of the plugins' monotonic clock.
     pub(crate) started: Instant,
     /// Key of the `hash` cover, new with each process.
@@ -118,6 +132,7 @@ impl PluginEngine {
             inner: Arc::new(EngineInner {
                 wasm,
                 ticker,
+                web: WebClient::new(settings.extra_roots.clone()),
                 settings,
                 kv,
                 observer,
@@ -149,7 +164,7 @@ fn pool_config(settings: &EngineSettings) -> PoolingAllocationConfig {
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
         .total_memories(instances)
-        .total_tables(instances.saturating_mul(2))
+        .total_tables(instances.saturating_mul(TABLES_PER_INSTANCE))
         .total_stacks(instances)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
         .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
@@ -170,7 +185,10 @@ fn open_cache(folder: &Path) -> Result<Cache, EngineError> {
         problem,
     };
     make_private(folder).map_err(refuse)?;
-    let folder = folder
+    // The runtime cleans up in its folder and takes away what it does not know.
+    let compiled = folder.join(COMPILED_FOLDER);
+    make_private(&compiled).map_err(refuse)?;
+    let folder = compiled
         .canonicalize()
         .map_err(|error| refuse(error.to_string()))?;
     let mut config = CacheConfig::new();

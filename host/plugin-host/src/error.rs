@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::grant::GrantError;
+use crate::signature::SignatureError;
 
 /// The engine could not be made; nothing can run.
 #[derive(Debug, Error)]
@@ -87,6 +88,24 @@ pub enum LoadProblem {
         /// What was read.
         actual: String,
     },
+    /// `source` is no reference to a component in a registry.
+    #[error("`source` must be `oci://registry/name@sha256:…`, not `{0}`")]
+    BadReference(String),
+    /// What comes from a web server must be pinned.
+    #[error("`digest` is missing; what comes over the network needs one")]
+    Unpinned,
+    /// It did not arrive.
+    #[error("it cannot be fetched: {0}")]
+    Fetch(String),
+    /// It must be signed by a trusted key, and there is none.
+    #[error(
+        "`plugins.require_signature` asks for a signature, and `plugins.trust` names no key that \
+         could have made it"
+    )]
+    NobodyTrusted,
+    /// Its signatures are not what they must be.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// Not a component, or one that does not validate.
     #[error("not a valid WebAssembly component: {0}")]
     Invalid(String),
@@ -100,7 +119,8 @@ pub enum LoadProblem {
     },
     /// It wants something of WASI.
     #[error(
-        "it imports `{0}`; plugins get no WASI: build for wasm32-unknown-unknown or stub WASI out"
+        "it imports `{0}`; build for wasm32-unknown-unknown or stub WASI out, or, where the \
+         toolchain cannot, grant WASI with all its doors closed:\ngrants: [wasi]"
     )]
     Wasi(String),
     /// It wants something that no host offers.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `log`, `config`, `clock`, `metrics`, `data` | importing the interface of that name |
 //! | `kv`, `kv:4MiB` | importing `kv`, with 1 MiB or that much per tenant |
+//! | `fetch:api.example.com` and more, see [`crate::fetch`] | importing `fetch`, to those hosts |
+//! | `wasi` | importing WASI, with all its doors closed |
 //! | `signals:DE`, `signals:risk-*`, `signals:*` | signals with that name or beginning |
 //! | `headers.set:x-tenant-*` | setting those HTTP fields; likewise `headers.append`, `headers.remove` |
 //!
@@ -15,6 +17,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::contract::ContractVersion;
+use crate::fetch::Hosts;
 
 #[cfg(test)]
 mod tests;
@@ -54,17 +57,20 @@ pub enum Capability {
     Metrics,
     /// Read its data files.
     Data,
+    /// Send HTTP requests to granted hosts.
+    Fetch,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Log,
         Self::Config,
         Self::Kv,
         Self::Clock,
         Self::Metrics,
         Self::Data,
+        Self::Fetch,
     ];
 
     /// Name of the grant and of the interface.
@@ -76,6 +82,7 @@ impl Capability {
             Self::Clock => "clock",
             Self::Metrics => "metrics",
             Self::Data => "data",
+            Self::Fetch => "fetch",
         }
     }
 
@@ -84,6 +91,17 @@ impl Capability {
         match self {
             Self::Log | Self::Config | Self::Kv | Self::Clock | Self::Metrics | Self::Data => {
                 ContractVersion::V0_1
+            }
+            Self::Fetch => ContractVersion::V0_2,
+        }
+    }
+
+    /// A grant of it, ready to be filled in and pasted.
+    pub(crate) const fn paste(self) -> &'static str {
+        match self {
+            Self::Fetch => "\"fetch:<host>\"",
+            Self::Log | Self::Config | Self::Kv | Self::Clock | Self::Metrics | Self::Data => {
+                self.as_str()
             }
         }
     }
@@ -98,8 +116,9 @@ impl Capability {
 pub enum GrantError {
     /// No such ability.
     #[error(
-        "`grants` names `{0}`; known are log, config, kv, clock, metrics, data, signals:<name>, \
-         headers.set:<name>, headers.append:<name> and headers.remove:<name>"
+        "`grants` names `{0}`; known are log, config, kv, clock, metrics, data, fetch:<host>, \
+         fetch.network:<network>, wasi, signals:<name>, headers.set:<name>, headers.append:<name> \
+         and headers.remove:<name>"
     )]
     Unknown(String),
     /// An ability that needs a name, or takes none.
@@ -117,6 +136,8 @@ pub enum GrantError {
 pub struct Grants {
     capabilities: Vec<Capability>,
     kv_quota_bytes: u64,
+    hosts: Hosts,
+    wasi: bool,
     signals: Vec<Pattern>,
     set: Vec<Pattern>,
     append: Vec<Pattern>,
@@ -141,6 +162,16 @@ impl Grants {
     /// The capability is granted.
     pub fn allows(&self, capability: Capability) -> bool {
         self.capabilities.contains(&capability)
+    }
+
+    /// WASI is granted, closed.
+    pub fn allows_wasi(&self) -> bool {
+        self.wasi
+    }
+
+    /// Where `fetch` leads.
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// Bytes of one namespace of the plugin.
@@ -185,10 +216,28 @@ impl Grants {
                     self.kv_quota_bytes = parse_bytes(quota)
                         .ok_or_else(|| malformed("the quota is a number and KiB or MiB"))?;
                 }
+                (Capability::Fetch, hosts) => {
+                    for host in hosts.unwrap_or_default().split(',') {
+                        self.hosts.add_host(host.trim()).map_err(malformed)?;
+                    }
+                }
                 (_, None) => {}
                 (_, Some(_)) => return Err(malformed("this one takes nothing after it")),
             }
             return Ok(());
+        }
+        if ability == "wasi" {
+            self.wasi = true;
+            return match argument {
+                None => Ok(()),
+                Some(_) => Err(malformed("this one takes nothing after it")),
+            };
+        }
+        if ability == "fetch.network" {
+            let networks = argument.unwrap_or_default().split(',');
+            return networks
+                .map(str::trim)
+                .try_for_each(|network| self.hosts.add_network(network).map_err(malformed));
         }
         let patterns = match ability {
             "signals" => &mut self.signals,

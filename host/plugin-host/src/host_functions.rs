@@ -1,22 +1,25 @@
 //! What a guest may call, each linked only where it is imported and granted, and the state of
 //! the one call in which it does so.
 //!
-//! All of these work on memory and return at once; a capability that waits must be linked as an
-//! async function, so that the wall limit of the call can cut it off.
+//! Most of these work on memory and return at once. What waits is linked as an async function, so
+//! that the wall limit of the call can cut it off.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wasmtime::component::{ComponentType, Linker, LinkerInstance, Lower};
 use wasmtime::{ResourceLimiter, Result, StoreContextMut};
+use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use crate::contract::{ContractVersion, PACKAGE};
 use crate::facts::{CallInfo, Level};
+use crate::fetch::{self, FetchRequest};
 use crate::grant::Capability;
 use crate::guest_time::computed_since_look;
 use crate::kv::{KvError, KvStore, Namespace};
 use crate::observer::{Dropped, PluginLogLine};
 use crate::plugin::Plugin;
+use crate::wasi::Wasi;
 use crate::wire::{v0_1, v0_2};
 
 /// Log lines of one call.
@@ -38,6 +41,7 @@ pub(crate) struct HostState {
     request_id: Box<str>,
     tenant: Box<str>,
     shadow: bool,
+    wasi: Option<Box<Wasi>>,
     log_lines_left: u32,
     log_lines_dropped: u64,
     metric_samples_dropped: u64,
@@ -46,20 +50,33 @@ pub(crate) struct HostState {
 impl HostState {
     pub(crate) fn new(plugin: &Arc<Plugin>, info: &CallInfo<'_>, shadow: bool) -> Self {
         let uses = |capability| plugin.compiled.imports(capability);
+        let uses_wasi = !plugin.compiled.wasi.is_empty();
         let owned = |wanted: bool, text: &str| if wanted { text.into() } else { Box::default() };
         Self {
             limiter: Limiter::new(&plugin.spec.limits),
             guest_time: plugin.spec.limits.guest_time,
             computed: Duration::ZERO,
             out_of_time: false,
-            request_id: owned(uses(Capability::Log), info.request_id),
+            request_id: owned(uses(Capability::Log) || uses_wasi, info.request_id),
             tenant: owned(uses(Capability::Kv), info.tenant.unwrap_or_default()),
             shadow,
+            wasi: None,
             log_lines_left: LOG_LINES_PER_CALL_MAX,
             log_lines_dropped: 0,
             metric_samples_dropped: 0,
             plugin: Arc::clone(plugin),
         }
+    }
+
+    /// Another call begins in this instance: everything is as at the first one, apart from what
+    /// the guest holds itself.
+    pub(crate) fn begin(&mut self, state: Self) {
+        let (limiter, wasi) = (self.limiter.again(), self.wasi.take());
+        *self = Self {
+            limiter,
+            wasi,
+            ..state
+        };
     }
 
     /// Called at each epoch while the guest computes; `false` where its time is used up.
@@ -69,8 +86,12 @@ impl HostState {
         !self.out_of_time
     }
 
-    /// Tells the observer once per call what was dropped in it.
-    pub(crate) fn report_dropped(&self) {
+    /// At the end of a call: logs what was printed, and tells the observer what was dropped.
+    pub(crate) fn settle(&mut self) {
+        let printed = self.wasi.as_mut().map(|wasi| wasi.take_output());
+        for line in printed.unwrap_or_default().lines() {
+            self.write_log(Level::Info, line, &[]);
+        }
         let observer = &self.plugin.engine.observer;
         let dropped = [
             (Dropped::LogLines, self.log_lines_dropped),
@@ -153,6 +174,16 @@ impl Limiter {
     }
 }
 
+impl Limiter {
+    /// The same bounds for another call in the same memory.
+    const fn again(&self) -> Self {
+        Self {
+            refused: false,
+            ..*self
+        }
+    }
+}
+
 impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
@@ -203,6 +234,7 @@ pub(crate) fn link(
         Capability::Clock => link_clock(&mut instance),
         Capability::Metrics => link_metrics(&mut instance),
         Capability::Data => link_data(&mut instance),
+        Capability::Fetch => link_fetch(&mut instance),
     }
 }
 
@@ -303,6 +335,23 @@ fn link_data(instance: &mut LinkerInstance<'_, HostState>) -> Result<()> {
     instance.func_wrap("read", |cx: Context<'_>, (name,): (String,)| {
         Ok((cx.data().plugin.data.get(&name).cloned(),))
     })
+}
+
+fn link_fetch(instance: &mut LinkerInstance<'_, HostState>) -> Result<()> {
+    instance.func_wrap_async("send", |cx: Context<'_>, (request,): (FetchRequest,)| {
+        Box::new(async move {
+            let plugin = Arc::clone(&cx.data().plugin);
+            Ok((fetch::send(&plugin, request).await,))
+        })
+    })
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi
+            .get_or_insert_with(|| Box::new(Wasi::new()))
+            .view()
+    }
 }
 
 fn is_metric_name(name: &str) -> bool {

@@ -10,8 +10,10 @@
 //! [`PluginObserver`] counts it, and the hook's failure mode decides what the hub sees. There is
 //! no way for a plugin to allow what was not allowed before it was asked.
 //!
-//! **Absent on purpose:** WASI, files, sockets, environment, threads, streaming bodies.
+//! **Absent on purpose:** files, sockets, environment, threads, streaming bodies. WASI is there for
+//! toolchains that import it needlessly, with all its doors closed.
 
+mod address;
 mod answer;
 mod breaker;
 mod call;
@@ -20,6 +22,7 @@ mod contract;
 mod engine;
 mod error;
 mod facts;
+mod fetch;
 mod grant;
 mod guest_time;
 mod hook;
@@ -32,8 +35,14 @@ mod mask;
 mod observer;
 mod plugin;
 mod set;
+pub mod signature;
+mod source;
 mod spec;
 mod ticker;
+mod trust;
+mod warm;
+mod wasi;
+mod web;
 mod wire;
 
 pub use answer::{
@@ -53,4 +62,5 @@ pub use inspect::Inspection;
 pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
 pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
 pub use set::{PluginSet, PluginStatus};
-pub use spec::{Limits, Mode, PluginSource, PluginSpec, Quarantine};
+pub use source::OCI_SIGNATURES;
+pub use spec::{Instances, Limits, Mode, PluginSource, PluginSpec, Quarantine};

@@ -9,16 +9,18 @@ use tokio::time::timeout;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, Lower};
 
 use crate::call::{Failure, Run, classify};
-use crate::component::{Compiled, Function, compile, first_line, read};
+use crate::component::{Compiled, Function, compile, first_line};
 use crate::contract::ContractVersion;
-use crate::engine::{EngineInner, PluginEngine};
+use crate::engine::{EngineInner, PluginEngine, TABLES_PER_INSTANCE};
 use crate::error::{LoadError, LoadProblem};
 use crate::facts::CallInfo;
 use crate::guest_time::metered;
 use crate::hook::Hook;
 use crate::host_functions::HostState;
 use crate::plugin::Plugin;
+use crate::source::{self, Arrived};
 use crate::spec::{Mode, PluginSpec};
+use crate::trust;
 use crate::wire::{self, Question};
 
 /// Wall time of `describe` and `check-config` together. It is more than a call's, because a
@@ -41,7 +43,13 @@ pub(crate) async fn load(
     specs: Vec<PluginSpec>,
 ) -> Result<Vec<Loaded>, Vec<LoadError>> {
     let inner = Arc::clone(&engine.inner);
-    let built = spawn_blocking(move || build(&inner, specs)).await;
+    let mut arrived = Vec::with_capacity(specs.len());
+    // One after the other: a set is small, and what is pinned is fetched once.
+    for spec in specs {
+        let bytes = source::arrive(&inner, &spec).await;
+        arrived.push((spec, bytes));
+    }
+    let built = spawn_blocking(move || build(&inner, arrived)).await;
     let built = built.unwrap_or_else(|error| {
         let problem = LoadProblem::Invalid(format!("loading it panicked: {error}"));
         vec![Err(refuse("*", problem))]
@@ -79,27 +87,45 @@ pub(crate) async fn load(
 }
 
 /// Everything that needs files and the compiler; runs on a thread for blocking work.
-fn build(engine: &Arc<EngineInner>, specs: Vec<PluginSpec>) -> Vec<Result<Arc<Plugin>, LoadError>> {
+fn build(
+    engine: &Arc<EngineInner>,
+    arrived: Vec<(PluginSpec, Result<Arrived, LoadProblem>)>,
+) -> Vec<Result<Arc<Plugin>, LoadError>> {
     let mut names = BTreeSet::new();
-    specs
+    arrived
         .into_iter()
-        .map(|spec| {
+        .map(|(spec, arrived)| {
             let name = spec.name.clone();
             if !names.insert(name.clone()) {
                 return Err(refuse(&name, LoadProblem::DuplicateName));
             }
-            build_one(engine, spec).map_err(|problem| refuse(&name, problem))
+            build_one(engine, spec, arrived).map_err(|problem| refuse(&name, problem))
         })
         .collect()
 }
 
-fn build_one(engine: &Arc<EngineInner>, spec: PluginSpec) -> Result<Arc<Plugin>, LoadProblem> {
+fn build_one(
+    engine: &Arc<EngineInner>,
+    spec: PluginSpec,
+    arrived: Result<Arrived, LoadProblem>,
+) -> Result<Arc<Plugin>, LoadProblem> {
     check_name(&spec.name)?;
-    let (bytes, digest) = read(&spec)?;
+    let Arrived {
+        bytes,
+        digest,
+        signature,
+    } = arrived?;
+    let signed_by = trust::check(
+        &bytes,
+        signature.as_deref(),
+        &spec.trust,
+        spec.require_signature,
+    )?;
     let known = upgrade(&engine.plugins.lock(), spec.name.as_str());
     if let Some(known) = known
         && known.compiled.digest == digest
         && known.spec == spec
+        && known.signed_by == signed_by
         && known.data.is_empty()
     {
         return Ok(known);
@@ -115,7 +141,7 @@ fn build_one(engine: &Arc<EngineInner>, spec: PluginSpec) -> Result<Arc<Plugin>,
             compiled
         }
     };
-    Plugin::new(engine, spec, compiled).map(Arc::new)
+    Plugin::new(engine, spec, compiled, signed_by).map(Arc::new)
 }
 
 fn upgrade<K, Q, V>(map: &HashMap<K, Weak<V>>, key: &Q) -> Option<Arc<V>>
@@ -142,29 +168,41 @@ fn check_name(name: &str) -> Result<(), LoadProblem> {
 /// never be what denies traffic, one set may claim half of it.
 fn check_pool(engine: &EngineInner, loaded: &[Loaded]) -> Result<(), LoadError> {
     let available = engine.settings.instances_max / 2;
-    let mut claimed = 0u32;
-    for one in loaded {
-        let plugin = &one.plugin;
-        if plugin.spec.mode == Mode::Off {
-            continue;
-        }
-        let Compiled {
-            memories, tables, ..
-        } = *plugin.compiled;
-        // The pool has two tables for each memory.
-        let each = memories.max(tables.div_ceil(2)).max(1);
-        claimed = claimed.saturating_add(each.saturating_mul(plugin.spec.limits.concurrency));
-        if claimed > available {
-            let problem = LoadProblem::Pool(format!(
-                "with `limits.concurrency` {} the plugins up to this one claim {claimed} pooled \
-                 instances, available are {available}; lower `concurrency` or raise \
-                 `plugins.instances_max`",
-                plugin.spec.limits.concurrency
-            ));
-            return Err(refuse(&plugin.name, problem));
-        }
+    let claims: Vec<(&Plugin, u32)> = loaded
+        .iter()
+        .map(|one| &*one.plugin)
+        .filter(|plugin| plugin.spec.mode != Mode::Off)
+        .map(|plugin| (plugin, claim(plugin)))
+        .collect();
+    let claimed = claims
+        .iter()
+        .fold(0u32, |sum, (_, claim)| sum.saturating_add(*claim));
+    let Some((largest, _)) = claims.iter().max_by_key(|(_, claim)| *claim) else {
+        return Ok(());
+    };
+    if claimed <= available {
+        return Ok(());
     }
-    Ok(())
+    let terms: Vec<String> = claims
+        .iter()
+        .map(|(plugin, claim)| format!("{} {claim}", plugin.name))
+        .collect();
+    let problem = LoadProblem::Pool(format!(
+        "with `limits.concurrency` {} it claims most of {claimed} pooled instances ({}), available \
+         are {available}; lower `concurrency` or raise `plugins.instances_max`",
+        largest.spec.limits.concurrency,
+        terms.join(" + ")
+    ));
+    Err(refuse(&largest.name, problem))
+}
+
+/// What a plugin needs of the pool: an instance of many parts takes the place of several.
+fn claim(plugin: &Plugin) -> u32 {
+    let Compiled {
+        memories, tables, ..
+    } = *plugin.compiled;
+    let each = memories.max(tables.div_ceil(TABLES_PER_INSTANCE)).max(1);
+    each.saturating_mul(plugin.spec.limits.concurrency)
 }
 
 /// Runs the plugin for the first time: types of its functions, `describe`, `check-config`.

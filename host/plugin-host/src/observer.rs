@@ -33,6 +33,11 @@ pub trait PluginObserver: Send + Sync + 'static {
         let _ = (plugin, name, value, labels);
     }
 
+    /// A plugin sent a request, or tried to; `outcome` is `ok` or a code of `fetch`.
+    fn fetched(&self, plugin: &str, outcome: &'static str, took: Duration) {
+        let _ = (plugin, outcome, took);
+    }
+
     /// A plugin entered or left quarantine.
     fn quarantine(&self, plugin: &str, quarantined: bool) {
         let _ = (plugin, quarantined);

@@ -16,11 +16,14 @@ use crate::breaker::Breaker;
 use crate::component::{Compiled, check_grants, quoted, read_bounded};
 use crate::engine::{EngineInner, TABLE_ELEMENTS_MAX};
 use crate::error::LoadProblem;
-use crate::grant::Grants;
+use crate::fetch::FETCHES_PER_PLUGIN_MAX;
+use crate::grant::{Capability, Grants};
 use crate::hook::Hook;
 use crate::host_functions::{HostState, link};
-use crate::spec::{Limits, PluginSpec};
+use crate::signature::PublicKey;
+use crate::spec::{Instances, Limits, PluginSpec};
 use crate::ticker::TICK;
+use crate::warm::WarmPool;
 
 /// Files and bytes of a plugin's data folder; they are kept in memory for the life of a set.
 const DATA_FILES_MAX: usize = 256;
@@ -34,6 +37,8 @@ const WAITING_PER_SLOT_MAX: u32 = 8;
 /// Upper ends of limits, so that a slip of the pen does not switch one off.
 const GUEST_TIME_MAX: Duration = Duration::from_secs(10);
 const WALL_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time that an instance is kept without a call.
+const WARM_IDLE_MAX: Duration = Duration::from_secs(3600);
 const OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(crate) struct Plugin {
@@ -46,7 +51,12 @@ pub(crate) struct Plugin {
     pub(crate) engine: Arc<EngineInner>,
     pub(crate) slots: Semaphore,
     pub(crate) waiting: AtomicU32,
+    /// Requests of the capability `fetch` at once.
+    pub(crate) fetches: Semaphore,
     pub(crate) breaker: Breaker,
+    pub(crate) warm: WarmPool,
+    /// Whose signature over its bytes counted.
+    pub(crate) signed_by: Option<PublicKey>,
     pub(crate) config: Settings,
     pub(crate) data: BTreeMap<String, Arc<[u8]>>,
     pub(crate) log_budget: LogBudget,
@@ -68,15 +78,21 @@ impl Plugin {
         engine: &Arc<EngineInner>,
         spec: PluginSpec,
         compiled: Arc<Compiled>,
+        signed_by: Option<PublicKey>,
     ) -> Result<Self, LoadProblem> {
         let grants = Grants::parse(&spec.grants)?;
         check_limits(&spec.limits, engine)?;
+        check_instances(spec.instances)?;
         check_hooks(&spec, &compiled)?;
         check_grants(&compiled, &grants)?;
         if !spec.config.is_object() {
             return Err(LoadProblem::Config("it must be a mapping".to_owned()));
         }
         let mut linker = Linker::new(&engine.wasm);
+        if !compiled.wasi.is_empty() {
+            wasmtime_wasi::p2::add_to_linker_async(&mut linker)
+                .map_err(|error| LoadProblem::Invalid(format!("{error:#}")))?;
+        }
         for (capability, version) in &compiled.imports {
             link(&mut linker, *capability, *version)
                 .map_err(|error| LoadProblem::Invalid(format!("{error:#}")))?;
@@ -97,6 +113,9 @@ impl Plugin {
             config: Settings::new(&spec.config),
             slots: Semaphore::new(slots),
             waiting: AtomicU32::new(0),
+            fetches: Semaphore::new(FETCHES_PER_PLUGIN_MAX),
+            warm: WarmPool::default(),
+            signed_by,
             breaker: Breaker::new(spec.limits.quarantine),
             digest: compiled.digest.to_string(),
             engine: Arc::clone(engine),
@@ -115,6 +134,11 @@ impl Plugin {
         self.compiled
             .exported_hooks()
             .filter(|hook| self.spec.hooks.is_empty() || self.spec.hooks.contains(hook))
+    }
+
+    /// It may wait inside a host function, and is to blame for it.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.compiled.imports(Capability::Fetch) || !self.compiled.wasi.is_empty()
     }
 
     pub(crate) fn waiting_max(&self) -> u32 {
@@ -237,6 +261,29 @@ fn check_limits(limits: &Limits, engine: &EngineInner) -> Result<(), LoadProblem
         return refuse("concurrency", "0".to_owned(), "1 or more".to_owned());
     }
     Ok(())
+}
+
+fn check_instances(instances: Instances) -> Result<(), LoadProblem> {
+    let Instances::Warm {
+        max_calls,
+        max_idle,
+    } = instances
+    else {
+        return Ok(());
+    };
+    let (key, value) = match (max_calls, max_idle) {
+        (0, _) => ("instances.warm.max_calls", "0".to_owned()),
+        (_, idle) if idle.is_zero() || idle > WARM_IDLE_MAX => {
+            ("instances.warm.max_idle", format!("{idle:?}"))
+        }
+        _ => return Ok(()),
+    };
+    let allowed = format!("1 call or more and at most {WARM_IDLE_MAX:?} idle");
+    Err(LoadProblem::Limit {
+        key,
+        value,
+        allowed,
+    })
 }
 
 fn check_hooks(spec: &PluginSpec, compiled: &Compiled) -> Result<(), LoadProblem> {

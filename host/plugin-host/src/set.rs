@@ -43,6 +43,8 @@ pub struct PluginStatus {
     pub mode: Mode,
     /// It failed too often and is not called.
     pub quarantined: bool,
+    /// The trusted key that signed it.
+    pub signed_by: Option<String>,
 }
 
 /// Checked plugins, ready to be called. The empty set allows everything that it is asked.
@@ -50,6 +52,15 @@ pub struct PluginStatus {
 pub struct PluginSet {
     plugins: Vec<(Arc<Plugin>, String)>,
     chains: [Vec<Arc<Plugin>>; Hook::ALL.len()],
+}
+
+/// Instances that are kept hold their plugin, so that the last set must let go of them.
+impl Drop for PluginSet {
+    fn drop(&mut self) {
+        for (plugin, _) in &self.plugins {
+            plugin.warm.leave();
+        }
+    }
 }
 
 impl PluginSet {
@@ -85,6 +96,7 @@ impl PluginSet {
                     set.chains[hook.index()].push(Arc::clone(&plugin));
                 }
             }
+            plugin.warm.join();
             set.plugins.push((plugin, about));
         }
         Ok(set)
@@ -106,6 +118,7 @@ impl PluginSet {
                 hooks: plugin.hooks().collect(),
                 mode: plugin.spec.mode,
                 quarantined: plugin.breaker.is_open(),
+                signed_by: plugin.signed_by.as_ref().map(ToString::to_string),
             })
             .collect()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hook::Hook;
+use crate::signature::PublicKey;
 
 /// The tenant of calls that state none.
 pub(crate) const DEFAULT_TENANT: &str = "default";
@@ -19,6 +20,14 @@ pub struct PluginSpec {
     pub source: PluginSource,
     /// `sha256:` and 64 hex digits; where set, anything else is refused before it is compiled.
     pub digest: Option<String>,
+    /// Keys whose signatures over the component count.
+    pub trust: Vec<PublicKey>,
+    /// Refuse it unless one of them signed it.
+    pub require_signature: bool,
+    /// Its signature, where it is not found beside the component.
+    pub signature: Option<String>,
+    /// Whether instances serve one call or several.
+    pub instances: Instances,
     /// The hooks to call; empty means all that the component exports.
     pub hooks: Vec<Hook>,
     /// The tenants that it is called for; empty means all. One that is for some only never masks
@@ -52,6 +61,10 @@ impl PluginSpec {
             name: name.into(),
             source,
             digest: None,
+            trust: Vec::new(),
+            require_signature: false,
+            signature: None,
+            instances: Instances::Fresh,
             hooks: Vec::new(),
             tenants: Vec::new(),
             grants: Vec::new(),
@@ -72,6 +85,26 @@ pub enum PluginSource {
     Path(PathBuf),
     /// Bytes in memory.
     Bytes(Arc<[u8]>),
+    /// A web server; needs a digest.
+    Url(String),
+    /// A registry, such as `oci://registry/name@sha256:…`.
+    Oci(String),
+}
+
+/// Whether instances serve one call or several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Instances {
+    /// Each call gets an instance of its own: nothing outlives it.
+    #[default]
+    Fresh,
+    /// An instance is kept for later calls of the same tenant, and dropped at anything but an
+    /// answer. For plugins whose start is dear.
+    Warm {
+        /// Calls after which it is dropped.
+        max_calls: u32,
+        /// Time without a call after which it is dropped.
+        max_idle: Duration,
+    },
 }
 
 /// Whether a plugin's answers count.

@@ -94,6 +94,7 @@ impl CloudConfig {
         next.admin.listen = old.admin.listen;
         next.plugins.cache_dir.clone_from(&old.plugins.cache_dir);
         next.plugins.instances_max = old.plugins.instances_max;
+        next.plugins.ca_bundle.clone_from(&old.plugins.ca_bundle);
         next.policy.decisions_kept = old.policy.decisions_kept;
         next.policy.requests_kept_bytes = old.policy.requests_kept_bytes;
         next
@@ -145,12 +146,16 @@ impl CloudConfig {
         changes.restart("admin.socket", self.admin.socket != old.admin.socket);
         changes.restart("admin.listen", self.admin.listen != old.admin.listen);
         changes.restart(
-            "plugins.cache_dir",
-            self.plugins.cache_dir != old.plugins.cache_dir,
-        );
-        changes.restart(
             "plugins.instances_max",
             self.plugins.instances_max != old.plugins.instances_max,
+        );
+        changes.restart(
+            "plugins.ca_bundle",
+            self.plugins.ca_bundle != old.plugins.ca_bundle,
+        );
+        changes.restart(
+            "plugins.cache_dir",
+            self.plugins.cache_dir != old.plugins.cache_dir,
         );
         changes.restart(
             "policy.decisions_kept",

@@ -35,8 +35,8 @@ pub use observability::{
 };
 pub use pdp::{PdpFile, PdpKindFile, PdpOnErrorFile, PdpRecheckFile};
 pub use policy::{
-    OnSwapFile, PluginFile, PluginHookFile, PluginLimitsFile, PluginModeFile, PluginsFile,
-    PolicyFile, QuarantineFile,
+    OnSwapFile, PluginFile, PluginHookFile, PluginInstancesFile, PluginLimitsFile, PluginModeFile,
+    PluginsFile, PolicyFile, QuarantineFile, WarmFile,
 };
 pub(crate) use security::all_algorithms;
 pub use security::{

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nowconnect_plugins::Instances;
+use nowconnect_plugins::signature::PublicKey;
+
 use super::build::{Surroundings, ms};
 use super::file::{
-    OnSwapFile, PluginFile, PluginHookFile, PluginLimitsFile, PluginModeFile, PluginsFile,
-    PolicyFile,
+    OnSwapFile, PluginFile, PluginHookFile, PluginInstancesFile, PluginLimitsFile, PluginModeFile,
+    PluginsFile, PolicyFile,
 };
 use super::listener::ListenerName;
-use super::problem::Problems;
+use super::problem::{Problems, hide_user_info};
 use super::tree::Path;
 
 /// `policy`: where the Cedar policies are and what a swap does.
@@ -48,11 +51,13 @@ pub struct PluginsConfig {
     pub dir: Option<PathBuf>,
     /// Where compiled plugins are cached, a folder only this user can read; `None` is no cache.
     pub cache_dir: Option<PathBuf>,
-    /// Instances at once, of all plugins of two generations.
-    pub instances_max: u32,
     /// The bound on all plugins of one hook together.
     pub pipeline_timeout: Duration,
-    /// In the order in which they are called (`order`, then as written). Names are unique.
+    /// Instances at once, of all plugins of two generations.
+    pub instances_max: u32,
+    /// Certificates that plugins' requests trust beside those of the system.
+    pub ca_bundle: Option<PathBuf>,
+    /// In the order in which they are called (`order`, then name). Names are unique.
     pub list: Vec<PluginConfig>,
 }
 
@@ -61,10 +66,18 @@ pub struct PluginsConfig {
 pub struct PluginConfig {
     /// Its name: metric label, prefix of its signals, owner of its key-value bucket.
     pub name: String,
-    /// The component's file, already joined with `plugins.dir`.
-    pub file: PathBuf,
-    /// The SHA-256 that the file must have.
+    /// Where the component is.
+    pub source: PluginOrigin,
+    /// The SHA-256 that the component must have.
     pub digest: Option<[u8; 32]>,
+    /// Keys whose signatures count, those of all plugins included.
+    pub trust: Vec<PublicKey>,
+    /// It must be signed by one of them.
+    pub require_signature: bool,
+    /// Its signature, where it is not found beside the component.
+    pub signature: Option<String>,
+    /// Whether its instances serve one call or several.
+    pub instances: Instances,
     /// The hooks that are called; empty means all that it exports.
     pub hooks: Vec<PluginHook>,
     /// The tenants that it is called for; empty means all.
@@ -83,6 +96,17 @@ pub struct PluginConfig {
     pub optional: bool,
     /// Lower is called earlier.
     pub order: i32,
+}
+
+/// Where a component is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginOrigin {
+    /// A file, already joined with `plugins.dir`.
+    File(PathBuf),
+    /// A web server.
+    Url(String),
+    /// A registry.
+    Oci(String),
 }
 
 /// A point where plugins are called.
@@ -174,13 +198,27 @@ impl PluginsConfig {
         problems: &mut Problems<'_>,
     ) -> Self {
         let dir = around.optional_path(file.dir.as_ref());
+        let trust = keys(&file.trust, &path.key("trust"), problems);
         let mut list: Vec<PluginConfig> = Vec::with_capacity(file.list.len());
         for (index, plugin) in file.list.iter().enumerate() {
             let here = path.key("list").index(index);
-            let Some(plugin) = PluginConfig::build(plugin, dir.as_ref(), &here, around, problems)
+            let Some(mut plugin) =
+                PluginConfig::build(plugin, dir.as_ref(), &here, around, problems)
             else {
                 continue;
             };
+            plugin.trust.extend(trust.iter().cloned());
+            plugin.require_signature = file.require_signature.unwrap_or(!plugin.trust.is_empty());
+            if plugin.require_signature && plugin.trust.is_empty() {
+                problems.add_with_help(
+                    &path.key("require_signature"),
+                    format!(
+                        "`{path}.require_signature` is on, and no key is trusted for `{}`",
+                        plugin.name
+                    ),
+                    "name the signer's public key in `plugins.trust`",
+                );
+            }
             if list.iter().any(|other| other.name == plugin.name) {
                 problems.add_with_help(
                     &here.key("name"),
@@ -190,18 +228,27 @@ impl PluginsConfig {
             }
             list.push(plugin);
         }
-        list.sort_by_key(|plugin| plugin.order);
+        list.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
         Self {
             dir,
             cache_dir: around.optional_path(file.cache_dir.as_ref()),
             instances_max: file.instances_max,
             pipeline_timeout: ms(file.pipeline_timeout_ms),
+            ca_bundle: around.optional_path(file.ca_bundle.as_ref()),
             list,
         }
     }
 }
 
 impl PluginConfig {
+    /// The component's file, where it is one.
+    pub fn file(&self) -> Option<&PathBuf> {
+        match &self.source {
+            PluginOrigin::File(path) => Some(path),
+            PluginOrigin::Url(_) | PluginOrigin::Oci(_) => None,
+        }
+    }
+
     fn build(
         file: &PluginFile,
         dir: Option<&PathBuf>,
@@ -237,13 +284,28 @@ impl PluginConfig {
                 ),
             );
         }
+        let in_dir = |name: &String| dir.map_or_else(|| around.path(name), |dir| dir.join(name));
         let component = file
             .file
             .clone()
             .unwrap_or_else(|| format!("{}.wasm", file.name));
+        let source = match &file.source {
+            None => PluginOrigin::File(in_dir(&component)),
+            Some(source) => origin(file, source, path, problems)?,
+        };
         Some(Self {
             name: file.name.clone(),
-            file: dir.map_or_else(|| around.path(&component), |dir| dir.join(&component)),
+            source,
+            trust: keys(&file.trust, &path.key("trust"), problems),
+            require_signature: false,
+            signature: file.signature.clone(),
+            instances: match file.instances {
+                PluginInstancesFile::Fresh => Instances::Fresh,
+                PluginInstancesFile::Warm => Instances::Warm {
+                    max_calls: file.warm.max_calls,
+                    max_idle: ms(file.warm.max_idle_ms),
+                },
+            },
             digest: digest(file.digest.as_deref(), &path.key("digest"), problems),
             hooks: file.hooks.iter().copied().map(PluginHook::from).collect(),
             tenants: file.tenants.clone(),
@@ -294,6 +356,64 @@ impl From<PluginHookFile> for PluginHook {
             PluginHookFile::Mask => Self::Mask,
         }
     }
+}
+
+fn origin(
+    file: &PluginFile,
+    source: &str,
+    path: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<PluginOrigin> {
+    let here = path.key("source");
+    if file.file.is_some() {
+        problems.add_with_help(
+            &here,
+            format!("`{path}` has both `file` and `source`"),
+            "keep the one that counts",
+        );
+        return None;
+    }
+    if source.starts_with("oci://") || source.starts_with("oci+http://") {
+        if !source.contains("@sha256:") {
+            problems.add_with_help(
+                &here,
+                format!("`{here}` names no digest"),
+                "write `oci://registry/name@sha256:…`; a tag can be moved to another component",
+            );
+        }
+        return Some(PluginOrigin::Oci(source.to_owned()));
+    }
+    if !source.starts_with("https://") {
+        problems.add_with_help(
+            &here,
+            format!("`{here}` cannot be `{}`", hide_user_info(source)),
+            "write `oci://…` or `https://…`; a file of this machine is named by `file`",
+        );
+        return None;
+    }
+    if file.digest.is_none() {
+        problems.add_with_help(
+            &path.key("digest"),
+            format!("`{path}.digest` is missing"),
+            "what comes from a web server is loaded only where its digest is given",
+        );
+    }
+    Some(PluginOrigin::Url(source.to_owned()))
+}
+
+/// Public keys, `ed25519:` and base64.
+fn keys(texts: &[String], path: &Path, problems: &mut Problems<'_>) -> Vec<PublicKey> {
+    let mut keys = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match PublicKey::parse(text) {
+            Ok(key) => keys.push(key),
+            Err(error) => problems.add(
+                &path.index(index),
+                format!("`{path}` has something that is no public key: {error}"),
+            ),
+        }
+    }
+    keys
 }
 
 /// `sha256:` and 64 hex digits.

@@ -64,6 +64,8 @@ events! {
     PLUGIN_QUARANTINE = "plugin_quarantine";
     /// A line that a plugin wrote.
     PLUGIN_LOG = "plugin_log";
+    /// A plugin runs that nobody vouched for: unsigned and not pinned.
+    PLUGIN_UNSIGNED = "plugin_unsigned";
     /// Keys of an issuer could not be refreshed; those at hand stay in use.
     JWKS_REFRESH_FAILED = "jwks_refresh_failed";
     /// A key that a token names could not be fetched.

@@ -1,6 +1,7 @@
 //! What the plugin host reports, as metrics and log records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nowconnect_plugins::{CallOutcome, CallReport, Dropped, Level, PluginLogLine, PluginObserver};
 use tracing::{debug, error, info, trace, warn};
@@ -27,6 +28,9 @@ impl PluginObserver for PluginTelemetry {
         let plugins = &self.metrics.plugins;
         let (plugin, hook, outcome) = (report.plugin, report.hook.as_str(), report.outcome);
         plugins.called(plugin, hook, outcome.as_str(), report.took);
+        if report.shadow && outcome == CallOutcome::Deny {
+            plugins.would_deny(plugin, hook);
+        }
         traces::plugin_called(plugin, hook, outcome.as_str(), report.took);
         if !report.instantiate.is_zero() {
             plugins.instantiated(plugin, report.instantiate);
@@ -90,6 +94,10 @@ impl PluginObserver for PluginTelemetry {
 
     fn observe(&self, plugin: &str, name: &str, value: f64, labels: &[(String, String)]) {
         self.metrics.plugins.own_value(plugin, name, value, labels);
+    }
+
+    fn fetched(&self, plugin: &str, outcome: &'static str, took: Duration) {
+        self.metrics.plugins.fetched(plugin, outcome, took);
     }
 
     fn quarantine(&self, plugin: &str, quarantined: bool) {

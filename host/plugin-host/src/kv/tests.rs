@@ -83,14 +83,14 @@ fn keys_values_and_times_out_of_bounds_are_refused() {
     assert_eq!(kv.set(&a, "k", b"v", 0, QUOTA), Err(KvError::BadTtl));
     assert_eq!(
         kv.set(&a, "k", b"v", super::TTL_SECONDS_MAX + 1, QUOTA),
-        Err(KvError::TooLarge)
+        Err(KvError::BadTtl)
     );
     let large = vec![0; super::VALUE_BYTES_MAX + 1];
     assert_eq!(kv.set(&a, "k", &large, 1, QUOTA), Err(KvError::TooLarge));
     kv.set(&a, "text", b"v", 1, QUOTA).unwrap();
     assert_eq!(
         kv.increment(&a, "text", 1, 1, QUOTA),
-        Err(KvError::Unavailable)
+        Err(KvError::NotACounter)
     );
 }
 

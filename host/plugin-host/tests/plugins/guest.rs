@@ -9,11 +9,14 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// Every guest, by the module whose tests use it.
-const TESTED: [(&str, &[&str]); 4] = [
+const TESTED: [(&str, &[&str]); 7] = [
+    ("fetch", super::fetch::GUESTS),
     ("hooks", super::hooks::GUESTS),
     ("hostile", super::hostile::GUESTS),
+    ("instances", super::instances::GUESTS),
     ("loading", super::loading::GUESTS),
     ("versions", super::versions::GUESTS),
+    ("wasi", super::wasi::GUESTS),
 ];
 
 const MEMORY: &str = r#"
@@ -41,6 +44,43 @@ const LIFECYCLE: &str = r#"
   (func (export "nowconnect:plugin/lifecycle@VERSION#check-config") (param i32 i32) (result i32)
     (i32.const 64))
 "#;
+
+/// As much of WASI as the guests use.
+const WASI: [&str; 5] = [
+    "package wasi:io@0.2.0;
+    interface error { resource error; }
+    interface poll { resource pollable { block: func(); } }
+    interface streams {
+        use error.{error};
+        variant stream-error { last-operation-failed(error), closed }
+        resource output-stream {
+            blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+        }
+    }",
+    "package wasi:cli@0.2.0;
+    interface environment {
+        get-environment: func() -> list<tuple<string, string>>;
+        get-arguments: func() -> list<string>;
+    }
+    interface exit { exit: func(status: result); }
+    interface stdout {
+        use wasi:io/streams@0.2.0.{output-stream};
+        get-stdout: func() -> output-stream;
+    }",
+    "package wasi:clocks@0.2.0;
+    interface monotonic-clock {
+        use wasi:io/poll@0.2.0.{pollable};
+        subscribe-duration: func(when: u64) -> pollable;
+    }",
+    "package wasi:filesystem@0.2.0;
+    interface types { resource descriptor; }
+    interface preopens {
+        use types.{descriptor};
+        get-directories: func() -> list<tuple<descriptor, string>>;
+    }",
+    "package wasi:random@0.2.0;
+    interface random { get-random-bytes: func(len: u64) -> list<u8>; }",
+];
 
 #[test]
 fn every_guest_has_a_test() {
@@ -88,6 +128,7 @@ pub(crate) fn component(name: &str) -> Arc<[u8]> {
         String::new()
     };
     let full = |name: &str| match name.split_once('@') {
+        Some(_) if name.contains(':') => name.to_owned(),
         Some(_) => format!("nowconnect:plugin/{name}"),
         None => format!("nowconnect:plugin/{name}@{version}"),
     };
@@ -110,6 +151,9 @@ pub(crate) fn component(name: &str) -> Arc<[u8]> {
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     resolve.push_dir(wit.join("0.1")).unwrap();
     resolve.push_dir(wit.join("0.2")).unwrap();
+    for wasi in WASI {
+        resolve.push_str("wasi.wit", wasi).unwrap();
+    }
     let package = resolve.push_str("guest.wit", &world).unwrap();
     let world = resolve.select_world(&[package], Some("guest")).unwrap();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();

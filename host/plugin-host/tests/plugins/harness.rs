@@ -30,10 +30,15 @@ pub(crate) struct Seen {
     pub(crate) dropped: Mutex<Vec<(Dropped, u64)>>,
     pub(crate) quarantine: Mutex<Vec<bool>>,
     pub(crate) metrics: Mutex<Vec<String>>,
+    pub(crate) fetched: Mutex<Vec<&'static str>>,
+    pub(crate) instances_made: Mutex<u32>,
 }
 
 impl PluginObserver for Seen {
     fn call_ended(&self, report: &CallReport<'_>) {
+        if !report.instantiate.is_zero() {
+            *self.instances_made.lock() += 1;
+        }
         let detail = report.detail.unwrap_or_default().to_owned();
         self.calls
             .lock()
@@ -56,6 +61,10 @@ impl PluginObserver for Seen {
         self.metrics.lock().push(format!("{name} {value}"));
     }
 
+    fn fetched(&self, _: &str, outcome: &'static str, _: Duration) {
+        self.fetched.lock().push(outcome);
+    }
+
     fn quarantine(&self, _: &str, quarantined: bool) {
         self.quarantine.lock().push(quarantined);
     }
@@ -63,10 +72,21 @@ impl PluginObserver for Seen {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with_settings(EngineSettings::default())
+    }
+
+    pub(crate) fn with_cache(folder: std::path::PathBuf) -> Self {
+        Self::with_settings(EngineSettings {
+            cache_dir: Some(folder),
+            ..EngineSettings::default()
+        })
+    }
+
+    pub(crate) fn with_settings(settings: EngineSettings) -> Self {
         let seen = Arc::new(Seen::default());
         let settings = EngineSettings {
             instances_max: 64,
-            ..EngineSettings::default()
+            ..settings
         };
         let kv = Arc::new(MemoryKv::new(MemoryKvSettings::default()));
         let engine = PluginEngine::new(settings, kv, Arc::clone(&seen) as _).unwrap();

@@ -18,7 +18,6 @@ pub(crate) const GUESTS: &[&str] = &[
     "trap",
     "undeclared_import",
     "unknown_import",
-    "wasi",
     "wrong_version",
 ];
 
@@ -170,13 +169,6 @@ async fn another_version_of_the_contract_is_refused_with_both_versions() {
         text.contains("this hub serves nowconnect:plugin 0.1.0 and 0.2.0"),
         "{text}"
     );
-}
-
-#[tokio::test]
-async fn wasi_is_refused_with_the_way_out() {
-    let text = refusal("wasi").await;
-    assert!(text.contains("`wasi:cli/environment@0.2.6`"), "{text}");
-    assert!(text.contains("wasm32-unknown-unknown"), "{text}");
 }
 
 #[tokio::test]

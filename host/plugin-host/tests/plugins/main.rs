@@ -4,9 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod builtin;
+mod fetch;
 mod guest;
 mod harness;
 mod hooks;
 mod hostile;
+mod instances;
 mod loading;
+mod supply;
 mod versions;
+mod wasi;

@@ -25,7 +25,7 @@ async fn a_component_is_inspected_without_grants() {
     assert!(both.unknown.is_empty() && !both.wasi);
     let wrong = inspect("wrong_version").await.unwrap();
     assert_eq!(wrong.unknown, ["nowconnect:plugin/log@0.3.0"]);
-    assert!(inspect("wasi").await.unwrap().wasi);
+    assert!(inspect("exits").await.unwrap().wasi);
     assert!(bench.engine.inspect(b"(component)".to_vec()).await.is_err());
 }
 

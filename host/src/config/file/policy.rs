@@ -70,6 +70,15 @@ pub struct PluginsFile {
     /// The bound on all plugins of one hook together. Milliseconds. Default 200.
     #[schemars(range(min = 1, max = 60_000))]
     pub pipeline_timeout_ms: u64,
+    /// Keys (`ed25519:` and base64) whose signatures over a component count, for every plugin.
+    /// Default empty.
+    #[schemars(length(max = 64))]
+    pub trust: Vec<String>,
+    /// Refuses a plugin that no trusted key signed. Default `null`: where there is a trusted key.
+    pub require_signature: Option<bool>,
+    /// Certificates in PEM that plugins' requests and fetched components trust beside those of
+    /// the system. Default `null`.
+    pub ca_bundle: Option<String>,
     /// The plugins. Default empty.
     #[schemars(length(max = 64))]
     pub list: Vec<PluginFile>,
@@ -82,6 +91,9 @@ impl Default for PluginsFile {
             cache_dir: None,
             instances_max: 1024,
             pipeline_timeout_ms: 200,
+            trust: Vec::new(),
+            require_signature: None,
+            ca_bundle: None,
             list: Vec::new(),
         }
     }
@@ -96,9 +108,26 @@ pub struct PluginFile {
     /// The component. Default: the name followed by `.wasm`.
     #[serde(default)]
     pub file: Option<String>,
-    /// `sha256:` and 64 hex digits that the file must have. Default `null`: any.
+    /// Where the component is instead: `oci://registry/name@sha256:…`, or `https://…` with
+    /// `digest`. Default `null`: `file`.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// `sha256:` and 64 hex digits that the component must have. Default `null`: any.
     #[serde(default)]
     pub digest: Option<String>,
+    /// Keys that count for this plugin beside those of `plugins.trust`. Default empty.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub trust: Vec<String>,
+    /// The component's signature, where it is not found beside the component. Default `null`.
+    #[serde(default)]
+    pub signature: Option<String>,
+    /// Whether an instance serves one call or several. Default `fresh`.
+    #[serde(default)]
+    pub instances: PluginInstancesFile,
+    /// How long a warm instance is kept.
+    #[serde(default)]
+    pub warm: WarmFile,
     /// The hooks that are called. Default empty: all that it exports.
     #[serde(default)]
     #[schemars(length(max = 8))]
@@ -130,7 +159,7 @@ pub struct PluginFile {
     /// Whether its faults are skipped; otherwise they deny. Default `false`.
     #[serde(default)]
     pub optional: bool,
-    /// Lower is called earlier; equal ones as written. Default 0.
+    /// Lower is called earlier; equal ones by name. Default 0.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     pub order: i32,
@@ -173,6 +202,38 @@ pub enum PluginModeFile {
     Shadow,
     /// It is loaded and checked, but not called.
     Off,
+}
+
+/// Whether an instance serves one call or several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginInstancesFile {
+    /// One: nothing outlives a call.
+    #[default]
+    Fresh,
+    /// Several of the same tenant; it is dropped at anything but an answer.
+    Warm,
+}
+
+/// How long a warm instance is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmFile {
+    /// Calls after which it is dropped. Default 1000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_calls: u32,
+    /// Time without a call after which it is dropped. Milliseconds. Default 30000.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub max_idle_ms: u64,
+}
+
+impl Default for WarmFile {
+    fn default() -> Self {
+        Self {
+            max_calls: 1000,
+            max_idle_ms: 30_000,
+        }
+    }
 }
 
 /// What one call of a plugin may use.

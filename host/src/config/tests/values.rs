@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nowconnect_plugins::Instances;
+
 use super::super::{
-    Balance, CloudConfig, KeySource, Loaded, ProxyProtocolAccept, ProxyProtocolVersion, TenantRule,
-    TokenAlgorithm, parse, read,
+    Balance, CloudConfig, KeySource, Loaded, PluginConfig, PluginOrigin, ProxyProtocolAccept,
+    ProxyProtocolVersion, TenantRule, TokenAlgorithm, parse, read,
 };
 use super::{env, valid};
 
@@ -115,6 +117,59 @@ fn issuers_in_short_and_long_form_are_read() {
 }
 
 #[test]
+fn a_plugin_may_come_from_a_registry_and_must_then_be_pinned() {
+    let pinned = format!("sha256:{}", "0".repeat(64));
+    let text = format!(
+        "plugins:\n  trust: [\"ed25519:{KEY}\"]\n  list:\n    \
+         - {{name: a, source: \"oci://registry.example/a@{pinned}\", instances: warm}}\n    \
+         - {{name: b, source: \"https://example.com/b.wasm\", digest: \"{pinned}\"}}\n"
+    );
+    let config = parse(&text, None, &env(&[])).unwrap();
+    let [a, b] = config.plugins.list.as_slice() else {
+        panic!("two plugins");
+    };
+    assert!(matches!(&a.source, PluginOrigin::Oci(source) if source.starts_with("oci://")));
+    assert!(matches!(&b.source, PluginOrigin::Url(_)));
+    assert!(
+        a.require_signature && b.require_signature,
+        "a key is trusted"
+    );
+    assert_eq!(a.trust.len(), 1);
+    let warm = Instances::Warm {
+        max_calls: 1000,
+        max_idle: Duration::from_secs(30),
+    };
+    assert_eq!((a.instances, b.instances), (warm, Instances::Fresh));
+
+    for (wrong, said) in [
+        (
+            "source: \"oci://registry.example/a:latest\"",
+            "names no digest",
+        ),
+        (
+            "source: \"https://example.com/a.wasm\"",
+            "digest` is missing",
+        ),
+        ("source: \"/opt/a.wasm\"", "cannot be `/opt/a.wasm`"),
+        (
+            "file: a.wasm, source: \"oci://r.example/a@sha256:0\"",
+            "both `file` and `source`",
+        ),
+        ("trust: [\"ed25519:AAAA\"]", "no public key"),
+    ] {
+        let text = format!("plugins: {{list: [{{name: a, {wrong}}}]}}\n");
+        let error = parse(&text, None, &env(&[])).unwrap_err().to_string();
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+    let text = "plugins: {require_signature: true, list: [{name: a}]}\n";
+    let error = parse(text, None, &env(&[])).unwrap_err().to_string();
+    assert!(error.contains("no key is trusted"), "{error}");
+}
+
+/// The public key of the first test vector of RFC 8032.
+const KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+
+#[test]
 fn paths_start_at_the_folder_of_the_file() {
     let text = "policy: {dir: policies}\n\
                 plugins: {dir: plugins, list: [{name: a}, {name: b, file: /opt/b.wasm}]}\n\
@@ -124,11 +179,12 @@ fn paths_start_at_the_folder_of_the_file() {
         config.policy.dir.as_deref(),
         Some(Path::new("/etc/nc/policies"))
     );
-    assert_eq!(
-        config.plugins.list[0].file,
-        Path::new("/etc/nc/plugins/a.wasm")
-    );
-    assert_eq!(config.plugins.list[1].file, Path::new("/opt/b.wasm"));
+    let files: Vec<_> = config.plugins.list.iter().map(PluginConfig::file).collect();
+    let expected = [
+        Path::new("/etc/nc/plugins/a.wasm").to_owned(),
+        Path::new("/opt/b.wasm").to_owned(),
+    ];
+    assert_eq!(files, expected.each_ref().map(Some));
     let tls = config.tunnel.tls.unwrap();
     assert_eq!(tls.cert_file, Path::new("/etc/nc/tls/c.pem"));
     assert_eq!(tls.key_file, Path::new("/k.pem"));

@@ -267,6 +267,9 @@ pub struct PluginMetrics {
     active: IntGaugeVec,
     quarantined: IntGaugeVec,
     dropped: IntCounterVec,
+    fetches: IntCounterVec,
+    fetch_seconds: HistogramVec,
+    shadow_denials: IntCounterVec,
     own_counts: IntCounterVec,
     own_values: HistogramVec,
     own_series: LabelCap,
@@ -320,6 +323,22 @@ impl PluginMetrics {
                 "nowconnect_plugin_dropped_total",
                 &["plugin", "what"],
                 "What a plugin sent over its bounds: log_lines, metric_samples or signals.",
+            ),
+            fetches: families.counters(
+                "nowconnect_plugin_fetches_total",
+                &["plugin", "outcome"],
+                "HTTP requests that plugins sent, by outcome (ok, or a code of the capability fetch).",
+            ),
+            fetch_seconds: families.histograms(
+                "nowconnect_plugin_fetch_seconds",
+                &["plugin"],
+                CALL_BUCKETS,
+                "Time of one HTTP request of a plugin.",
+            ),
+            shadow_denials: families.counters(
+                "nowconnect_plugin_shadow_denials_total",
+                &["plugin", "hook"],
+                "Answers of plugins in shadow that would have been a no.",
             ),
             own_counts: families.counters(
                 "nowconnect_plugin_own_total",
@@ -381,6 +400,26 @@ impl PluginMetrics {
         self.dropped
             .with_label_values(&[plugin.label.as_ref(), self.codes.admit(what)])
             .inc_by(number);
+    }
+
+    /// Counts one HTTP request of a plugin's.
+    pub fn fetched(&self, plugin: &str, outcome: &str, took: Duration) {
+        let plugin = self.plugin(plugin);
+        let label = plugin.label.as_ref();
+        self.fetches
+            .with_label_values(&[label, self.codes.admit(outcome)])
+            .inc();
+        self.fetch_seconds
+            .with_label_values(&[label])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a no that was not acted on.
+    pub fn would_deny(&self, plugin: &str, hook: &str) {
+        let plugin = self.plugin(plugin);
+        self.shadow_denials
+            .with_label_values(&[plugin.label.as_ref(), self.codes.admit(hook)])
+            .inc();
     }
 
     /// Adds to a counter that a plugin keeps itself.

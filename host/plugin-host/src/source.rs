@@ -1,0 +1,193 @@
+//! Where components come from: bytes, files, a web server, a registry.
+//!
+//! What comes over the network is named by its digest, so whoever serves it can refuse or delay
+//! it and nothing else: sizes and time are bounded, each part is compared with its digest before
+//! it is looked into, and nothing that is pinned is fetched twice where there is a cache.
+
+mod blobs;
+mod registry;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, LOCATION};
+use http::{HeaderValue, StatusCode};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::address::is_public;
+use crate::component::{COMPONENT_BYTES_MAX, Digest, read_bounded};
+use crate::engine::EngineInner;
+use crate::error::LoadProblem;
+use crate::spec::{PluginSource, PluginSpec};
+use crate::trust::SIGNATURES_BYTES_MAX;
+use crate::web::{Incoming, Outgoing, Target};
+
+pub use registry::OCI_SIGNATURES;
+pub(crate) use registry::Reference;
+
+/// Time that one component may take to arrive.
+const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
+/// Servers that one request may be sent on to, as a registry does to where it stores things.
+const REDIRECTS_MAX: usize = 3;
+
+/// A component as it arrived, and the text of its signatures, where it has some.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) digest: Digest,
+    pub(crate) signature: Option<String>,
+}
+
+/// Gets the bytes and compares them with the pin, before anything looks into them.
+pub(crate) async fn arrive(
+    engine: &Arc<EngineInner>,
+    spec: &PluginSpec,
+) -> Result<Arrived, LoadProblem> {
+    let pinned = spec.digest.as_deref().map(Digest::parse).transpose()?;
+    let fetched = timeout(FETCH_TIME_MAX, fetch(engine, spec, pinned)).await;
+    let (bytes, signature) = fetched.unwrap_or_else(|_| {
+        Err(LoadProblem::Fetch(format!(
+            "it did not arrive in {FETCH_TIME_MAX:?}"
+        )))
+    })?;
+    let digest = Digest::of(&bytes);
+    if let Some(pinned) = pinned.filter(|pinned| *pinned != digest) {
+        return Err(LoadProblem::DigestMismatch {
+            pinned: format!("sha256:{pinned}"),
+            actual: format!("sha256:{digest}"),
+        });
+    }
+    Ok(Arrived {
+        bytes,
+        digest,
+        signature: spec.signature.clone().or(signature),
+    })
+}
+
+type Signed = (Arc<[u8]>, Option<String>);
+
+async fn fetch(
+    engine: &Arc<EngineInner>,
+    spec: &PluginSpec,
+    pinned: Option<Digest>,
+) -> Result<Signed, LoadProblem> {
+    match &spec.source {
+        PluginSource::Bytes(bytes) => Ok((Arc::clone(bytes), None)),
+        PluginSource::Path(path) => {
+            let path = path.clone();
+            let read = spawn_blocking(move || {
+                let bytes = read_bounded(&path, COMPONENT_BYTES_MAX)?;
+                let mut beside = path.into_os_string();
+                beside.push(".sig");
+                let beside = std::path::PathBuf::from(beside);
+                let signature = match beside.exists() {
+                    true => Some(read_bounded(&beside, SIGNATURES_BYTES_MAX)?),
+                    false => None,
+                };
+                Ok((bytes.into(), signature.map(text)))
+            });
+            read.await.unwrap_or_else(|error| {
+                Err(LoadProblem::Fetch(format!("reading it panicked: {error}")))
+            })
+        }
+        PluginSource::Url(url) => {
+            let pinned = pinned.ok_or(LoadProblem::Unpinned)?;
+            over_https(engine, url, pinned).await
+        }
+        PluginSource::Oci(reference) => {
+            let reference = Reference::parse(reference)?;
+            registry::pull(engine, &reference).await
+        }
+    }
+}
+
+async fn over_https(
+    engine: &Arc<EngineInner>,
+    url: &str,
+    pinned: Digest,
+) -> Result<Signed, LoadProblem> {
+    let bytes = match blobs::kept(engine, pinned).await {
+        Some(bytes) => bytes,
+        None => {
+            let bytes = get(engine, url, Outgoing::get(), COMPONENT_BYTES_MAX).await?;
+            let bytes = good(url, bytes)?;
+            blobs::keep(engine, pinned, &bytes).await;
+            bytes
+        }
+    };
+    // A server without a signature says so; what that means is decided with the trust list.
+    let signature = get(
+        engine,
+        &format!("{url}.sig"),
+        Outgoing::get(),
+        SIGNATURES_BYTES_MAX,
+    )
+    .await;
+    let signature = signature
+        .ok()
+        .filter(|answer| answer.status == StatusCode::OK);
+    Ok((bytes, signature.map(|answer| text(answer.body.to_vec()))))
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+/// The body of an answer that says `200 OK`.
+fn good(url: &str, answer: Incoming) -> Result<Arc<[u8]>, LoadProblem> {
+    if answer.status == StatusCode::OK {
+        return Ok(answer.body.as_ref().into());
+    }
+    Err(LoadProblem::Fetch(format!(
+        "`{url}` answers {}",
+        answer.status
+    )))
+}
+
+/// Gets what a URL leads to, over a few redirects. The first host is the operator's choice; one
+/// that it sends us on to must be public and speak TLS, and is shown no credentials.
+async fn get(
+    engine: &Arc<EngineInner>,
+    url: &str,
+    outgoing: Outgoing,
+    bytes_max: u64,
+) -> Result<Incoming, LoadProblem> {
+    let failed = |error: crate::web::WebError| LoadProblem::Fetch(format!("`{url}`: {error}"));
+    let first = Target::parse(url).map_err(failed)?;
+    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let mut target = first.clone();
+    let mut headers = outgoing.headers;
+    for _ in 0..=REDIRECTS_MAX {
+        let own = target.host == first.host && target.port == first.port;
+        let outgoing = Outgoing {
+            headers: headers.clone(),
+            ..Outgoing::get()
+        };
+        let may_reach = |address: IpAddr| own || is_public(address);
+        let answer = engine
+            .web
+            .exchange(&target, outgoing, bytes_max, may_reach)
+            .await
+            .map_err(failed)?;
+        if !answer.status.is_redirection() {
+            return Ok(answer);
+        }
+        let next = answer.headers.get(LOCATION).map(HeaderValue::to_str);
+        let Some(Ok(next)) = next else {
+            return Ok(answer);
+        };
+        let next = target.join(next).map_err(failed)?;
+        if (next.host.as_str(), next.port) != (target.host.as_str(), target.port) {
+            headers.remove(AUTHORIZATION);
+        }
+        if first.tls && !next.tls {
+            return Err(LoadProblem::Fetch(format!("`{url}` leads away from TLS")));
+        }
+        target = next;
+    }
+    Err(LoadProblem::Fetch(format!(
+        "`{url}` is sent on more than {REDIRECTS_MAX} times"
+    )))
+}
