@@ -20,6 +20,12 @@
 //! | `POST /v1/reload` | reads everything again |
 //! | `GET`, `PUT /v1/log-level` | the log level |
 //! | `POST /v1/drain` | drains the hub |
+//! | `GET /v1/policy` | policy bundles: active, staged, history |
+//! | `GET /v1/policy/shadow` | the staged policies compared with those in force |
+//! | `POST /v1/policy/bundles?stage_only=&rollback=` | brings a bundle, as a tar |
+//! | `GET /v1/policy/bundles/{revision}` | a bundle that is kept, as a tar |
+//! | `POST /v1/policy/activate` | puts the staged bundle in force, or says what that would do |
+//! | `POST /v1/policy/discard` | takes the staged bundle back |
 //!
 //! An agent outside the default tenant is `tenant%2Fagent` in a path.
 
@@ -27,6 +33,7 @@ pub mod client;
 pub mod problem;
 pub mod view;
 
+mod bundles;
 mod guard;
 mod routes;
 mod server;
@@ -34,6 +41,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use bundles::Discarded;
 pub use client::{AdminClient, ClientError};
 pub use routes::{
     ANSWER_TIMEOUT, AdminState, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel,
@@ -44,3 +52,5 @@ pub use server::{
 };
 pub use socket::{SocketError, default_socket_path};
 pub use view::HubView;
+
+pub(crate) use bundles::UNSIGNED;

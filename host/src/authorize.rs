@@ -34,9 +34,11 @@ use nowconnect_plugins as plugins;
 use nowconnect_policy::{Facts, Meta, Name, Net};
 use nowconnect_protocol::{ConnectorName, TenantName};
 
+pub(crate) use admin::AdminSubject;
 pub use hello::{HelloAsk, HelloPermit, HelloReason};
 pub use open::{OpenAsk, OpenPermit};
 
+use crate::bundle::shadow::Shadow;
 use crate::generation::{Generation, Generations};
 use crate::identity::AgentIdentity;
 use crate::limit::Slots;
@@ -71,6 +73,7 @@ pub struct Authorizer {
     requests: Arc<Requests>,
     ids: DecisionIds,
     pending: Arc<Slots>,
+    shadow: Shadow,
 }
 
 /// Why something may not be.
@@ -217,6 +220,7 @@ pub struct AuthorizerParts {
 impl Authorizer {
     /// Puts the parts together.
     pub fn new(parts: AuthorizerParts) -> Self {
+        let shadow = Shadow::new(Arc::clone(&parts.facts), Arc::clone(&parts.metrics));
         Self {
             hub: parts.hub,
             facts: parts.facts,
@@ -228,12 +232,18 @@ impl Authorizer {
             requests: parts.requests,
             ids: DecisionIds::new(parts.boot),
             pending: Slots::new(MAX_PENDING_DECISIONS),
+            shadow,
         }
     }
 
     /// The rows that policies read.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The staged policies, compared with those in force.
+    pub(crate) fn shadow(&self) -> &Shadow {
+        &self.shadow
     }
 
     /// What counts no more.

@@ -16,6 +16,7 @@
 //! [`CloudConfig::changes_from`] what may be taken over without a restart.
 
 mod build;
+pub mod bundle;
 mod changes;
 mod check;
 pub mod connector;
@@ -48,6 +49,7 @@ use build::{Surroundings, name};
 use problem::Problems;
 use tree::{Node, Path as At};
 
+pub use bundle::{BundleConfig, BundleRequire, BundleSource};
 pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey, ProxyProtocolVersion};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
@@ -270,7 +272,7 @@ impl CloudConfig {
         let limits = LimitsConfig::build(&file.limits, &root.key("limits"), problems);
         let security =
             SecurityConfig::build(&file.security, &root.key("security"), around, problems);
-        let policy = PolicyConfig::build(&file.policy, around);
+        let policy = PolicyConfig::build(&file.policy, &root.key("policy"), around, problems);
         let plugins = PluginsConfig::build(&file.plugins, &root.key("plugins"), around, problems);
         let admin = AdminConfig::build(&file.admin, &root.key("admin"), around, problems);
         let pdp = PdpConfig::build(

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use nowconnect_plugins::{EngineError, EngineSettings, MemoryKv, MemoryKvSettings, PluginEngine};
-use nowconnect_policy::{Facts, ListenerFacts, Name};
+use nowconnect_policy::{Facts, ListenerFacts, Name, PolicyBundle};
 use nowconnect_protocol::WindowPool;
 use nowconnect_tunnel::Workers;
 use rustls::pki_types::CertificateDer;
@@ -28,6 +28,9 @@ use tracing::{info, warn};
 use crate::admin::view::ReloadReport;
 use crate::admin::{AdminBindError, AdminServer, AdminState, AdminTcp};
 use crate::authorize::{ADMIN_LISTENER, Authorizer, AuthorizerParts, TUNNEL_LISTENER};
+use crate::bundle::board::{Bundles, MAX_WAITING_ORDERS};
+use crate::bundle::keeper::Keeper;
+use crate::bundle::source;
 use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
 use crate::drain::{self, Phase};
@@ -146,13 +149,15 @@ impl Gateway {
         let workers = start_workers(&config)?;
         let (asks, waiting_asks) = mpsc::channel(MAX_WAITING_RELOADS);
         let (end, ended) = mpsc::channel(1);
+        let (orders, waiting_orders) = mpsc::channel(MAX_WAITING_ORDERS);
+        let (keeper, policies) = begin_bundles(&config).await?;
+        let bundles = Bundles::new(orders, keeper.is_some());
         let hub = make_hub(
             &config,
             metrics,
             options.logs.clone(),
             Arc::downgrade(&workers),
-            asks,
-            end,
+            (asks, end, bundles, policies),
         )
         .await?;
 
@@ -194,8 +199,12 @@ impl Gateway {
         }
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
-        let reloader = Reloader::new(Arc::clone(&hub), options.loader, level);
-        tasks.spawn(reloader.run(watcher, waiting_asks));
+        if let Some(keeper) = &keeper {
+            keeper.started(&hub);
+            tasks.spawn(source::watch(Arc::clone(&hub)));
+        }
+        let reloader = Reloader::new(Arc::clone(&hub), options.loader, level, keeper);
+        tasks.spawn(reloader.run(watcher, waiting_asks, waiting_orders));
         info!(
             event = events::HUB_STARTED,
             hub = %hub.replica,
@@ -338,13 +347,34 @@ fn plugin_roots(config: &CloudConfig) -> Result<Vec<CertificateDer<'static>>, Bi
     crate::tls::certificates(&pem, path).map_err(|error| unreadable(error.to_string()))
 }
 
+/// What a hub is reached by, and the policies that it begins with where bundles bring them.
+type Ends = (
+    mpsc::Sender<ReloadAsk>,
+    mpsc::Sender<Duration>,
+    Bundles,
+    Option<Arc<PolicyBundle>>,
+);
+
+/// Opens the state of the bundles, where there are any.
+async fn begin_bundles(
+    config: &CloudConfig,
+) -> Result<(Option<Keeper>, Option<Arc<PolicyBundle>>), BindError> {
+    let Some(bundle) = config.policy.bundle.clone() else {
+        return Ok((None, None));
+    };
+    let begun = tokio::task::spawn_blocking(move || Keeper::begin(&bundle))
+        .await
+        .map_err(|_| BindError::Generation(GenerationError::Panicked))?
+        .map_err(BindError::Credentials)?;
+    Ok((Some(begun.keeper), Some(begun.policies)))
+}
+
 async fn make_hub(
     config: &Arc<CloudConfig>,
     metrics: Arc<Metrics>,
     logs: Option<Logs>,
     workers: Weak<Workers>,
-    asks: mpsc::Sender<ReloadAsk>,
-    end: mpsc::Sender<Duration>,
+    (asks, end, bundles, policies): Ends,
 ) -> Result<Arc<Hub>, BindError> {
     let engine = PluginEngine::new(
         EngineSettings {
@@ -356,7 +386,7 @@ async fn make_hub(
         Arc::new(MemoryKv::new(MemoryKvSettings::default())),
         Arc::new(PluginTelemetry::new(Arc::clone(&metrics))),
     )?;
-    let first = Generation::build(config, &engine, 1).await?;
+    let first = Generation::build(config, &engine, 1, policies).await?;
     metrics
         .policy
         .generation_activated(first.number(), SystemTime::now());
@@ -427,6 +457,7 @@ async fn make_hub(
         decisions,
         decision_log,
         requests,
+        bundles,
         authenticator: ArcSwap::from_pointee(authenticator),
         keys_kept_fresh: parking_lot::Mutex::default(),
         admissions: ArcSwap::new(Admissions::new(&config.tunnel)),

@@ -25,13 +25,14 @@ use crate::telemetry::events;
 #[derive(Debug)]
 pub struct Generation {
     number: u64,
-    policies: PolicyBundle,
+    policies: Arc<PolicyBundle>,
     plugins: Arc<PluginSet>,
     built_at: SystemTime,
 }
 
 impl Generation {
     /// Reads, compiles and checks what `config` names. Compiling runs on blocking threads.
+    /// Where policies come in bundles they have been compiled: `brought` are those in force.
     ///
     /// # Errors
     /// Everything that is wrong with the policies, or with the plugins.
@@ -39,9 +40,28 @@ impl Generation {
         config: &CloudConfig,
         engine: &PluginEngine,
         number: u64,
+        brought: Option<Arc<PolicyBundle>>,
     ) -> Result<Self, GenerationError> {
+        let policies = match brought {
+            Some(policies) => policies,
+            None => Arc::new(Self::compile(config, number).await?),
+        };
+        let specs = config.plugins.list.iter().map(plugin_spec).collect();
+        let plugins = PluginSet::load(engine, specs)
+            .await
+            .map_err(GenerationError::Plugins)?;
+        warn_of_unsigned(config, &plugins);
+        Ok(Self {
+            number,
+            policies,
+            plugins: Arc::new(plugins),
+            built_at: SystemTime::now(),
+        })
+    }
+
+    async fn compile(config: &CloudConfig, number: u64) -> Result<PolicyBundle, GenerationError> {
         let dir = config.policy.dir.clone();
-        let policies = tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let sources = match dir {
                 Some(dir) => Sources::from_dir(&dir)?,
                 None => nowconnect_policy::shipped(),
@@ -49,21 +69,25 @@ impl Generation {
             PolicyBundle::compile(&sources, number).map_err(GenerationError::Policies)
         })
         .await
-        .map_err(|_| GenerationError::Panicked)??;
-        let specs = config.plugins.list.iter().map(plugin_spec).collect();
-        let plugins = PluginSet::load(engine, specs)
-            .await
-            .map_err(GenerationError::Plugins)?;
-        warn_of_unsigned(config, &plugins);
-        Ok(Self::new(number, policies, plugins))
+        .map_err(|_| GenerationError::Panicked)?
     }
 
     /// Puts checked parts together.
     pub fn new(number: u64, policies: PolicyBundle, plugins: PluginSet) -> Self {
         Self {
             number,
-            policies,
+            policies: Arc::new(policies),
             plugins: Arc::new(plugins),
+            built_at: SystemTime::now(),
+        }
+    }
+
+    /// The same plugins, as they run, under other policies.
+    pub(crate) fn with_policies(&self, number: u64, policies: Arc<PolicyBundle>) -> Self {
+        Self {
+            number,
+            policies,
+            plugins: Arc::clone(&self.plugins),
             built_at: SystemTime::now(),
         }
     }
@@ -76,6 +100,11 @@ impl Generation {
     /// The policies.
     pub fn policies(&self) -> &PolicyBundle {
         &self.policies
+    }
+
+    /// The policies, for who keeps them longer than the generation.
+    pub(crate) fn shared_policies(&self) -> Arc<PolicyBundle> {
+        Arc::clone(&self.policies)
     }
 
     /// The plugins.

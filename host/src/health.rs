@@ -34,6 +34,8 @@ pub enum ReasonCode {
     GenerationSkew,
     /// The newest policies or plugins were refused, or the bundle is older than allowed.
     BundleStale,
+    /// Something is wrong with the source, the state or the time of policy bundles.
+    PolicyBundle,
     /// Token keys could not be refreshed; cached ones serve for a stated time.
     KeysStale,
     /// The external decision point does not answer.
@@ -51,6 +53,7 @@ impl ReasonCode {
             Self::PluginQuarantined => "plugin_quarantined",
             Self::GenerationSkew => "generation_skew",
             Self::BundleStale => "bundle_stale",
+            Self::PolicyBundle => "policy_bundle",
             Self::KeysStale => "keys_stale",
             Self::PdpUnavailable => "pdp_unavailable",
             Self::ListenerDown => "listener_down",

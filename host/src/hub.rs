@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::authorize::Authorizer;
+use crate::bundle::board::Bundles;
 use crate::config::CloudConfig;
 use crate::connector::ConnectorTable;
 use crate::drain::{Phase, PhaseWatch};
@@ -61,6 +62,7 @@ pub struct Hub {
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) decision_log: Option<Arc<DecisionSinks>>,
     pub(crate) requests: Arc<Requests>,
+    pub(crate) bundles: Bundles,
     pub(crate) authenticator: ArcSwap<Authenticator>,
     /// Of the authenticator in force: the next one takes its place.
     pub(crate) keys_kept_fresh: Mutex<Option<KeepFresh>>,
@@ -118,6 +120,10 @@ impl Hub {
     /// Policies and plugins in force.
     pub fn generations(&self) -> &Arc<Generations> {
         &self.generations
+    }
+
+    pub(crate) fn bundles(&self) -> &Bundles {
+        &self.bundles
     }
 
     pub(crate) fn tunnel_settings(&self) -> TunnelSettings {
@@ -201,12 +207,19 @@ impl Hub {
         match self.current_phase() {
             Phase::Starting => Readiness::Starting,
             Phase::Draining | Phase::Cut => Readiness::Draining,
+            Phase::Serving if self.bundles.waits_for_first() => Readiness::Starting,
             Phase::Serving => {
                 let mut reasons = Vec::new();
                 if self.bundle_stale.load(Ordering::Relaxed) {
                     reasons.push(Reason {
                         code: ReasonCode::BundleStale,
                         detail: self.last_errors.load().join("; "),
+                    });
+                }
+                for problem in &self.bundles.status().problems {
+                    reasons.push(Reason {
+                        code: ReasonCode::PolicyBundle,
+                        detail: format!("{}: {}", problem.code, problem.message),
                     });
                 }
                 for plugin in self.generations.current().plugins().status() {

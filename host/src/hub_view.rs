@@ -8,16 +8,22 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use nowconnect_policy::Question;
+use nowconnect_policy::{BundleArchive, Question};
 use nowconnect_protocol::{AgentId, CloseCode, ConnectorName, ResetCode, Role, TenantName};
 use serde_json::Value;
 
+use crate::admin::UNSIGNED;
 use crate::admin::view::{
-    AdminAction, AdminCaller, AdminRefusal, AgentState, AgentStatus, ConnectorStatus, DrainRequest,
-    ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus, HubStatus, HubView,
-    ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals,
+    AdminAction, AdminCaller, AdminRefusal, AgentState, AgentStatus, BundlePush, ConnectorStatus,
+    DrainRequest, ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus, HubStatus,
+    HubView, ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals,
 };
-use crate::authorize::{policy_name, unix_ms};
+use crate::authorize::{AdminSubject, policy_name, unix_ms};
+use crate::bundle::board::Order;
+use crate::bundle::state::Origin;
+use crate::bundle::view::{
+    ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
+};
 use crate::flow_table::FlowEntry;
 use crate::gateway::ask_reload;
 use crate::hub::Hub;
@@ -33,12 +39,26 @@ impl HubView for Hub {
         action: AdminAction,
         resource: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), AdminRefusal>> {
-        let agent = resource
-            .and_then(|name| agent_key(name).ok())
-            .map(|key| policy_name(&key.tenant, key.agent.as_str()));
+        let subject = match action {
+            AdminAction::StagePolicy
+            | AdminAction::ActivatePolicy
+            | AdminAction::RollbackPolicy => bundle_subject(resource),
+            AdminAction::Status
+            | AdminAction::ListFlows
+            | AdminAction::Explain
+            | AdminAction::CloseFlow
+            | AdminAction::KickAgent
+            | AdminAction::Reload
+            | AdminAction::SetLogLevel
+            | AdminAction::Drain => resource
+                .and_then(|name| agent_key(name).ok())
+                .map_or(AdminSubject::Hub, |key| {
+                    AdminSubject::Agent(policy_name(&key.tenant, key.agent.as_str()))
+                }),
+        };
         let answer = self
             .authorizer
-            .admin(caller, action, agent.as_ref())
+            .admin(caller, action, &subject)
             .map_err(|denial| AdminRefusal::Denied(denial.to_string()));
         ready(answer).boxed()
     }
@@ -87,6 +107,105 @@ impl HubView for Hub {
         request: &'a ExplainRequest,
     ) -> BoxFuture<'a, Result<Value, AdminRefusal>> {
         ready(self.explain_now(request)).boxed()
+    }
+
+    fn bundles(&self) -> BundleStatus {
+        self.bundles.status().as_ref().clone()
+    }
+
+    fn shadow(&self) -> ShadowStatus {
+        let report = self.authorizer.shadow().report();
+        report.map_or_else(ShadowStatus::default, ShadowStatus::from)
+    }
+
+    fn max_bundle_bytes(&self) -> u64 {
+        let config = self.config();
+        config
+            .policy
+            .bundle
+            .as_ref()
+            .map_or(0, |bundle| bundle.max_bytes)
+    }
+
+    fn is_signed(&self, archive: &BundleArchive) -> bool {
+        let config = self.config();
+        config.policy.bundle.as_ref().is_some_and(|bundle| {
+            let then = archive.manifest().created;
+            let verified = archive.clone().verify(&bundle.trusted, then, HUB_VERSION);
+            verified.is_ok()
+        })
+    }
+
+    fn push_bundle(
+        &self,
+        archive: BundleArchive,
+        push: BundlePush,
+    ) -> BoxFuture<'_, Result<DeliverReport, AdminRefusal>> {
+        let origin = if push.rollback {
+            Origin::Rollback
+        } else {
+            Origin::Push
+        };
+        async move {
+            let order = self.bundles.order(|answer| Order::Deliver {
+                archive: Box::new(archive),
+                origin,
+                stage_only: push.stage_only,
+                answer,
+            });
+            Ok(order.await?)
+        }
+        .boxed()
+    }
+
+    fn activate_bundle<'a>(
+        &'a self,
+        request: &'a ActivateRequest,
+    ) -> BoxFuture<'a, Result<ActivateReport, AdminRefusal>> {
+        async move {
+            let order = self.bundles.order(|answer| Order::Activate {
+                request: request.clone(),
+                answer,
+            });
+            Ok(order.await?)
+        }
+        .boxed()
+    }
+
+    fn discard_bundle(&self) -> BoxFuture<'_, Result<u64, AdminRefusal>> {
+        async move {
+            Ok(self
+                .bundles
+                .order(|answer| Order::Discard { answer })
+                .await?)
+        }
+        .boxed()
+    }
+
+    fn bundle_bytes(&self, revision: u64) -> BoxFuture<'_, Result<Vec<u8>, AdminRefusal>> {
+        async move {
+            let order = self
+                .bundles
+                .order(|answer| Order::Read { revision, answer });
+            Ok(order.await?)
+        }
+        .boxed()
+    }
+}
+
+/// What manifests compare with their `min_hub`.
+const HUB_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// `REVISION` or `REVISION unsigned`; without either, whatever it is.
+fn bundle_subject(resource: Option<&str>) -> AdminSubject {
+    let text = resource.unwrap_or_default();
+    let (revision, signed) = match text.strip_suffix(UNSIGNED) {
+        Some(revision) => (revision, false),
+        None => (text, true),
+    };
+    AdminSubject::Bundle {
+        revision: revision.parse().unwrap_or(0),
+        signed: signed && !revision.is_empty(),
     }
 }
 
@@ -213,6 +332,7 @@ impl Hub {
 
     fn generation_now(&self) -> GenerationStatus {
         let generation = self.generations.current();
+        let bundles = self.bundles.status();
         GenerationStatus {
             number: generation.number(),
             activated_ms: unix_ms(generation.built_at()),
@@ -229,6 +349,8 @@ impl Hub {
                     quarantined: plugin.quarantined,
                 })
                 .collect(),
+            policy_revision: bundles.active.as_ref().map(|entry| entry.revision),
+            staged_revision: bundles.staged.as_ref().map(|entry| entry.revision),
             last_errors: self.last_errors.load().as_ref().clone(),
         }
     }
@@ -252,7 +374,7 @@ impl Hub {
     fn explain_now(&self, request: &ExplainRequest) -> Result<Value, AdminRefusal> {
         let generation = self.generations.current();
         let policies = generation.policies();
-        let explanation = match (&request.decision, &request.client, &request.question) {
+        let mut explanation = match (&request.decision, &request.client, &request.question) {
             (None, None, Some(question)) => policies
                 .explain_json(&question.to_string())
                 .map_err(AdminRefusal::Invalid)?,
@@ -292,6 +414,7 @@ impl Hub {
                 ));
             }
         };
+        explanation.decision.generation = generation.number();
         Ok(shown(&explanation, None))
     }
 
@@ -306,9 +429,10 @@ impl Hub {
             return Ok(shown(&Value::Null, Some(record)));
         };
         let generation = self.generations.current();
-        let explanation = generation
+        let mut explanation = generation
             .policies()
             .explain(self.authorizer.facts(), &question);
+        explanation.decision.generation = generation.number();
         Ok(shown(&explanation, Some(record)))
     }
 }

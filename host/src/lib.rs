@@ -14,6 +14,7 @@
 
 // Deciding and carrying.
 pub mod authorize;
+pub mod bundle;
 mod connector;
 pub mod drain;
 pub mod flow_table;

@@ -4,6 +4,12 @@
 //! generation is in force, when its agent renews or comes back, and at an interval; what happens
 //! to a flow that is now forbidden is the operator's choice (`policy.on_swap`). It is done in
 //! small slices with a pause between them, so that ten thousand flows make no storm.
+//!
+//! What was decided at HELLO is asked again in the same way, see [`sessions`]; and what a staged
+//! set would do to all of it is foreseen by [`forecast`](forecast::forecast) without doing it.
+
+mod forecast;
+mod sessions;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +24,8 @@ use crate::hub::Hub;
 use crate::registry::AgentKey;
 use crate::telemetry::decisions::Why;
 use crate::telemetry::events;
+pub(crate) use forecast::forecast;
+pub(crate) use sessions::recheck_sessions;
 
 /// The pause between two slices. With the default slice of 100 questions at some 10 µs each, a
 /// re-check takes a third of one core at most.
@@ -149,6 +157,7 @@ pub(crate) async fn recheck_at_intervals(hub: Arc<Hub>) {
             Some(interval) => {
                 tokio::time::sleep(interval.max(LOOK_EVERY)).await;
                 recheck(&hub, |_| true).await;
+                recheck_sessions(&hub).await;
             }
             None => tokio::time::sleep(LOOK_EVERY).await,
         }

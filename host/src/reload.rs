@@ -7,7 +7,7 @@
 //! One task does one reload after another. Everything that can fail comes first: reading,
 //! checking, compiling, binding added ports. Publishing cannot fail. An error is kept and shown
 //! (log, metric, admin answer, `bundle_stale` in `/readyz`) until what it was about is good
-//! again.
+//! again. What is ordered about policy bundles is done by the same task, for the same reason.
 
 mod candidate;
 
@@ -17,9 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::admin::view::ReloadReport;
+use crate::bundle::board::Order;
+use crate::bundle::keeper::{Keeper, LOOK_EVERY};
 use crate::config::{CloudConfig, ConfigError};
 use crate::hub::Hub;
 use crate::recheck;
@@ -49,6 +52,8 @@ pub(crate) struct Reloader {
     hub: Arc<Hub>,
     loader: Option<Loader>,
     log_level: Option<LevelControl>,
+    /// Does what is ordered about bundles; absent where there are none.
+    keeper: Option<Keeper>,
     /// What is wrong on disk, by part, until it is good again.
     faults: BTreeMap<Part, Vec<String>>,
 }
@@ -96,11 +101,13 @@ impl Reloader {
         hub: Arc<Hub>,
         loader: Option<Loader>,
         log_level: Option<LevelControl>,
+        keeper: Option<Keeper>,
     ) -> Self {
         Self {
             hub,
             loader,
             log_level,
+            keeper,
             faults: BTreeMap::new(),
         }
     }
@@ -110,9 +117,24 @@ impl Reloader {
         mut self,
         mut watcher: Option<Watcher>,
         mut asks: mpsc::Receiver<ReloadAsk>,
+        mut orders: mpsc::Receiver<Order>,
     ) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (what, answer) = tokio::select! {
+                order = orders.recv() => {
+                    if let (Some(keeper), Some(order)) = (&mut self.keeper, order) {
+                        keeper.carry_out(&self.hub, order).await;
+                    }
+                    continue;
+                }
+                _ = looks.tick(), if self.keeper.is_some() => {
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.look(&self.hub).await;
+                    }
+                    continue;
+                }
                 ask = asks.recv() => match ask {
                     Some(ask) => (BTreeSet::from([Watched::Signal]), Some(ask.answer)),
                     None => return,
@@ -120,6 +142,7 @@ impl Reloader {
                 changed = next_change(&mut watcher) => (changed, None),
             };
             let report = self.reload(&what).await;
+            self.hub.bundles().look.notify_one();
             if let Some(watcher) = &mut watcher {
                 watcher.update(WatchSet::of(&self.hub.config()));
             }
@@ -134,7 +157,7 @@ impl Reloader {
     async fn reload(&mut self, what: &BTreeSet<Watched>) -> ReloadReport {
         let hub = Arc::clone(&self.hub);
         let all = what.contains(&Watched::Signal);
-        let config = if all || what.contains(&Watched::Config) {
+        let wanted = if all || what.contains(&Watched::Config) {
             match self.load().await {
                 Ok(config) => config,
                 Err(fault) => return self.refused(vec![fault]),
@@ -142,6 +165,8 @@ impl Reloader {
         } else {
             hub.config()
         };
+        // What needs a restart stays as it was.
+        let config = Arc::new(wanted.keeping_fixed(&hub.config()));
         let candidate = match Candidate::build(&hub, &config, what).await {
             Ok(candidate) => candidate,
             Err(faults) => return self.refused(faults),
@@ -159,7 +184,8 @@ impl Reloader {
                 message: error.to_string(),
             }]);
         }
-        let mut report = candidate.publish(&hub, &config);
+        let changes = wanted.changes_from(&before);
+        let mut report = candidate.publish(&hub, &config, &changes);
         for part in self.settled(what) {
             self.faults.remove(&part);
             hub.metrics.policy.reloaded(part.metric(), ReloadResult::Ok);
@@ -173,6 +199,7 @@ impl Reloader {
         }
         let rechecked = recheck::recheck(&hub, |_| true).await;
         report.flows_closed = rechecked.closed;
+        report.sessions_closed = recheck::recheck_sessions(&hub).await.closed;
         report.generation = hub.generations.current().number();
         report.ok = true;
         info!(
@@ -181,6 +208,7 @@ impl Reloader {
             changed = %report.changed.join(", "),
             needs_restart = %report.needs_restart.join(", "),
             flows_closed = report.flows_closed,
+            sessions_closed = report.sessions_closed,
             "what was read is in force"
         );
         report

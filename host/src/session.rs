@@ -28,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{Span, info};
 
 pub(crate) use keeper::{end_revoked, keep_sessions};
-pub(crate) use live::LiveTunnel;
+pub(crate) use live::{LiveTunnel, Standing};
 use parked::Parked;
 pub(crate) use parked::ParkedSessions;
 use shell::{SessionCell, Shell};

@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::config::{CloudConfig, KeySource, PluginConfig};
+use crate::config::{BundleSource, CloudConfig, KeySource, PluginConfig};
 use crate::telemetry::events;
 use fingerprint::Fingerprint;
 
@@ -43,7 +43,7 @@ const POLL_WITHOUT_NOTIFICATIONS: Duration = Duration::from_secs(2);
 pub enum Watched {
     /// The configuration file.
     Config,
-    /// The policy folder.
+    /// The policy folder, or the source of bundles.
     Policies,
     /// A plugin's file or its folder of data.
     Plugins,
@@ -70,6 +70,12 @@ impl WatchSet {
         let mut set = Self::default();
         set.add_all(Watched::Config, config.source.as_ref());
         set.add_all(Watched::Policies, config.policy.dir.as_ref());
+        if let Some(bundle) = &config.policy.bundle {
+            match &bundle.source {
+                BundleSource::Path(path) => set.add_all(Watched::Policies, [path]),
+                BundleSource::Push | BundleSource::Url(_) => {}
+            }
+        }
         set.add_all(
             Watched::Plugins,
             config.plugins.list.iter().filter_map(PluginConfig::file),

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::bundles::{Discarded, TAR};
 use super::problem::Problem;
 use super::routes::{
     ANSWER_TIMEOUT, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel, RequestPage,
@@ -23,7 +24,11 @@ use super::routes::{
 };
 use super::socket::default_socket_path;
 use super::view::{
-    DrainRequest, ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus, ReloadReport,
+    BundlePush, DrainRequest, ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus,
+    ReloadReport,
+};
+use crate::bundle::view::{
+    ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
 use crate::telemetry::decisions::DecisionRecord;
 
@@ -234,6 +239,68 @@ impl AdminClient {
         self.call(Method::POST, "/v1/explain", Some(request)).await
     }
 
+    /// The policy bundles.
+    ///
+    /// # Errors
+    /// [`ClientError`], here and below; with a code of its own where a bundle is refused.
+    pub async fn bundles(&self) -> Result<BundleStatus, ClientError> {
+        self.get("/v1/policy", &()).await
+    }
+
+    /// The comparison of the staged policies with those in force.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn shadow(&self) -> Result<ShadowStatus, ClientError> {
+        self.get("/v1/policy/shadow", &()).await
+    }
+
+    /// Brings a bundle, as the bytes of a tar.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn push_bundle(
+        &self,
+        tar: Vec<u8>,
+        push: BundlePush,
+    ) -> Result<DeliverReport, ClientError> {
+        let path = format!("/v1/policy/bundles{}", self.query_text(&push)?);
+        let body = Some((tar, TAR));
+        let answer = self.within_time(Method::POST, &path, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.unexpected(&error))
+    }
+
+    /// The bytes of a bundle that the hub keeps.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn bundle_bytes(&self, revision: u64) -> Result<Vec<u8>, ClientError> {
+        let path = format!("/v1/policy/bundles/{revision}");
+        let answer = self.within_time(Method::GET, &path, None).await?;
+        Ok(answer.to_vec())
+    }
+
+    /// Puts the staged bundle in force, or asks what that would do.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn activate_bundle(
+        &self,
+        request: &ActivateRequest,
+    ) -> Result<ActivateReport, ClientError> {
+        self.call(Method::POST, "/v1/policy/activate", Some(request))
+            .await
+    }
+
+    /// Takes the staged bundle back.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn discard_bundle(&self) -> Result<Discarded, ClientError> {
+        self.call(Method::POST, "/v1/policy/discard", None::<&()>)
+            .await
+    }
+
     async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -249,13 +316,31 @@ impl AdminClient {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, ClientError> {
+        let body = match body {
+            Some(body) => {
+                let bytes = serde_json::to_vec(body).map_err(|error| self.unexpected(&error))?;
+                Some((bytes, "application/json"))
+            }
+            None => None,
+        };
+        let answer = self.within_time(method, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.unexpected(&error))
+    }
+
+    /// The body of a good answer.
+    async fn within_time(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(Vec<u8>, &'static str)>,
+    ) -> Result<Bytes, ClientError> {
         let exchange = tokio::time::timeout(CALL_TIMEOUT, self.exchange(method, path, body));
         let (status, answer) = exchange.await.map_err(|_| ClientError::Timeout {
             socket: self.socket.clone(),
             seconds: CALL_TIMEOUT.as_secs(),
         })??;
         if status.is_success() {
-            return serde_json::from_slice(&answer).map_err(|error| self.unexpected(&error));
+            return Ok(answer);
         }
         let problem: Problem = serde_json::from_slice(&answer)
             .map_err(|_| self.unexpected(&format!("HTTP status {status} without a reason")))?;
@@ -270,7 +355,7 @@ impl AdminClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&(impl Serialize + Sync)>,
+        body: Option<(Vec<u8>, &'static str)>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
@@ -279,20 +364,17 @@ impl AdminClient {
             .await
             .map_err(|error| self.unexpected(&error))?;
         let connection = AbortOnDrop(tokio::spawn(connection));
-        let bytes = match body {
-            Some(body) => serde_json::to_vec(body).map_err(|error| self.unexpected(&error))?,
-            None => Vec::new(),
+        let (bytes, kind) = match body {
+            Some((bytes, kind)) => (bytes, Some(kind)),
+            None => (Vec::new(), None),
         };
         let mut request = Request::new(Full::new(Bytes::from(bytes)));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|error| self.unexpected(&error))?;
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static("localhost"));
-        if body.is_some() {
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            );
+        if let Some(kind) = kind {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         let response = sender
             .send_request(request)

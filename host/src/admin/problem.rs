@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::view::AdminRefusal;
+use crate::bundle::refused::BundleRefused;
 use crate::telemetry::redact;
 
 /// The media type.
@@ -95,6 +96,18 @@ impl ProblemCode {
 }
 
 impl Problem {
+    /// A problem with the code of a refused bundle.
+    pub fn of_bundle(refused: &BundleRefused) -> Self {
+        let status = StatusCode::CONFLICT;
+        Self {
+            kind: format!("urn:nowconnect:error:{}", refused.code),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            code: refused.code.to_owned(),
+            detail: redact::floor(&refused.message).into_owned(),
+        }
+    }
+
     /// A problem of this code. `detail` passes the redaction floor.
     pub fn new(code: ProblemCode, detail: &str) -> Self {
         let status = code.status();
@@ -110,11 +123,14 @@ impl Problem {
 
 impl From<AdminRefusal> for Problem {
     fn from(refusal: AdminRefusal) -> Self {
+        if let AdminRefusal::Bundle(refused) = &refusal {
+            return Self::of_bundle(refused);
+        }
         let code = match &refusal {
             AdminRefusal::NotFound { .. } => ProblemCode::NotFound,
             AdminRefusal::Invalid(_) => ProblemCode::InvalidRequest,
             AdminRefusal::Denied(_) => ProblemCode::Denied,
-            AdminRefusal::Unavailable(_) => ProblemCode::Unavailable,
+            AdminRefusal::Unavailable(_) | AdminRefusal::Bundle(_) => ProblemCode::Unavailable,
         };
         Self::new(code, &refusal.to_string())
     }

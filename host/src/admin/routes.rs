@@ -15,6 +15,7 @@ use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::bundles;
 use super::problem::{Problem, ProblemCode};
 use super::view::{
     AdminAction, AdminCaller, AgentStatus, DrainRequest, ExplainRequest, FlowPage, FlowQuery,
@@ -150,7 +151,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/reload", post(reload))
         .route("/log-level", get(log_level).put(set_log_level))
         .route("/drain", post(drain))
-        .route("/explain", post(explain));
+        .route("/explain", post(explain))
+        .merge(bundles::routes());
     Router::new()
         .nest("/v1", api)
         .fallback(no_route)
@@ -160,8 +162,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-type Caller = Extension<AdminCaller>;
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Caller = Extension<AdminCaller>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 async fn status(State(admin): State<AdminState>, Extension(caller): Caller) -> Answer<HubStatus> {
     admin.may(&caller, AdminAction::Status, None).await?;
@@ -399,7 +401,7 @@ async fn bounded(request: Request, next: Next) -> Response {
 }
 
 impl AdminState {
-    async fn may(
+    pub(super) async fn may(
         &self,
         caller: &AdminCaller,
         action: AdminAction,

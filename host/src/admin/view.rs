@@ -6,9 +6,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
+use nowconnect_policy::BundleArchive;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle;
+use crate::bundle::refused::BundleRefused;
+use crate::bundle::view::{
+    ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
+};
 use crate::health::Readiness;
 
 /// Most flows in one answer; a page of 1000 has about 400 KiB.
@@ -58,6 +64,63 @@ pub trait HubView: Send + Sync + 'static {
         &'a self,
         request: &'a ExplainRequest,
     ) -> BoxFuture<'a, Result<serde_json::Value, AdminRefusal>>;
+
+    /// The policy bundles. A hub of another kind has none, here and below.
+    fn bundles(&self) -> BundleStatus {
+        BundleStatus::default()
+    }
+
+    /// The comparison of the staged policies with those in force.
+    fn shadow(&self) -> ShadowStatus {
+        ShadowStatus::default()
+    }
+
+    /// Bytes that a pushed bundle may have.
+    fn max_bundle_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Whether a bundle carries the signatures that this hub asks for.
+    fn is_signed(&self, _archive: &BundleArchive) -> bool {
+        false
+    }
+
+    /// Verifies a bundle, stages it and, where that is configured, puts it in force.
+    fn push_bundle(
+        &self,
+        _archive: BundleArchive,
+        _push: BundlePush,
+    ) -> BoxFuture<'_, Result<DeliverReport, AdminRefusal>> {
+        Box::pin(ready(Err(AdminRefusal::from(bundle::keeper::off()))))
+    }
+
+    /// Puts the staged bundle in force, or says what that would do.
+    fn activate_bundle<'a>(
+        &'a self,
+        _request: &'a ActivateRequest,
+    ) -> BoxFuture<'a, Result<ActivateReport, AdminRefusal>> {
+        Box::pin(ready(Err(AdminRefusal::from(bundle::keeper::off()))))
+    }
+
+    /// Takes the staged bundle back; gives its revision.
+    fn discard_bundle(&self) -> BoxFuture<'_, Result<u64, AdminRefusal>> {
+        Box::pin(ready(Err(AdminRefusal::from(bundle::keeper::off()))))
+    }
+
+    /// The bytes of a bundle that is kept.
+    fn bundle_bytes(&self, _revision: u64) -> BoxFuture<'_, Result<Vec<u8>, AdminRefusal>> {
+        Box::pin(ready(Err(AdminRefusal::from(bundle::keeper::off()))))
+    }
+}
+
+/// What is to become of a pushed bundle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BundlePush {
+    /// It stays staged, whatever is configured.
+    pub stage_only: bool,
+    /// It is an earlier payload under a new revision, and comes into force at once.
+    pub rollback: bool,
 }
 
 /// Who calls the admin API.
@@ -114,6 +177,12 @@ pub enum AdminAction {
     SetLogLevel,
     /// Drain the hub.
     Drain,
+    /// Bring a policy bundle, or take the staged one back.
+    StagePolicy,
+    /// Put the staged policy bundle in force.
+    ActivatePolicy,
+    /// Go back to an earlier policy bundle.
+    RollbackPolicy,
 }
 
 impl AdminAction {
@@ -128,6 +197,9 @@ impl AdminAction {
             Self::Reload => "reload",
             Self::SetLogLevel => "set-log-level",
             Self::Drain => "drain",
+            Self::StagePolicy => "stage-policy",
+            Self::ActivatePolicy => "activate-policy",
+            Self::RollbackPolicy => "rollback-policy",
         }
     }
 
@@ -135,9 +207,14 @@ impl AdminAction {
     pub const fn is_write(self) -> bool {
         match self {
             Self::Status | Self::ListFlows | Self::Explain => false,
-            Self::CloseFlow | Self::KickAgent | Self::Reload | Self::SetLogLevel | Self::Drain => {
-                true
-            }
+            Self::CloseFlow
+            | Self::KickAgent
+            | Self::Reload
+            | Self::SetLogLevel
+            | Self::Drain
+            | Self::StagePolicy
+            | Self::ActivatePolicy
+            | Self::RollbackPolicy => true,
         }
     }
 }
@@ -162,6 +239,15 @@ pub enum AdminRefusal {
     /// It cannot be done now.
     #[error("{0}")]
     Unavailable(String),
+    /// Refused with a code of policy bundles.
+    #[error("{}", .0.message)]
+    Bundle(BundleRefused),
+}
+
+impl From<BundleRefused> for AdminRefusal {
+    fn from(refused: BundleRefused) -> Self {
+        Self::Bundle(refused)
+    }
 }
 
 /// The hub as a whole.
@@ -402,6 +488,12 @@ pub struct GenerationStatus {
     pub policies: u64,
     /// Plugins in it.
     pub plugins: Vec<PluginStatus>,
+    /// Revision of the policy bundle that it has its policies from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_revision: Option<u64>,
+    /// Revision of the policy bundle that is staged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged_revision: Option<u64>,
     /// Why the newest sources on disk are not in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_errors: Vec<String>,
@@ -440,6 +532,9 @@ pub struct ReloadReport {
     /// Running flows that the new generation ended.
     #[serde(default)]
     pub flows_closed: u64,
+    /// Agents' sessions that it ended.
+    #[serde(default)]
+    pub sessions_closed: u64,
 }
 
 /// How to drain.

@@ -18,11 +18,11 @@ impl Authorizer {
     ///
     /// # Errors
     /// The policies do not allow it.
-    pub fn admin(
+    pub(crate) fn admin(
         &self,
         caller: &AdminCaller,
         action: AdminAction,
-        agent: Option<&Name>,
+        subject: &AdminSubject,
     ) -> Result<(), Denial> {
         let mut asking = Asking::begin(self);
         let (operator, from) = operator(caller);
@@ -31,10 +31,17 @@ impl Authorizer {
             meta: self.meta(asking.now, &asking.request_id),
             operator: Arc::new(operator),
             deed: deed(action),
-            target: self.target(&asking, action, agent),
+            target: self.target(&asking, action, subject),
         }));
         let decision = asking.generation.policies().decide(&self.facts, &question);
         asking.policy_time = decision.took;
+        self.shadow.saw(
+            DecisionAction::Admin,
+            asking.id,
+            &asking.generation,
+            &question,
+            &decision,
+        );
         let allow = decision.allow || owns_the_hub(caller, &decision);
         if allow && !action.is_write() {
             return Ok(());
@@ -54,9 +61,21 @@ impl Authorizer {
         Err(refused.into_denial(asking.id))
     }
 
-    fn target(&self, asking: &Asking, action: AdminAction, agent: Option<&Name>) -> AdminTarget {
-        match (action, agent) {
-            (AdminAction::KickAgent, Some(agent)) => AdminTarget::Agent(agent.clone()),
+    fn target(&self, asking: &Asking, action: AdminAction, subject: &AdminSubject) -> AdminTarget {
+        match (action, subject) {
+            (AdminAction::KickAgent, AdminSubject::Agent(agent)) => {
+                AdminTarget::Agent(agent.clone())
+            }
+            (
+                AdminAction::StagePolicy
+                | AdminAction::ActivatePolicy
+                | AdminAction::RollbackPolicy,
+                AdminSubject::Bundle { revision, signed },
+            ) => AdminTarget::PolicyBundle {
+                bundle: Name::bare("hub"),
+                revision: *revision,
+                signed: *signed,
+            },
             (
                 AdminAction::Status
                 | AdminAction::ListFlows
@@ -67,13 +86,35 @@ impl Authorizer {
                 | AdminAction::Drain,
                 _,
             ) => AdminTarget::Node(Arc::clone(&self.hub)),
-            (AdminAction::KickAgent, None) => AdminTarget::PolicyBundle {
+            (
+                AdminAction::KickAgent
+                | AdminAction::StagePolicy
+                | AdminAction::ActivatePolicy
+                | AdminAction::RollbackPolicy,
+                _,
+            ) => AdminTarget::PolicyBundle {
                 bundle: Name::bare("hub"),
                 revision: asking.generation.number(),
                 signed: false,
             },
         }
     }
+}
+
+/// What an admin call is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdminSubject {
+    /// The hub, or what policies have no type for.
+    Hub,
+    /// An agent.
+    Agent(Name),
+    /// A policy bundle.
+    Bundle {
+        /// Its revision.
+        revision: u64,
+        /// Whether the keys that the hub trusts have signed it.
+        signed: bool,
+    },
 }
 
 /// Whoever can open the local socket can also stop the process, so a policy set that says nothing
@@ -97,6 +138,9 @@ fn deed(action: AdminAction) -> AdminDeed {
         AdminAction::Reload => AdminDeed::Reload,
         AdminAction::SetLogLevel => AdminDeed::SetLogLevel,
         AdminAction::Drain => AdminDeed::Drain,
+        AdminAction::StagePolicy => AdminDeed::StagePolicy,
+        AdminAction::ActivatePolicy => AdminDeed::ActivatePolicy,
+        AdminAction::RollbackPolicy => AdminDeed::RollbackPolicy,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nowconnect_plugins as plugins;
 use nowconnect_plugins::{CallInfo, Carry, HelloOutcome, Hook};
-use nowconnect_policy::{AgentFacts, Announce, Decision, Name, Question};
+use nowconnect_policy::{AgentFacts, Announce, Decision, Meta, Name, PolicyBundle, Question};
 use nowconnect_protocol::{AgentId, ConnectorName, Refusal, TenantName};
 
 use super::record::Draft;
@@ -165,6 +165,26 @@ impl Authorizer {
         }
     }
 
+    /// What these policies say to an agent and each connector that it serves; plugins are not
+    /// asked. `None`: it may not be here at all.
+    pub(crate) fn foresee_hello(
+        &self,
+        policies: &PolicyBundle,
+        ask: &HelloAsk<'_>,
+    ) -> Option<Vec<ConnectorName>> {
+        let asking = Asking::begin(self);
+        let questions = self.hello_questions(ask, &asking, &Arc::new(agent_facts(ask)));
+        let answers = policies.decide_all(&self.facts, &questions);
+        let (hello, announced) = answers.split_first()?;
+        hello.allow.then(|| {
+            let named = ask.connectors.iter().zip(announced);
+            named
+                .filter(|(_, decision)| decision.allow)
+                .map(|(connector, _)| connector.clone())
+                .collect()
+        })
+    }
+
     async fn hello_steps(
         &self,
         ask: &HelloAsk<'_>,
@@ -182,7 +202,12 @@ impl Authorizer {
         let questions = self.hello_questions(ask, asking, facts);
         let answers = generation.policies().decide_all(&self.facts, &questions);
         asking.policy_time += started.elapsed();
-        let mut answers = questions.into_iter().map(Arc::new).zip(answers);
+        let questions = questions.into_iter().map(Arc::new);
+        let answers: Vec<_> = questions.zip(answers).collect();
+        if ask.reason != HelloReason::Recheck {
+            self.shadow_hello(asking, &answers);
+        }
+        let mut answers = answers.into_iter();
         let Some((question, decision)) = answers.next() else {
             return Err((policy_fault(), None));
         };
@@ -236,6 +261,17 @@ impl Authorizer {
         }
     }
 
+    fn shadow_hello(&self, asking: &Asking, answers: &[(Arc<Question>, Decision)]) {
+        for (index, (question, decision)) in answers.iter().enumerate() {
+            let action = match index {
+                0 => DecisionAction::Hello,
+                _ => DecisionAction::Announce,
+            };
+            self.shadow
+                .saw(action, asking.id, &asking.generation, question, decision);
+        }
+    }
+
     fn hello_questions(
         &self,
         ask: &HelloAsk<'_>,
@@ -244,7 +280,10 @@ impl Authorizer {
     ) -> Vec<Question> {
         let tenant = &ask.identity.tenant;
         let net = net(ask.remote, Name::bare(TUNNEL_LISTENER));
-        let meta = self.meta(asking.now, &asking.request_id);
+        let meta = Meta {
+            recheck: ask.reason == HelloReason::Recheck,
+            ..self.meta(asking.now, &asking.request_id)
+        };
         let announced = connector_names(tenant, ask.connectors);
         let claimed_tenant = ask.claimed_tenant.unwrap_or(tenant);
         let hello = Question::Hello(nowconnect_policy::Hello {

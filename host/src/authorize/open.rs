@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nowconnect_plugins as plugins;
 use nowconnect_plugins::{Agent, CallInfo, Carry, Enrich, Hook, OpenOutcome, Terms};
-use nowconnect_policy::{Decision, Name, Open, Question, Signals, Viewer};
+use nowconnect_policy::{Decision, Name, Open, PolicyBundle, Question, Signals, Viewer};
 use nowconnect_protocol::TenantName;
 
 use super::record::Draft;
@@ -210,6 +210,12 @@ impl Authorizer {
         }
     }
 
+    /// Whether these policies let a running flow go on.
+    pub(crate) fn foresee_open(&self, policies: &PolicyBundle, question: &Question) -> bool {
+        let asked_again = again(question, SystemTime::now());
+        policies.decide(&self.facts, &asked_again).allow
+    }
+
     async fn open_steps(
         &self,
         ask: &OpenAsk<'_>,
@@ -336,6 +342,13 @@ impl Authorizer {
         let question = Arc::new(self.open_question(ask, asking, signals));
         let decision = asking.generation.policies().decide(&self.facts, &question);
         asking.policy_time += decision.took;
+        self.shadow.saw(
+            DecisionAction::Open,
+            asking.id,
+            &asking.generation,
+            &question,
+            &decision,
+        );
         seen.question = Some(question);
         let outcome = if decision.allow {
             Ok(())

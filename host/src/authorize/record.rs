@@ -136,7 +136,11 @@ impl<'a> Draft<'a> {
         self
     }
 
+    /// An unchanged answer of a re-check is no news: the record of the first decision stands.
     pub(super) fn allow(mut self) {
+        if self.record.recheck {
+            return;
+        }
         self.record.allow = true;
         self.record.why = Why::Permitted;
         self.finish();

@@ -19,7 +19,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn client(&self) -> AdminClient {
+    pub(super) fn client(&self) -> AdminClient {
         AdminClient::find(self.socket.as_deref())
     }
 }

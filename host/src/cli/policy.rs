@@ -4,6 +4,7 @@
 mod bundle;
 mod diff;
 mod explain;
+pub mod live;
 mod material;
 mod prove;
 mod requests;
@@ -105,6 +106,9 @@ pub enum Command {
     /// Print what a bundle says and holds, whether or not anybody should believe it
     #[command(after_help = "Exit code: 0 it compiles, 1 it does not, 64 it cannot be read.")]
     Inspect(bundle::Inspect),
+    /// Bring bundles to a running hub and change what is in force
+    #[command(flatten)]
+    Live(live::Command),
     /// Write the built-in policies and the schema into a folder, to start from
     Init {
         /// The folder; made where it is not there. Files in it are never replaced
@@ -145,6 +149,7 @@ impl Command {
             Self::Sign(sign) => sign.run(out, problems),
             Self::Verify(verify) => verify.run(out, problems),
             Self::Inspect(inspect) => inspect.run(out, problems),
+            Self::Live(command) => command.run_with(out, problems),
             Self::Init { dir } => init(&dir, out, problems),
         };
         done.unwrap_or(Exit::Failure)

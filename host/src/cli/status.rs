@@ -171,6 +171,13 @@ pub(super) fn head(status: &HubStatus, rates: Option<Rates>) -> String {
         generation.plugins.len(),
         quarantined(status)
     ));
+    if let Some(revision) = generation.policy_revision {
+        let staged = generation
+            .staged_revision
+            .map(|staged| format!("  staged {staged}"))
+            .unwrap_or_default();
+        lines.push(format!("policy revision {revision}{staged}"));
+    }
     for error in &generation.last_errors {
         lines.push(format!("newest sources refused: {error}"));
     }

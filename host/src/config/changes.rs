@@ -97,6 +97,15 @@ impl CloudConfig {
         next.plugins.ca_bundle.clone_from(&old.plugins.ca_bundle);
         next.policy.decisions_kept = old.policy.decisions_kept;
         next.policy.requests_kept_bytes = old.policy.requests_kept_bytes;
+        match (&mut next.policy.bundle, &old.policy.bundle) {
+            (Some(new), Some(kept)) => new.state_dir.clone_from(&kept.state_dir),
+            (None, None) => {}
+            // Where the policies come from is decided once.
+            (Some(_), None) | (None, Some(_)) => {
+                next.policy.bundle.clone_from(&old.policy.bundle);
+                next.policy.dir.clone_from(&old.policy.dir);
+            }
+        }
         next
     }
 
@@ -145,6 +154,15 @@ impl CloudConfig {
         );
         changes.restart("admin.socket", self.admin.socket != old.admin.socket);
         changes.restart("admin.listen", self.admin.listen != old.admin.listen);
+        changes.restart(
+            "policy.bundle.trusted_keys",
+            self.policy.bundle.is_some() != old.policy.bundle.is_some(),
+        );
+        let dirs = (self.policy.bundle.as_ref(), old.policy.bundle.as_ref());
+        changes.restart(
+            "policy.bundle.state_dir",
+            matches!(dirs, (Some(new), Some(kept)) if new.state_dir != kept.state_dir),
+        );
         changes.restart(
             "plugins.instances_max",
             self.plugins.instances_max != old.plugins.instances_max,

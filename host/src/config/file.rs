@@ -9,6 +9,7 @@
 //! seconds, `_bytes`); `null` means "not set"; relative paths start at the configuration file's
 //! folder.
 
+mod bundle;
 mod ha;
 mod limits;
 mod listener;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bundle::{BundleFile, BundleRequireFile};
 pub use ha::{HaFile, HaModeFile, IngressFile, MeshFile, MeshTlsFile};
 pub use limits::{LimitsFile, RateFile};
 pub use listener::{

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use super::{CloudConfig, PluginMode};
+use crate::bundle::board::MAX_WAITING_ORDERS;
+use crate::bundle::shadow::MAX_WAITING_QUESTIONS;
 
 /// What one flow costs beside its windows: both state machines, timers, socket bookkeeping and
 /// the copy of its question. Bytes; measured with idle flows and rounded up.
@@ -20,6 +22,9 @@ const DECISION_BYTES: u64 = 2 << 10;
 
 /// The most that one waiting log record holds. Bytes.
 const LOG_RECORD_BYTES: u64 = 4 << 10;
+
+/// The most that a question to the staged policies holds while it waits. Bytes.
+const QUESTION_BYTES: u64 = 2 << 10;
 
 /// One line of the formula.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +118,20 @@ impl CloudConfig {
             ],
         );
         self.add_plugins(&mut bound);
+        if let Some(bundle) = &self.policy.bundle {
+            let orders = MAX_WAITING_ORDERS as u64 + 2;
+            bound.add(
+                "policy bundles on their way",
+                format!("{orders} × max_bytes {}", bundle.max_bytes),
+                &[orders, bundle.max_bytes],
+            );
+            let questions = MAX_WAITING_QUESTIONS as u64;
+            bound.add(
+                "questions to the staged policies",
+                format!("{questions} × {QUESTION_BYTES}"),
+                &[questions, QUESTION_BYTES],
+            );
+        }
         bound.add(
             "decision records",
             format!(

@@ -7,6 +7,7 @@ use nowconnect_plugins::Instances;
 use nowconnect_plugins::signature::PublicKey;
 
 use super::build::{Surroundings, ms};
+use super::bundle::BundleConfig;
 use super::file::{
     OnSwapFile, PluginFile, PluginHookFile, PluginInstancesFile, PluginLimitsFile, PluginModeFile,
     PluginsFile, PolicyFile,
@@ -21,6 +22,8 @@ pub struct PolicyConfig {
     /// The folder with `*.cedar` and, optionally, `entities.json`; `None` means the policies that
     /// are built in.
     pub dir: Option<PathBuf>,
+    /// Signed bundles, instead of a folder; `None` where no key is trusted.
+    pub bundle: Option<BundleConfig>,
     /// What a new generation does to running flows.
     pub on_swap: OnSwap,
     /// How often running flows are asked again; `None` is never.
@@ -174,9 +177,17 @@ pub enum PluginMode {
 }
 
 impl PolicyConfig {
-    pub(super) fn build(file: &PolicyFile, around: &Surroundings<'_>) -> Self {
+    pub(super) fn build(
+        file: &PolicyFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        let dir = around.optional_path(file.dir.as_ref());
+        let here = path.key("bundle");
         Self {
-            dir: around.optional_path(file.dir.as_ref()),
+            bundle: BundleConfig::build(&file.bundle, dir.as_ref(), &here, around, problems),
+            dir,
             on_swap: match file.on_swap {
                 OnSwapFile::Keep => OnSwap::Keep,
                 OnSwapFile::Recheck => OnSwap::Recheck,

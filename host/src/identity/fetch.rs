@@ -195,7 +195,7 @@ impl fmt::Debug for Fetcher {
     }
 }
 
-fn same_origin_only(attempt: redirect::Attempt<'_>) -> redirect::Action {
+pub(crate) fn same_origin_only(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let same = attempt
         .previous()
         .first()
@@ -319,7 +319,7 @@ pub(crate) fn ca_bundle(
 }
 
 /// The URL without user information, query and fragment.
-fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::{Fault, Part};
 use crate::admin::view::ReloadReport;
-use crate::config::{CloudConfig, ListenerConfig};
+use crate::config::{Changes, CloudConfig, ListenerConfig};
 use crate::connector;
 use crate::generation::Generation;
 use crate::hub::{Hub, tunnel_settings};
@@ -55,13 +55,18 @@ impl Candidate {
         let all = what.contains(&Watched::Signal);
         let mut faults = Vec::new();
         let wants_generation = all
-            || what.contains(&Watched::Policies)
+            || what.contains(&Watched::Policies) && config.policy.bundle.is_none()
             || what.contains(&Watched::Plugins)
             || config.policy.dir != before.policy.dir
             || config.plugins != before.plugins;
         let generation = if wants_generation {
             let number = hub.generations.next_number();
-            let built = Generation::build(config, &hub.engine, number).await;
+            let brought = config
+                .policy
+                .bundle
+                .is_some()
+                .then(|| hub.generations.current().shared_policies());
+            let built = Generation::build(config, &hub.engine, number, brought).await;
             keep(built, Part::Generation, &mut faults)
         } else {
             None
@@ -131,9 +136,13 @@ impl Candidate {
     }
 
     /// Puts everything in force. Nothing here can fail.
-    pub(super) fn publish(self, hub: &Arc<Hub>, config: &Arc<CloudConfig>) -> ReloadReport {
+    pub(super) fn publish(
+        self,
+        hub: &Arc<Hub>,
+        config: &Arc<CloudConfig>,
+        changes: &Changes,
+    ) -> ReloadReport {
         let before = hub.config();
-        let changes = config.changes_from(&before);
         let mut report = ReloadReport {
             changed: changes.live.iter().map(ToString::to_string).collect(),
             needs_restart: changes.restart.iter().map(ToString::to_string).collect(),

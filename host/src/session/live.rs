@@ -84,6 +84,28 @@ impl LiveTunnel {
         *self.expiry_handled.lock() = None;
     }
 
+    /// Takes connectors away that it may not serve any more. Gives those that are left.
+    pub(crate) fn lose(&self, refused: &[Refusal]) -> Vec<ConnectorName> {
+        let is_lost = |name: &ConnectorName| refused.iter().any(|lost| lost.connector == *name);
+        let keep = |standing: &Standing| -> Vec<ConnectorName> {
+            let kept = standing.connectors.iter().filter(|name| !is_lost(name));
+            kept.cloned().collect()
+        };
+        // A RENEW may come in between; it is narrowed as well.
+        self.standing.rcu(|standing| {
+            let mut told = standing.refused.clone();
+            told.retain(|earlier| !is_lost(&earlier.connector));
+            told.extend(refused.iter().cloned());
+            Standing {
+                identity: Arc::clone(&standing.identity),
+                connectors: keep(standing).into(),
+                refused: told,
+                carry: standing.carry.clone(),
+            }
+        });
+        self.standing.load().connectors.to_vec()
+    }
+
     /// Opens a flow here.
     pub(crate) fn open(&self, flow: OpenFlow) -> Result<(), RejectedOpen> {
         self.handle.open(flow)?;

@@ -60,6 +60,18 @@ events! {
     PDP_FAILED = "pdp_failed";
     /// The external decision point is left alone for a while, or answers again: `state`.
     PDP_BREAKER = "pdp_breaker";
+    /// A re-check refused an agent, or some of its connectors.
+    AGENT_RECHECKED = "agent_rechecked";
+    /// A policy bundle has come: `revision`, `origin`.
+    BUNDLE_DELIVERED = "bundle_delivered";
+    /// It is verified, compiled and tested, and compared with what is in force: `revision`.
+    BUNDLE_STAGED = "bundle_staged";
+    /// It is in force: `revision`, `generation`, `signers`.
+    BUNDLE_ACTIVE = "bundle_active";
+    /// It is refused: `revision`, `code`.
+    BUNDLE_REJECTED = "bundle_rejected";
+    /// The source, the state or the time of bundles is not as it should be: `code`.
+    BUNDLE_TROUBLE = "bundle_trouble";
     /// A plugin is in quarantine, or out of it.
     PLUGIN_QUARANTINE = "plugin_quarantine";
     /// A line that a plugin wrote.

@@ -10,6 +10,7 @@
 
 pub mod label;
 
+mod bundle;
 mod decisions;
 mod governance;
 mod hub;
@@ -26,6 +27,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 
+pub use bundle::BundleMetrics;
 pub use decisions::DecisionMetrics;
 pub use governance::{PdpResult, PluginMetrics, PolicyMetrics, ReloadPart, ReloadResult};
 pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
@@ -58,6 +60,8 @@ pub struct Metrics {
     pub decisions: DecisionMetrics,
     /// Questions to the external decision point.
     pub pdp: PdpMetrics,
+    /// Policy bundles and the shadow.
+    pub bundle: BundleMetrics,
     /// The plugin host.
     pub plugins: PluginMetrics,
     /// Tunnels, sessions, handshakes.
@@ -75,6 +79,7 @@ impl Metrics {
         let policy = PolicyMetrics::new(&mut families);
         let decisions = DecisionMetrics::new(&mut families);
         let pdp = PdpMetrics::new(&mut families);
+        let bundle = BundleMetrics::new(&mut families);
         let plugins = PluginMetrics::new(&mut families);
         let hub = HubMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
@@ -89,6 +94,7 @@ impl Metrics {
             policy,
             decisions,
             pdp,
+            bundle,
             plugins,
             hub,
             logs,

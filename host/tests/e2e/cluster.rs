@@ -1,6 +1,7 @@
 //! The language of the scenarios: hubs, agents, targets, clients, a token issuer and a link that
 //! can be cut.
 
+mod bundler;
 pub(crate) mod guest;
 mod issuer;
 mod link;
@@ -27,6 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+pub(crate) use bundler::Bundler;
 pub(crate) use issuer::{Claims, Issuer, now_s};
 pub(crate) use link::Link;
 pub(crate) use process::{HubProcess, command};
@@ -48,6 +50,7 @@ pub(crate) fn hub() -> HubPlan {
         policies: Vec::new(),
         files: Vec::new(),
         trusted_issuer: None,
+        bundles: false,
         tls: false,
         watch: false,
         admin: false,
@@ -67,6 +70,7 @@ pub(crate) struct HubPlan {
     files: Vec<(String, Vec<u8>)>,
     /// Whose word the hub takes instead of a plain issuer's.
     trusted_issuer: Option<Issuer>,
+    bundles: bool,
     tls: bool,
     watch: bool,
     admin: bool,
@@ -143,6 +147,20 @@ impl HubPlan {
     /// Takes the word of this issuer.
     pub(crate) fn issuer(mut self, issuer: Issuer) -> Self {
         self.trusted_issuer = Some(issuer);
+        self
+    }
+
+    /// Policies come in bundles of this maker, and not from the folder; further lines of
+    /// `policy.bundle`.
+    pub(crate) fn bundles(mut self, maker: &Bundler, lines: &str) -> Self {
+        self.bundles = true;
+        let key = maker.public();
+        push_lines(&mut self.policy, "bundle:");
+        push_lines(&mut self.policy, &format!("  trusted_keys: [\"{key}\"]"));
+        push_lines(&mut self.policy, "  state_dir: state");
+        for line in lines.lines() {
+            push_lines(&mut self.policy, &format!("  {line}"));
+        }
         self
     }
 
@@ -262,6 +280,13 @@ impl TestHub {
 
     pub(crate) fn process(&mut self) -> &mut HubProcess {
         self.process.as_mut().unwrap()
+    }
+
+    /// Ends it and starts it anew with what it left on disk.
+    pub(crate) async fn restart(&mut self) {
+        self.take_running().shutdown().await;
+        let options = GatewayOptions::default();
+        self.running = Some(Gateway::bind(load(&self.file), options).await.unwrap());
     }
 
     pub(crate) fn tunnel_address(&self) -> SocketAddr {
@@ -389,12 +414,17 @@ impl TestHub {
              security:\n  issuers:\n    - issuer: {issuer}\n      jwks_url: {issuer}/jwks.json\n      \
              algorithms: [EdDSA]\n      tenant_claim: tenant\n      tenants: [default, acme]\n  \
              revocation_file: revoked.jsonl\n  jwks_refresh_min_ms: 1000\n{security}\
-             policy:\n  dir: policies\n{policy}\
+             policy:\n{dir}{policy}\
              observability:\n  metrics_port: null\n{observability}\
              admin:\n  socket: \"{admin}\"\n{top}",
             tunnel = plan.tunnel,
             limits = plan.limits,
             security = plan.security,
+            dir = if plan.bundles {
+                ""
+            } else {
+                "  dir: policies\n"
+            },
             policy = plan.policy,
             observability = plan.observability,
             admin = if plan.admin { "admin.sock" } else { "" },

@@ -10,6 +10,7 @@ mod cluster;
 mod admin;
 mod agents;
 mod balance;
+mod bundles;
 mod certificates;
 mod decisions;
 mod flows;

@@ -3,13 +3,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::bundle::BundleFile;
+
 /// The Cedar policies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyFile {
     /// The folder with `*.cedar` and, optionally, `entities.json`; a change in it makes a new
-    /// generation. Default `null`: the policies that are built in.
+    /// generation. They are not signed: for development, and where whoever may write there may
+    /// decide everything. Default `null`: the policies that are built in.
     pub dir: Option<String>,
+    /// Signed policy bundles, instead of `dir`.
+    pub bundle: BundleFile,
     /// What a new generation does to running flows. Default `recheck_and_close`.
     pub on_swap: OnSwapFile,
     /// How often running flows are asked again, for conditions on time. 0 is never.
@@ -32,6 +37,7 @@ impl Default for PolicyFile {
     fn default() -> Self {
         Self {
             dir: None,
+            bundle: BundleFile::default(),
             on_swap: OnSwapFile::default(),
             recheck_interval_ms: 60_000,
             recheck_batch: 64,

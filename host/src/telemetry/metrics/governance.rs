@@ -88,6 +88,8 @@ pub struct PolicyMetrics {
     bundle_broken: IntGauge,
     reloads: IntCounterVec,
     recheck_closed: IntCounter,
+    recheck_sessions: IntCounter,
+    recheck_connectors: IntCounter,
     pdp_allow: IntCounter,
     pdp_deny: IntCounter,
     pdp_errors: IntCounter,
@@ -135,6 +137,14 @@ impl PolicyMetrics {
             recheck_closed: families.counter(
                 "nowconnect_recheck_closed_flows_total",
                 "Running flows that ended because a later decision forbids them.",
+            ),
+            recheck_sessions: families.counter(
+                "nowconnect_recheck_closed_sessions_total",
+                "Sessions of agents that ended because a later decision refuses the agent.",
+            ),
+            recheck_connectors: families.counter(
+                "nowconnect_recheck_lost_connectors_total",
+                "Connectors that agents lost because a later decision refuses them.",
             ),
             pdp_allow: families.counter(
                 "nowconnect_pdp_allow_total",
@@ -204,6 +214,16 @@ impl PolicyMetrics {
     /// Counts running flows that a re-check ended.
     pub fn recheck_closed(&self, flows: u64) {
         self.recheck_closed.inc_by(flows);
+    }
+
+    /// Counts a session that a re-check ended.
+    pub fn recheck_closed_session(&self) {
+        self.recheck_sessions.inc();
+    }
+
+    /// Counts connectors that a re-check took from an agent.
+    pub fn recheck_lost_connectors(&self, connectors: u64) {
+        self.recheck_connectors.inc_by(connectors);
     }
 
     /// Counts an answer of the external decision point.

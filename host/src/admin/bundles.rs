@@ -1,0 +1,163 @@
+//! The routes of policy bundles.
+//!
+//! A pushed bundle is held against the trusted keys before the policies are asked whether its
+//! operator may bring it, so that they know its revision and whether it is signed; it is
+//! verified in full, compiled and tested after that.
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http::header;
+use http_body_util::{BodyExt as _, Limited};
+use nowconnect_policy::BundleArchive;
+use serde::{Deserialize, Serialize};
+
+use super::problem::{Problem, ProblemCode};
+use super::routes::{AdminState, Answer, Caller};
+use super::view::{AdminAction, BundlePush};
+use crate::bundle::refused::BundleRefused;
+use crate::bundle::view::{
+    ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
+};
+
+/// Stands behind the revision of a bundle that is not signed as the hub asks.
+pub(crate) const UNSIGNED: &str = " unsigned";
+
+/// The media type of a bundle.
+pub(super) const TAR: &str = "application/x-tar";
+
+/// The bundle that was taken back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discarded {
+    /// Its revision.
+    pub revision: u64,
+}
+
+pub(super) fn routes() -> Router<AdminState> {
+    Router::new()
+        .route("/policy", get(status))
+        .route("/policy/shadow", get(shadow))
+        // The handler applies the bound that is configured.
+        .route(
+            "/policy/bundles",
+            post(push).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/policy/bundles/{revision}", get(bytes))
+        .route("/policy/activate", post(activate))
+        .route("/policy/discard", post(discard))
+}
+
+async fn status(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+) -> Answer<BundleStatus> {
+    admin.may(&caller, AdminAction::Status, None).await?;
+    Ok(Json(admin.hub.bundles()))
+}
+
+async fn shadow(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+) -> Answer<ShadowStatus> {
+    admin.may(&caller, AdminAction::Explain, None).await?;
+    Ok(Json(admin.hub.shadow()))
+}
+
+async fn push(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    query: Result<Query<BundlePush>, QueryRejection>,
+    request: Request,
+) -> Answer<DeliverReport> {
+    let Query(push) = query?;
+    let action = if push.rollback {
+        AdminAction::RollbackPolicy
+    } else {
+        AdminAction::StagePolicy
+    };
+    let read = match read(&admin, request.into_body()).await {
+        Ok(body) => tokio::task::spawn_blocking(move || BundleArchive::from_tar(&body))
+            .await
+            .map_err(|_| Problem::new(ProblemCode::Unavailable, "the hub failed at this"))?,
+        Err(problem) => {
+            admin.may(&caller, action, None).await?;
+            return Err(problem);
+        }
+    };
+    let archive = match read {
+        Ok(archive) => archive,
+        Err(refusal) => {
+            admin.may(&caller, action, None).await?;
+            return Err(Problem::of_bundle(&BundleRefused::from(refusal)));
+        }
+    };
+    let mut subject = archive.revision().to_string();
+    if !admin.hub.is_signed(&archive) {
+        subject.push_str(UNSIGNED);
+    }
+    admin.may(&caller, action, Some(&subject)).await?;
+    Ok(Json(admin.hub.push_bundle(archive, push).await?))
+}
+
+async fn read(admin: &AdminState, body: Body) -> Result<Bytes, Problem> {
+    let limit = admin.hub.max_bundle_bytes();
+    if limit == 0 {
+        return Err(Problem::of_bundle(&crate::bundle::keeper::off()));
+    }
+    let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+    match Limited::new(body, bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            let detail = format!("a bundle may have {limit} bytes (`policy.bundle.max_bytes`)");
+            Err(Problem::new(ProblemCode::TooLarge, &detail))
+        }
+        Err(error) => Err(Problem::new(
+            ProblemCode::InvalidRequest,
+            &format!("the bundle did not arrive whole: {error}"),
+        )),
+    }
+}
+
+async fn bytes(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    path: Result<Path<u64>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(revision) = path?;
+    admin.may(&caller, AdminAction::Explain, None).await?;
+    let bytes = admin.hub.bundle_bytes(revision).await?;
+    Ok(([(header::CONTENT_TYPE, TAR)], bytes).into_response())
+}
+
+async fn activate(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    body: Result<Json<ActivateRequest>, JsonRejection>,
+) -> Answer<ActivateReport> {
+    let Json(mut request) = body?;
+    // What is asked about is what is activated, though another be staged in between.
+    let staged = admin.hub.bundles().staged.map(|entry| entry.revision);
+    request.revision = request.revision.or(staged);
+    let subject = request.revision.map(|revision| revision.to_string());
+    if request.dry_run {
+        admin.may(&caller, AdminAction::Explain, None).await?;
+    } else {
+        admin
+            .may(&caller, AdminAction::ActivatePolicy, subject.as_deref())
+            .await?;
+    }
+    Ok(Json(admin.hub.activate_bundle(&request).await?))
+}
+
+async fn discard(State(admin): State<AdminState>, Extension(caller): Caller) -> Answer<Discarded> {
+    let staged = admin.hub.bundles().staged;
+    let subject = staged.map(|entry| entry.revision.to_string());
+    admin
+        .may(&caller, AdminAction::StagePolicy, subject.as_deref())
+        .await?;
+    let revision = admin.hub.discard_bundle().await?;
+    Ok(Json(Discarded { revision }))
+}

@@ -1,0 +1,460 @@
+//! From delivered to superseded: what may follow what, and what is written down before.
+//!
+//! Everything is written down first and counts afterwards. So a disk that is full refuses the
+//! next bundle and harms nothing that is in force, and a hub that ends at any moment begins
+//! again with what it had.
+//!
+//! Absent: the generation, traffic and time. [`Life`] is told the time, and does not know what a
+//! bundle does once it is active.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nowconnect_policy::{BundleArchive, PolicyBundle, Refusal, TrustedKeys, Verified, admit};
+
+use super::refused::{BundleRefused, codes};
+use super::state::{HistoryEntry, Origin, Stage, State};
+use super::store::{Kind, Store, StoreError};
+
+/// What manifests compare with their `min_hub`.
+const HUB_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A verified bundle, compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct Set {
+    pub(crate) revision: u64,
+    pub(crate) policies: Arc<PolicyBundle>,
+    pub(crate) entry: HistoryEntry,
+}
+
+impl Set {
+    /// Whether its time has run out.
+    pub(crate) fn is_past(&self, now_ms: u64) -> bool {
+        self.entry.not_after_ms.is_some_and(|end| now_ms > end)
+    }
+}
+
+/// What a delivered bundle is to this hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It may be staged.
+    New,
+    /// It is in force.
+    Active,
+    /// It is staged.
+    Staged,
+    /// The same was rejected before.
+    Rejected(String),
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) life: Life,
+    pub(crate) active: Option<Set>,
+    /// What the operator should know.
+    pub(crate) troubles: Vec<BundleRefused>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Life {
+    store: Box<dyn Store>,
+    state: State,
+    staged: Option<Set>,
+    /// Revisions whose bytes are kept.
+    kept: Vec<u64>,
+}
+
+impl Life {
+    /// Begins with what an earlier run left. Whatever is wrong with it is told, and never keeps
+    /// the hub from starting.
+    pub(crate) fn open(store: Box<dyn Store>, trusted: &TrustedKeys, now: SystemTime) -> Opened {
+        let mut troubles = Vec::new();
+        let state = match read_state(store.as_ref()) {
+            Ok(state) => state,
+            Err(problem) => {
+                let message = format!(
+                    "the state cannot be read ({problem}); it was put aside as \
+                     `state.json.broken`, and revisions were taken from the bundles beside it"
+                );
+                troubles.push(BundleRefused::new(codes::STATE_BROKEN, message));
+                if let Err(error) = store.set_state_aside() {
+                    troubles.push(error.into());
+                }
+                recover(store.as_ref(), trusted, now)
+            }
+        };
+        let mut life = Self {
+            store,
+            state,
+            staged: None,
+            kept: Vec::new(),
+        };
+        let active = life.load_active(trusted, &mut troubles);
+        life.load_staged(trusted, now, &mut troubles);
+        life.look_what_is_kept();
+        Opened {
+            life,
+            active,
+            troubles,
+        }
+    }
+
+    /// Holds an archive against keys, time and the revisions that were seen.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(crate) fn verify(
+        &self,
+        archive: BundleArchive,
+        trusted: &TrustedKeys,
+        now: SystemTime,
+    ) -> Result<Verified, Refusal> {
+        let verified = archive.verify(trusted, self.not_before(now), HUB_VERSION)?;
+        admit(self.state.highest.as_ref(), verified.archive())?;
+        Ok(verified)
+    }
+
+    /// The time, but never before the newest bundle that was accepted here was made: a clock
+    /// that was set back does not let in what has expired, nor refuse what is new.
+    fn not_before(&self, now: SystemTime) -> SystemTime {
+        now.max(UNIX_EPOCH + Duration::from_millis(self.state.newest_created_ms))
+    }
+
+    pub(crate) fn standing(&self, verified: &Verified) -> Standing {
+        let archive = verified.archive();
+        let revision = archive.revision();
+        if self
+            .staged
+            .as_ref()
+            .is_some_and(|set| set.revision == revision)
+        {
+            return Standing::Staged;
+        }
+        if self.state.active == Some(revision) {
+            return Standing::Active;
+        }
+        let digest = archive.payload_digest();
+        self.state
+            .history
+            .iter()
+            .rev()
+            .find(|entry| entry.revision == revision && entry.payload_digest == digest)
+            .and_then(|entry| entry.code.clone())
+            .map_or(Standing::New, Standing::Rejected)
+    }
+
+    /// Whether the same payload was in force here before.
+    pub(crate) fn was_active(&self, verified: &Verified) -> bool {
+        let digest = verified.archive().payload_digest();
+        self.state.history.iter().any(|entry| {
+            entry.payload_digest == digest
+                && matches!(entry.stage, Stage::Active | Stage::Superseded)
+        })
+    }
+
+    /// Keeps a set beside the active one, in place of any that was there.
+    ///
+    /// # Errors
+    /// It could not be written down; nothing has changed.
+    pub(crate) fn stage(
+        &mut self,
+        verified: &Verified,
+        policies: Arc<PolicyBundle>,
+        origin: Origin,
+        hold: bool,
+        now: SystemTime,
+    ) -> Result<&Set, BundleRefused> {
+        let entry = HistoryEntry::new(verified, Stage::Staged, origin, now);
+        let revision = entry.revision;
+        let mut next = self.state.clone();
+        next.saw(verified);
+        next.hold = hold;
+        let replaced = next.staged.replace(revision).filter(|old| *old != revision);
+        if let Some(old) = replaced.and_then(|old| next.entry(old).cloned()) {
+            let message = format!("revision {revision} was staged in its place");
+            next.put(old.rejected(codes::REPLACED, &message));
+        }
+        next.put(entry.clone());
+        let bytes = verified.archive().to_tar()?;
+        self.store.write_bundle(Kind::Staged, revision, &bytes)?;
+        if let Err(error) = self.store.write_state(&next.to_bytes()) {
+            // Without its state it is nothing; a later one of the same revision replaces it.
+            let _ = self.store.remove_bundle(Kind::Staged, revision);
+            return Err(error.into());
+        }
+        self.state = next;
+        if let Some(old) = replaced {
+            let _ = self.store.remove_bundle(Kind::Staged, old);
+        }
+        self.look_what_is_kept();
+        Ok(self.staged.insert(Set {
+            revision,
+            policies,
+            entry,
+        }))
+    }
+
+    /// Remembers a bundle that was verified and yet not taken.
+    ///
+    /// # Errors
+    /// It could not be written down; it is remembered until the hub ends.
+    pub(crate) fn reject(
+        &mut self,
+        verified: &Verified,
+        origin: Origin,
+        refused: &BundleRefused,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        let entry = HistoryEntry::new(verified, Stage::Rejected, origin, now)
+            .rejected(refused.code, &refused.message);
+        self.state.saw(verified);
+        self.state.put(entry);
+        self.store.write_state(&self.state.to_bytes())
+    }
+
+    /// The staged set is to come into force: written down, but not in force yet.
+    ///
+    /// # Errors
+    /// Nothing is staged, or it could not be written down; nothing has changed.
+    pub(crate) fn activate(&mut self, now: SystemTime, keep: usize) -> Result<Set, BundleRefused> {
+        let Some(staged) = &self.staged else {
+            return Err(none_staged());
+        };
+        let revision = staged.revision;
+        let mut next = self.state.clone();
+        let since_ms = crate::authorize::unix_ms(now);
+        if let Some(old) = next.active.and_then(|old| next.entry(old)) {
+            old.stage = Stage::Superseded;
+            old.since_ms = since_ms;
+        }
+        if let Some(new) = next.entry(revision) {
+            new.stage = Stage::Active;
+            new.since_ms = since_ms;
+        }
+        next.active = Some(revision);
+        next.staged = None;
+        self.store.write_state(&next.to_bytes())?;
+        self.state = next;
+        // From here on it is the active one, whatever its file is called.
+        let _ = self.store.promote(revision);
+        self.forget_old(keep);
+        self.look_what_is_kept();
+        let mut set = self.staged.take().ok_or_else(none_staged)?;
+        set.entry.stage = Stage::Active;
+        set.entry.since_ms = since_ms;
+        Ok(set)
+    }
+
+    /// Takes the staged set back.
+    ///
+    /// # Errors
+    /// Nothing is staged, or it could not be written down; nothing has changed.
+    pub(crate) fn discard(
+        &mut self,
+        refused: &BundleRefused,
+        now: SystemTime,
+    ) -> Result<u64, BundleRefused> {
+        let Some(staged) = &self.staged else {
+            return Err(none_staged());
+        };
+        let revision = staged.revision;
+        let mut next = self.state.clone();
+        let mut entry = staged
+            .entry
+            .clone()
+            .rejected(refused.code, &refused.message);
+        entry.since_ms = crate::authorize::unix_ms(now);
+        next.staged = None;
+        next.put(entry);
+        self.store.write_state(&next.to_bytes())?;
+        self.state = next;
+        self.staged = None;
+        let _ = self.store.remove_bundle(Kind::Staged, revision);
+        self.look_what_is_kept();
+        Ok(revision)
+    }
+
+    /// Tries to write the state once more, after a failure.
+    pub(crate) fn write_again(&self) -> Result<(), StoreError> {
+        self.store.write_state(&self.state.to_bytes())
+    }
+
+    pub(crate) fn staged(&self) -> Option<&Set> {
+        self.staged.as_ref()
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Revisions whose bytes are kept, so that one can go back to them.
+    pub(crate) fn kept(&self) -> &[u64] {
+        &self.kept
+    }
+
+    fn look_what_is_kept(&mut self) {
+        let found = self.store.bundles().unwrap_or_default();
+        self.kept = found.into_iter().map(|(_, revision)| revision).collect();
+        self.kept.sort_unstable();
+        self.kept.dedup();
+    }
+
+    /// The bytes of a bundle that is kept.
+    ///
+    /// # Errors
+    /// They are not kept or cannot be read.
+    pub(crate) fn bytes_of(&self, revision: u64) -> Result<Vec<u8>, StoreError> {
+        self.store
+            .read_bundle(Kind::Active, revision)
+            .or_else(|_| self.store.read_bundle(Kind::Staged, revision))
+    }
+
+    /// Superseded bundles beyond `keep` lose their bytes.
+    fn forget_old(&self, keep: usize) {
+        let superseded: Vec<u64> = self
+            .store
+            .bundles()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(kind, revision)| {
+                *kind == Kind::Active && Some(*revision) != self.state.active
+            })
+            .map(|(_, revision)| revision)
+            .collect();
+        for revision in superseded.iter().rev().skip(keep) {
+            // What cannot be removed now is tried again at the next activation.
+            let _ = self.store.remove_bundle(Kind::Active, *revision);
+        }
+    }
+
+    fn load_active(
+        &mut self,
+        trusted: &TrustedKeys,
+        troubles: &mut Vec<BundleRefused>,
+    ) -> Option<Set> {
+        let revision = self.state.active?;
+        match self.load(revision, trusted) {
+            Ok(set) => Some(set),
+            Err(problem) => {
+                let message = format!(
+                    "revision {revision} was in force and cannot be loaded ({problem}); until a \
+                     bundle comes, nothing is permitted"
+                );
+                troubles.push(BundleRefused::new(codes::LOST, message));
+                self.state.active = None;
+                None
+            }
+        }
+    }
+
+    fn load_staged(
+        &mut self,
+        trusted: &TrustedKeys,
+        now: SystemTime,
+        troubles: &mut Vec<BundleRefused>,
+    ) {
+        let Some(revision) = self.state.staged else {
+            return;
+        };
+        match self.load(revision, trusted) {
+            Ok(set) => self.staged = Some(set),
+            Err(problem) => {
+                let message =
+                    format!("revision {revision} was staged and cannot be loaded ({problem})");
+                let refused = BundleRefused::new(codes::LOST, message);
+                if let Some(entry) = self.state.entry(revision).cloned() {
+                    let mut entry = entry.rejected(refused.code, &refused.message);
+                    entry.since_ms = crate::authorize::unix_ms(now);
+                    self.state.put(entry);
+                }
+                self.state.staged = None;
+                troubles.push(refused);
+            }
+        }
+    }
+
+    /// Reads, verifies and compiles a bundle that was taken before. Its time may have run out
+    /// since: what was in force stays so over a restart.
+    fn load(&mut self, revision: u64, trusted: &TrustedKeys) -> Result<Set, String> {
+        let bytes = self.bytes_of(revision).map_err(|error| error.to_string())?;
+        let archive = BundleArchive::from_tar(&bytes).map_err(|error| error.to_string())?;
+        if archive.revision() != revision {
+            return Err(format!("its file holds revision {}", archive.revision()));
+        }
+        let then = archive.manifest().created;
+        let verified = archive
+            .verify(trusted, then, HUB_VERSION)
+            .map_err(|error| error.to_string())?;
+        let digest = verified.archive().payload_digest();
+        let kept = self.state.entry(revision).cloned();
+        let entry = match kept {
+            Some(entry) if entry.payload_digest == digest => entry,
+            Some(_) => return Err("its file holds another payload".to_owned()),
+            None => HistoryEntry::new(&verified, Stage::Active, Origin::Path, then),
+        };
+        let policies = verified
+            .compile(revision)
+            .map_err(|error| error.to_string())?;
+        Ok(Set {
+            revision,
+            policies: Arc::new(policies),
+            entry,
+        })
+    }
+}
+
+fn none_staged() -> BundleRefused {
+    BundleRefused::new(
+        codes::NONE_STAGED,
+        "no bundle is staged; `nowconnect policy push BUNDLE` brings one",
+    )
+}
+
+fn read_state(store: &dyn Store) -> Result<State, String> {
+    match store.read_state() {
+        Ok(Some(bytes)) => State::parse(&bytes),
+        Ok(None) => Ok(State::default()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The state as the kept bundles tell it. Revisions of active bundles only grow, so the highest
+/// of them was in force last.
+fn recover(store: &dyn Store, trusted: &TrustedKeys, now: SystemTime) -> State {
+    let mut state = State::default();
+    for (kind, revision) in store.bundles().unwrap_or_default() {
+        let verified = store
+            .read_bundle(kind, revision)
+            .ok()
+            .and_then(|bytes| BundleArchive::from_tar(&bytes).ok())
+            .and_then(|archive| {
+                let then = archive.manifest().created;
+                archive.verify(trusted, then, HUB_VERSION).ok()
+            })
+            .filter(|verified| verified.archive().revision() == revision);
+        let Some(verified) = verified else {
+            continue;
+        };
+        state.saw(&verified);
+        let stage = match kind {
+            Kind::Active => {
+                if let Some(earlier) = state.active.and_then(|old| state.entry(old)) {
+                    earlier.stage = Stage::Superseded;
+                }
+                state.active = Some(revision);
+                Stage::Active
+            }
+            Kind::Staged => {
+                state.staged = Some(revision);
+                Stage::Staged
+            }
+        };
+        state.put(HistoryEntry::new(&verified, stage, Origin::Path, now));
+    }
+    state
+}
