@@ -11,13 +11,13 @@ use tracing::{info, warn};
 use super::board::Order;
 use super::gate;
 use super::life::{Life, Opened, Set, Standing};
-use super::prove;
+use super::prove::Prover;
 use super::refused::{BundleRefused, codes};
 use super::state::{Origin, Stage};
 use super::store::{DiskStore, LOCK_WAIT, Store};
 use super::view::{ActivateReport, ActivateRequest, BundleProblem, BundleStatus, DeliverReport};
 use crate::authorize::unix_ms;
-use crate::config::BundleConfig;
+use crate::config::{BundleConfig, BundleRequire};
 use crate::hub::Hub;
 use crate::recheck;
 use crate::telemetry::events;
@@ -60,6 +60,7 @@ pub(crate) struct Keeper {
     active: Option<Set>,
     concerns: BTreeMap<Concern, BundleRefused>,
     waits_for: Vec<BundleRefused>,
+    prover: Prover,
 }
 
 impl Keeper {
@@ -93,6 +94,7 @@ impl Keeper {
             active,
             concerns,
             waits_for: Vec::new(),
+            prover: Prover::default(),
         };
         Ok(Begun { keeper, policies })
     }
@@ -356,14 +358,25 @@ impl Keeper {
 
     /// What the staged set does not meet. The first one of a hub has nothing to be compared
     /// with: before it nothing was permitted.
-    fn unmet(&self, hub: &Hub, require: crate::config::BundleRequire) -> Vec<BundleRefused> {
-        let (Some(active), Ok(staged)) = (&self.active, self.staged()) else {
+    fn unmet(&mut self, hub: &Hub, require: BundleRequire) -> Vec<BundleRefused> {
+        let (Some(active), Ok(staged)) = (self.active.clone(), self.staged().cloned()) else {
             return Vec::new();
         };
         let report = hub.authorizer().shadow().report();
         let mut unmet = gate::unmet(require, report.as_ref());
-        if require.proof && unmet.is_empty() {
-            unmet.extend(prove::nothing_new(active, staged).err());
+        if require.proof {
+            match self.prover.nothing_new(&active, &staged) {
+                // A proof is about policies; what else changes is for the shadow to see.
+                Ok(proved) if proved.facts_change => {
+                    let seen = BundleRequire {
+                        no_new_allow: true,
+                        ..require
+                    };
+                    unmet = gate::unmet(seen, report.as_ref());
+                }
+                Ok(_) => {}
+                Err(refused) => unmet.push(refused),
+            }
         }
         unmet
     }

@@ -13,7 +13,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nowconnect_policy::{BundleArchive, PolicyBundle, Refusal, TrustedKeys, Verified, admit};
+use nowconnect_policy::{
+    BundleArchive, PolicyBundle, Refusal, Sources, TrustedKeys, Verified, admit,
+};
 
 use super::refused::{BundleRefused, codes};
 use super::state::{HistoryEntry, Origin, Stage, State};
@@ -27,6 +29,8 @@ const HUB_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Set {
     pub(crate) revision: u64,
     pub(crate) policies: Arc<PolicyBundle>,
+    /// What it was compiled from.
+    pub(crate) sources: Arc<Sources>,
     pub(crate) entry: HistoryEntry,
 }
 
@@ -181,6 +185,7 @@ impl Life {
         }
         next.put(entry.clone());
         let bytes = verified.archive().to_tar()?;
+        let sources = Arc::new(verified.archive().sources()?);
         self.store.write_bundle(Kind::Staged, revision, &bytes)?;
         if let Err(error) = self.store.write_state(&next.to_bytes()) {
             // Without its state it is nothing; a later one of the same revision replaces it.
@@ -195,6 +200,7 @@ impl Life {
         Ok(self.staged.insert(Set {
             revision,
             policies,
+            sources,
             entry,
         }))
     }
@@ -400,9 +406,14 @@ impl Life {
         let policies = verified
             .compile(revision)
             .map_err(|error| error.to_string())?;
+        let sources = verified
+            .archive()
+            .sources()
+            .map_err(|error| error.to_string())?;
         Ok(Set {
             revision,
             policies: Arc::new(policies),
+            sources: Arc::new(sources),
             entry,
         })
     }

@@ -383,6 +383,37 @@ async fn refused_bundles_have_their_code_and_harm_nothing() {
 }
 
 #[tokio::test]
+async fn a_required_proof_keeps_out_what_is_not_proved_and_lets_in_what_is() {
+    let maker = Bundler::new();
+    let hub = hub().admin().bundles(&maker, STAGE).start().await;
+    begin(&hub, &maker).await;
+    let operator = hub.operator();
+    let request = ActivateRequest {
+        require_proof: true,
+        ..ActivateRequest::default()
+    };
+    let wider = "@id(\"wider\") permit (principal, action, resource);";
+    push(&hub, maker.tar(2, wider)).await.unwrap();
+    let refused = code(operator.activate_bundle(&request).await.unwrap_err());
+    assert_eq!(refused, "bundle_unproved");
+    assert_eq!(
+        operator.bundles().await.unwrap().active.unwrap().revision,
+        1
+    );
+
+    // Where no policy changes its meaning there is nothing for a solver to do.
+    push(&hub, maker.tar(3, "// as before")).await.unwrap();
+    eventually("the proof is there", async || {
+        operator.activate_bundle(&request).await.is_ok()
+    })
+    .await;
+    assert_eq!(
+        operator.bundles().await.unwrap().active.unwrap().revision,
+        3
+    );
+}
+
+#[tokio::test]
 async fn policies_decide_who_may_change_policies() {
     let maker = Bundler::new();
     let hub = hub().admin().bundles(&maker, STAGE).start().await;
