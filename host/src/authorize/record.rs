@@ -23,6 +23,9 @@ pub(super) fn why(kind: ReasonKind) -> Why {
     }
 }
 
+/// Digits of a digest that are recorded: enough to tell all sets of a hub's life apart.
+const SHOWN_DIGITS: usize = 12;
+
 /// A record that still wants its outcome.
 #[must_use]
 pub(super) struct Draft<'a> {
@@ -45,6 +48,8 @@ impl<'a> Draft<'a> {
             (false, Why::Error),
         );
         record.trace_id = traces::current_trace_id();
+        let digest = asking.generation.policies().digest();
+        record.policy_digest = digest.get(..SHOWN_DIGITS).map(Arc::from);
         record.latency = Latency {
             policy_us: micros(asking.policy_time),
             plugins_us: micros(asking.plugin_time),

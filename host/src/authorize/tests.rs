@@ -19,6 +19,15 @@ async fn an_allowed_open_gives_a_permit_and_a_record_under_its_id() {
     assert!(record.allow);
     assert_eq!(record.why, Why::Permitted);
     assert_eq!(record.generation, 1);
+    let digest = record.policy_digest.clone().unwrap();
+    assert!(
+        at.authorizer
+            .generations
+            .current()
+            .policies()
+            .digest()
+            .starts_with(&*digest)
+    );
     assert_eq!(record.policies[0].id.as_ref(), "p-open");
     assert!(record.question.is_some(), "it cannot be explained later");
     assert_eq!(permit.request_id().as_ref(), permit.decision().to_string());

@@ -227,9 +227,14 @@ fn record_text(record: &DecisionRecord) -> String {
     let _ = writeln!(text, "decision {} by {}", record.decision_id, record.hub);
     let _ = writeln!(
         text,
-        "{verdict}: {}{code} (generation {}, {} µs)",
+        "{verdict}: {}{code} (generation {}{}, {} µs)",
         record.why.as_str(),
         record.generation,
+        record
+            .policy_digest
+            .as_deref()
+            .map(|digest| format!(", digest {digest}"))
+            .unwrap_or_default(),
         record.latency.total_us
     );
     let mut line = |name: &str, value: &str| {

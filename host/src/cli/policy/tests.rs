@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use nowconnect_policy::{PolicyBundle, SourceFile, Sources};
+
 use super::*;
 
 const PERMIT: &str = "@id(\"all\")\npermit (principal, action, resource);\n";
@@ -167,6 +169,45 @@ fn a_hubs_answer_is_read_whatever_redaction_left_of_it() {
         let text = explain::text(&explained);
         assert!(text.contains(said), "{text}");
         assert!(text.contains("policies had no part in it"), "{text}");
+    }
+}
+
+#[test]
+fn a_deny_of_a_decision_point_is_not_laid_on_the_policies() {
+    let sources = Sources {
+        policies: vec![SourceFile::new(
+            "test.cedar",
+            "@id(\"all\") permit (principal, action == NowConnect::Action::\"open\", resource);",
+        )],
+        ..Sources::default()
+    };
+    let bundle = PolicyBundle::compile(&sources, 3).unwrap();
+    let case = include_str!("../../../../policies/tests/open.json");
+    let cases: Vec<serde_json::Value> = serde_json::from_str(case).unwrap();
+    let allowed = cases
+        .iter()
+        .find(|case| case["decision"] == "allow")
+        .unwrap();
+    let explanation = bundle.explain_json(&allowed.to_string()).unwrap();
+    assert!(explanation.decision.allow);
+    let record = serde_json::json!({
+        "decision_id": "1-2f", "time_ms": 1, "hub": "hub-1", "generation": 3,
+        "policy_digest": "0123456789ab", "action": "open",
+        "principal": "p", "resource": "r", "allow": false, "why": "pdp", "code": "pdp_denied",
+        "pdp": {"allow": false, "reason": "rule 7"},
+        "latency": {"policy_us": 0, "plugins_us": 0, "pdp_us": 9, "total_us": 9},
+    });
+    let explained = Explained {
+        record: Some(record),
+        explanation: Some(explanation),
+    };
+    let text = explain::text(&explained);
+    for part in [
+        "digest 0123456789ab",
+        "deny rule 7",
+        "only its own answer would turn it",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
     }
 }
 

@@ -239,6 +239,10 @@ pub struct DecisionRecord {
     pub hub: Arc<str>,
     /// The generation of policies and plugins it was decided with.
     pub generation: u64,
+    /// The first digits of the digest of those policies, as `policy check` prints them: unlike the
+    /// generation they mean the same after a restart and at other hubs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_digest: Option<Arc<str>>,
     /// What was asked.
     pub action: DecisionAction,
     /// Who asked, as a Cedar uid or a name.
@@ -336,6 +340,7 @@ impl DecisionRecord {
             trace_id: None,
             hub,
             generation,
+            policy_digest: None,
             action,
             principal: String::new(),
             resource: String::new(),

@@ -173,6 +173,9 @@ fn decision_fields(decision: &DecisionRecord) -> Vec<(&'static str, Value)> {
     fields.push(("why", Value::Text(decision.why.as_str().to_owned())));
     fields.push(("hub", text(&decision.hub)));
     fields.push(("generation", Value::Natural(decision.generation)));
+    if let Some(digest) = &decision.policy_digest {
+        fields.push(("policy_digest", text(digest)));
+    }
     fields.push(("principal", text(&decision.principal)));
     fields.push(("resource", text(&decision.resource)));
     let mut optional = |name: &'static str, value: Option<&dyn fmt::Display>| {

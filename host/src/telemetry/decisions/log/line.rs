@@ -17,11 +17,12 @@ use crate::telemetry::mask::{LogMasker, MaskFailure};
 use crate::telemetry::redact::{self, Covers, ERASED};
 
 /// Fields that stand whatever becomes of masking: they hold no text of a request.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "record",
     "time",
     "decision_id",
     "generation",
+    "policy_digest",
     "action",
     "allow",
     "why",
