@@ -11,7 +11,7 @@ plugins=$root/plugins
 target=wasm32-unknown-unknown
 out=$plugins/target/components
 stamp=$out/.built
-guests=(header-inject log-mask rate-limit scope-guard)
+guests=(authzen-pdp geo-signal header-inject jwt-claims-header log-mask pii-mask rate-limit scope-guard)
 
 say() { printf 'guests: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod config;
 pub mod control;
+pub mod plugin;
 pub mod policy;
 pub mod run;
 pub mod status;
@@ -21,6 +22,7 @@ const AFTER_HELP: &str = "\
 Begin with:
   nowconnect config check cloud.yaml     what is wrong, or what would be in effect
   nowconnect run --config cloud.yaml     serve until SIGTERM; a second one ends at once
+  nowconnect plugin new --lang rust NAME  a plugin's folder that builds and tests green
   nowconnect policy check                what the policies in force would be
   nowconnect status                      what a running hub does (over its admin socket)
 
@@ -48,6 +50,9 @@ enum Command {
     /// Check, test and explain policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Write, try, check and sign plugins
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// Revoke agents' credentials, and see what is revoked
     #[command(subcommand)]
     Agent(agent::Command),
@@ -71,6 +76,7 @@ impl Arguments {
             Command::Run(args) => args.run(),
             Command::Config(command) => command.run(),
             Command::Policy(command) => command.run(),
+            Command::Plugin(command) => command.run(),
             Command::Agent(command) => command.run(),
             Command::Status(args) => args.run(),
             Command::Top(args) => args.run(),

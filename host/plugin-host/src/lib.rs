@@ -44,6 +44,7 @@ mod warm;
 mod wasi;
 mod web;
 mod wire;
+pub mod workbench;
 
 pub use answer::{
     Carry, Denial, Edit, HelloOutcome, HttpRequestOutcome, HttpResponseOutcome, Masked,

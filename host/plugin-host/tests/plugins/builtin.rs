@@ -179,8 +179,11 @@ async fn manifests_say_what_the_components_do() {
 
 /// The built-in plugins and the capabilities that they import.
 const PLUGINS: &[(&str, &[&str])] = &[
+    ("geo-signal", &["log", "config"]),
     ("header-inject", &["config"]),
+    ("jwt-claims-header", &["log", "config"]),
     ("log-mask", &["config"]),
+    ("pii-mask", &["log", "config"]),
     ("rate-limit", &["config", "kv"]),
     ("scope-guard", &["config"]),
 ];

@@ -3,7 +3,8 @@
 //!
 //! A fenced block says by its tag what it is: `yaml cloud` and `yaml premise` are whole
 //! configurations (a missing key has its default), `cedar` is a set of policies, `sh` holds
-//! commands of which every `nowconnect`, `nowconnect-agent` and `make` is looked up.
+//! commands of which every `nowconnect`, `nowconnect-agent` and `make` is looked up. The blocks of
+//! the plugin guide that have a second word in their tag are run, see `plugins`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -196,9 +197,19 @@ fn documents() -> Vec<PathBuf> {
         .collect()
 }
 
+/// The texts of one document's blocks of a kind, in their order.
+pub(crate) fn blocks_of(document: &Path, tag: &str) -> Vec<String> {
+    let blocks = blocks_in(vec![document.to_owned()], tag);
+    blocks.into_iter().map(|block| block.text).collect()
+}
+
 fn blocks(tag: &str) -> Vec<Block> {
+    blocks_in(documents(), tag)
+}
+
+fn blocks_in(documents: Vec<PathBuf>, tag: &str) -> Vec<Block> {
     let mut found = Vec::new();
-    for path in documents() {
+    for path in documents {
         let content = text(&path).unwrap();
         let mut open: Option<(bool, Block)> = None;
         for (index, line) in content.lines().enumerate() {

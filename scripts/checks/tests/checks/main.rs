@@ -12,6 +12,7 @@ mod contract;
 mod documents;
 mod gateway;
 mod parts;
+mod plugins;
 mod proofs;
 mod real_parts;
 mod repository;

@@ -1,0 +1,3 @@
+module group-signal
+
+go 1.24

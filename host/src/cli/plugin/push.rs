@@ -1,0 +1,187 @@
+//! `plugin push`: a component in an OCI registry, in the layout that WebAssembly tools share: the
+//! config `application/vnd.wasm.config.v0+json` and one layer `application/wasm`. The signatures
+//! beside the component travel as an annotation of the manifest.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use nowconnect_plugins::Inspection;
+use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Reference, RegistryOperation};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::keys::signatures_beside;
+use super::mounting::{bench, read_component, stem};
+use super::{Done, Trouble, wait_for};
+use crate::cli::Exit;
+
+/// How long a registry may take to answer anything.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
+const LAYER_TYPE: &str = "application/wasm";
+/// Annotation with what the component's signature file holds.
+const SIGNATURES: &str = "dev.nowconnect.signatures";
+
+/// `nowconnect plugin push`.
+#[derive(Clone, Debug, Args)]
+pub struct Push {
+    /// The component
+    file: PathBuf,
+    /// Where it goes: `oci://registry.example/team/name:1.0`; `oci+http://` without TLS
+    reference: String,
+    /// The registry's user; without one the push is anonymous
+    #[arg(long, requires = "password_file")]
+    user: Option<String>,
+    /// A file with the user's password or token
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+}
+
+/// A blob by its digest.
+struct Blob {
+    bytes: Vec<u8>,
+    digest: String,
+}
+
+impl Blob {
+    fn of(bytes: Vec<u8>) -> Self {
+        let hash = Sha256::digest(&bytes);
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            digest: format!("sha256:{hex}"),
+            bytes,
+        }
+    }
+
+    fn described(&self, media_type: &str) -> Value {
+        json!({"mediaType": media_type, "digest": self.digest, "size": self.bytes.len()})
+    }
+}
+
+impl Push {
+    pub(super) fn run(self, out: &mut dyn Write) -> Done {
+        let bytes = read_component(&self.file)?;
+        let (protocol, reference) = parse(&self.reference)?;
+        let auth = self.auth()?;
+        let signatures = signatures_beside(&self.file)?;
+        let annotations = signatures.map(|signatures| (SIGNATURES, signatures.to_string()));
+        let refuse = |what: &str, error: &dyn std::fmt::Display| {
+            Trouble::failure(format!("`{reference}`: {what}: {error}"))
+        };
+        wait_for(async {
+            let inspected = bench()?.inspect(bytes.clone()).await;
+            let inspection = inspected.map_err(|problem| {
+                Trouble::failure(format!(
+                    "`{}`: {problem}; nothing is pushed",
+                    self.file.display()
+                ))
+            })?;
+            let layer = Blob::of(bytes);
+            let config = Blob::of(config(&inspection, &layer).to_string().into_bytes());
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": MANIFEST_TYPE,
+                "config": config.described(CONFIG_TYPE),
+                "layers": [layer.described(LAYER_TYPE)],
+                "annotations": BTreeMap::from_iter(
+                    [("org.opencontainers.image.title", format!("{}.wasm", stem(&self.file)))]
+                        .into_iter()
+                        .chain(annotations),
+                ),
+            });
+            let manifest = Blob::of(manifest.to_string().into_bytes());
+            let client = Client::new(ClientConfig {
+                protocol,
+                use_monolithic_push: true,
+                read_timeout: Some(ANSWER_WITHIN),
+                connect_timeout: Some(ANSWER_WITHIN),
+                ..ClientConfig::default()
+            });
+            let allowed = client
+                .auth(&reference, &auth, RegistryOperation::Push)
+                .await;
+            allowed.map_err(|error| refuse("it lets nobody in", &error))?;
+            for blob in [&layer, &config] {
+                let pushed = client
+                    .push_blob(&reference, blob.bytes.clone(), &blob.digest)
+                    .await;
+                pushed.map_err(|error| refuse("it does not take the component", &error))?;
+            }
+            let content_type = http::HeaderValue::from_static(MANIFEST_TYPE);
+            let pushed = client
+                .push_manifest_raw(&reference, manifest.bytes.clone(), content_type)
+                .await;
+            pushed.map_err(|error| refuse("it does not take the manifest", &error))?;
+            let scheme = self.reference.split("://").next().unwrap_or_default();
+            writeln!(
+                out,
+                "pushed {scheme}://{}/{}@{}",
+                reference.registry(),
+                reference.repository(),
+                manifest.digest
+            )?;
+            writeln!(out, "component {}", layer.digest)?;
+            Ok(Exit::Success)
+        })
+    }
+
+    fn auth(&self) -> Result<RegistryAuth, Trouble> {
+        let (Some(user), Some(path)) = (&self.user, &self.password_file) else {
+            return Ok(RegistryAuth::Anonymous);
+        };
+        let password = std::fs::read_to_string(path)
+            .map_err(|error| Trouble::usage(format!("`{}`: {error}", path.display())))?;
+        Ok(RegistryAuth::Basic(
+            user.clone(),
+            password.trim().to_owned(),
+        ))
+    }
+}
+
+/// What WebAssembly tools read about a component without fetching it. The time is a fixed one, so
+/// that the same component pushed twice is the same artifact.
+fn config(inspection: &Inspection, layer: &Blob) -> Value {
+    json!({
+        "created": "1970-01-01T00:00:00Z",
+        "architecture": "wasm",
+        "os": "wasip2",
+        "layerDigests": [layer.digest],
+        "component": {
+            "exports": inspection.exports,
+            "imports": inspection.imports,
+        },
+    })
+}
+
+fn parse(text: &str) -> Result<(ClientProtocol, Reference), Trouble> {
+    let refuse = |problem: &str| Trouble::usage(format!("`{text}`: {problem}"));
+    let (protocol, rest) = match (
+        text.strip_prefix("oci://"),
+        text.strip_prefix("oci+http://"),
+    ) {
+        (Some(rest), _) => (ClientProtocol::Https, rest),
+        (None, Some(rest)) => (ClientProtocol::Http, rest),
+        (None, None) => return Err(refuse("write oci://registry/name:tag")),
+    };
+    // Without a registry in it, a name would mean another company's.
+    let registry = rest.split('/').next().unwrap_or_default();
+    if !rest.contains('/') || !registry.contains(['.', ':']) && registry != "localhost" {
+        return Err(refuse(
+            "it names no registry; write oci://registry/name:tag",
+        ));
+    }
+    let reference: Reference = rest.parse().map_err(|error| {
+        Trouble::usage(format!("`{text}`: {error}; write oci://registry/name:tag"))
+    })?;
+    if reference.digest().is_some() {
+        return Err(refuse("name a tag; the digest is what comes of it"));
+    }
+    Ok((protocol, reference))
+}

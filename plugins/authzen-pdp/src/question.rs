@@ -1,0 +1,253 @@
+//! The question to a decision point and its answer, as AuthZEN 1.0 has them.
+
+use nowconnect_plugin::serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Bytes of a reason that is passed on.
+const REASON_BYTES_MAX: usize = 256;
+
+/// The plugin's settings.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, crate = "nowconnect_plugin::serde")]
+pub struct Settings {
+    /// The evaluation endpoint.
+    pub url: String,
+    /// Bearer token for it.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// Longest wait for an answer.
+    #[serde(default = "Settings::timeout_ms")]
+    pub timeout_ms: u32,
+    /// AuthZEN type of viewers.
+    #[serde(default = "Settings::subject_type")]
+    pub subject_type: String,
+    /// Subject id of a viewer without one.
+    #[serde(default = "Settings::anonymous")]
+    pub anonymous: String,
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub viewer: Option<&'a str>,
+    pub groups: &'a [String],
+    pub action: &'a str,
+    pub resource_type: &'a str,
+    pub resource: &'a str,
+    /// Context; empty values are left out.
+    pub facts: &'a [(&'a str, &'a str)],
+}
+
+/// What the decision point said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Yes,
+    No(Denied),
+}
+
+/// Why it said no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    pub code: &'static str,
+    pub public: String,
+    pub private: String,
+}
+
+impl Settings {
+    const fn timeout_ms() -> u32 {
+        500
+    }
+
+    fn subject_type() -> String {
+        "user".to_owned()
+    }
+
+    fn anonymous() -> String {
+        "anonymous".to_owned()
+    }
+
+    /// Refuses what could never work.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.url.starts_with("https://") && !self.url.starts_with("http://") {
+            return Err(format!(
+                "`url` is `{}`; write the whole https:// address",
+                self.url
+            ));
+        }
+        if !(1..=30_000).contains(&self.timeout_ms) {
+            return Err(format!(
+                "`timeout_ms` is {}, it must be 1 to 30000",
+                self.timeout_ms
+            ));
+        }
+        if self
+            .token
+            .as_ref()
+            .is_some_and(|token| token.bytes().any(|byte| !byte.is_ascii_graphic()))
+        {
+            return Err("`token` must be printable ASCII without spaces".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The body of an evaluation request.
+    pub fn question(&self, asked: &Asked<'_>) -> String {
+        let context: Map<String, Value> = asked
+            .facts
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| ((*name).to_owned(), Value::from(*value)))
+            .collect();
+        json!({
+            "subject": {
+                "type": self.subject_type,
+                "id": asked.viewer.unwrap_or(&self.anonymous),
+                "properties": {"groups": asked.groups},
+            },
+            "action": {"name": asked.action},
+            "resource": {"type": asked.resource_type, "id": asked.resource},
+            "context": context,
+        })
+        .to_string()
+    }
+}
+
+/// Reads an evaluation response. A denial is an answer like any other; anything that is not one
+/// is an error.
+pub fn read(status: u16, body: &[u8]) -> Result<Answer, String> {
+    if status != 200 {
+        return Err(format!("the decision point answered with status {status}"));
+    }
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| format!("the decision point's answer is not JSON: {error}"))?;
+    let Some(decision) = body["decision"].as_bool() else {
+        return Err("the decision point's answer has no `decision`".to_owned());
+    };
+    let context = &body["context"];
+    if !decision {
+        return Ok(Answer::No(Denied {
+            code: "pdp_denied",
+            public: reason(&context["reason_user"]).unwrap_or_else(|| "not allowed".to_owned()),
+            private: reason(&context["reason_admin"])
+                .unwrap_or_else(|| "the decision point gave no reason".to_owned()),
+        }));
+    }
+    let obligations = &context["obligations"];
+    let has_some = match obligations {
+        Value::Null => false,
+        Value::Array(list) => !list.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => true,
+    };
+    if has_some {
+        return Ok(Answer::No(Denied {
+            code: "pdp_obligation",
+            public: "not allowed".to_owned(),
+            private: "the decision point allows with obligations, which cannot be kept".to_owned(),
+        }));
+    }
+    Ok(Answer::Yes)
+}
+
+/// A text, or the first text of an object by language.
+fn reason(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.as_str(),
+        Value::Object(by_language) => by_language.values().find_map(Value::as_str)?,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => return None,
+    };
+    let end = (0..=text.len().min(REASON_BYTES_MAX))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    text.get(..end?).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::{Answer, Asked, Settings, read};
+    use serde_json::{Value, json};
+
+    fn settings(json: Value) -> Settings {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn the_question_is_an_evaluation_request() {
+        let groups = ["dba".to_owned()];
+        let asked = Asked {
+            viewer: None,
+            groups: &groups,
+            action: "open",
+            resource_type: "connector",
+            resource: "db",
+            facts: &[("ip", "192.0.2.1"), ("tenant", "")],
+        };
+        let question = settings(json!({"url": "https://pdp"})).question(&asked);
+        let question: Value = serde_json::from_str(&question).unwrap();
+        let expected = json!({
+            "subject": {"type": "user", "id": "anonymous", "properties": {"groups": ["dba"]}},
+            "action": {"name": "open"},
+            "resource": {"type": "connector", "id": "db"},
+            "context": {"ip": "192.0.2.1"},
+        });
+        assert_eq!(question, expected);
+    }
+
+    #[test]
+    fn only_a_plain_yes_is_a_yes() {
+        let answer = |body: Value| read(200, body.to_string().as_bytes());
+        assert_eq!(answer(json!({"decision": true})), Ok(Answer::Yes));
+        let empty = json!({"decision": true, "context": {"obligations": []}});
+        assert_eq!(answer(empty), Ok(Answer::Yes));
+        let code = |body: Value| match answer(body) {
+            Ok(Answer::No(denied)) => denied.code,
+            Ok(Answer::Yes) => "yes",
+            Err(_) => "error",
+        };
+        let obliged = json!({"decision": true, "context": {"obligations": [{"id": "mfa"}]}});
+        assert_eq!(code(obliged), "pdp_obligation");
+        assert_eq!(code(json!({"decision": false})), "pdp_denied");
+        for body in [
+            json!({}),
+            json!({"decision": "true"}),
+            json!([]),
+            json!({"decision": 1}),
+        ] {
+            assert_eq!(code(body), "error");
+        }
+        for status in [201, 204, 302, 400, 403, 500] {
+            assert!(read(status, br#"{"decision": true}"#).is_err(), "{status}");
+        }
+        assert!(read(200, b"\xff").is_err());
+    }
+
+    #[test]
+    fn reasons_go_to_whom_they_are_for() {
+        let body = json!({
+            "decision": false,
+            "context": {"reason_user": {"en": "ask ops"}, "reason_admin": {"en": "rule 7"}},
+        });
+        let Ok(Answer::No(denied)) = read(200, body.to_string().as_bytes()) else {
+            panic!("it is a no");
+        };
+        assert_eq!(
+            (denied.public.as_str(), denied.private.as_str()),
+            ("ask ops", "rule 7")
+        );
+    }
+
+    #[test]
+    fn settings_that_could_never_work_are_refused() {
+        for json in [
+            json!({"url": "pdp.example"}),
+            json!({"url": "https://pdp", "timeout_ms": 0}),
+            json!({"url": "https://pdp", "token": "a\nb"}),
+        ] {
+            assert!(settings(json.clone()).check().is_err(), "{json}");
+        }
+        assert!(
+            serde_json::from_value::<Settings>(json!({"url": "https://x", "tok": "y"})).is_err()
+        );
+    }
+}
