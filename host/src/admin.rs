@@ -35,6 +35,7 @@ pub mod view;
 
 mod bundles;
 mod guard;
+mod proof;
 mod routes;
 mod server;
 mod socket;
@@ -47,8 +48,10 @@ pub use routes::{
     ANSWER_TIMEOUT, AdminState, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel,
     MAX_BODY_BYTES, MAX_DECISIONS_PER_PAGE, MAX_REQUESTS_PER_PAGE, RequestPage, RequestQuery,
 };
+pub(crate) use server::Access;
 pub use server::{
-    AdminBindError, AdminServer, AdminTcp, HEAD_TIMEOUT, MAX_CONNECTIONS, MIN_TOKEN_CHARACTERS,
+    AdminBindError, AdminProof, AdminServer, AdminTcp, HEAD_TIMEOUT, MAX_CONNECTIONS,
+    MIN_TOKEN_CHARACTERS, TcpAccess,
 };
 pub use socket::{SocketError, default_socket_path};
 pub use view::HubView;

@@ -4,8 +4,6 @@
 //! reloads; the workers (`tunnel.workers`) drive tunnels and accept clients; one thread of the
 //! plugin engine ends calls that take too long; compiling runs on blocking threads.
 
-mod admin_tls;
-
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -23,10 +21,10 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin::view::ReloadReport;
-use crate::admin::{AdminBindError, AdminServer, AdminState, AdminTcp};
+use crate::admin::{AdminBindError, AdminProof, AdminServer, AdminState, AdminTcp};
 use crate::authorize::{ADMIN_LISTENER, Authorizer, AuthorizerParts, TUNNEL_LISTENER};
 use crate::bundle::board::{Bundles, MAX_WAITING_ORDERS};
 use crate::bundle::keeper::Keeper;
@@ -41,6 +39,7 @@ use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
 use crate::identity::Authenticator;
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
+use crate::page_server;
 use crate::pdp::Pdp;
 use crate::recheck;
 use crate::registry::memory::MemoryRegistry;
@@ -187,7 +186,7 @@ impl Gateway {
             let pages = health_routes(&hub)
                 .with_metrics(Arc::clone(&hub.metrics))
                 .into_router();
-            tasks.spawn(serve_pages(port, pages));
+            tasks.spawn(page_server::serve(port, pages, page_server::BOUNDS));
         }
         *hub.keys_kept_fresh.lock() = Some(hub.authenticator().keep_fresh());
         let level = options.level.clone();
@@ -234,6 +233,11 @@ impl Running {
     /// Where agents dial.
     pub fn tunnel_address(&self) -> SocketAddr {
         self.tunnel_address
+    }
+
+    /// Where the admin API listens over TCP.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(AdminServer::tcp_address)
     }
 
     /// Where metrics are.
@@ -462,6 +466,7 @@ async fn make_hub(
         keys_kept_fresh: parking_lot::Mutex::default(),
         admissions: ArcSwap::new(Admissions::new(&config.tunnel)),
         tunnel_tls: ArcSwapOption::new(tls),
+        admin_access: ArcSwapOption::empty(),
         connections: Gate::new(bound(config.limits.max_conn_total)),
         rate: Rate::new(config.limits.rate),
         closing_hooks: Slots::new(MAX_CLOSE_HOOKS),
@@ -522,7 +527,7 @@ fn health_routes(hub: &Arc<Hub>) -> HealthRoutes {
 }
 
 /// The pages of the tunnel port.
-fn mount_pages(hub: &Arc<Hub>, config: &CloudConfig) {
+pub(crate) fn mount_pages(hub: &Arc<Hub>, config: &CloudConfig) {
     let mut pages = health_routes(hub);
     if config.observability.metrics_on_tunnel_port {
         pages = pages.with_metrics(Arc::clone(&hub.metrics));
@@ -536,7 +541,10 @@ async fn open_admin(
     level: Option<LevelControl>,
 ) -> Result<AdminServer, BindError> {
     let tcp = match config.admin.listen {
-        Some(listen) => Some(admin_tcp(config, listen, &hub.metrics)?),
+        Some(listen) => Some(AdminTcp {
+            listen,
+            proof: AdminProof::read(&config.admin).map_err(BindError::Credentials)?,
+        }),
         None => None,
     };
     let state = AdminState {
@@ -545,52 +553,14 @@ async fn open_admin(
         requests: Arc::clone(&hub.requests),
         level,
     };
-    Ok(AdminServer::bind(state, config.admin.socket.as_deref(), tcp).await?)
-}
-
-fn admin_tcp(
-    config: &CloudConfig,
-    listen: SocketAddr,
-    metrics: &Metrics,
-) -> Result<AdminTcp, BindError> {
-    let credentials = |error: String| BindError::Credentials(error);
-    let token = match &config.admin.token_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                credentials(format!(
-                    "`admin.token_file`: cannot read `{}`: {error}",
-                    path.display()
-                ))
-            })?;
-            Some(crate::config::Secret::new(text.trim()))
-        }
-        None => None,
-    };
-    let tls = match &config.admin.tls {
-        Some(tls) => {
-            let (server, not_after) = admin_tls::server_config(tls).map_err(credentials)?;
-            metrics.hub.set_certificate(Certificate::Admin, not_after);
-            Some(server)
-        }
-        None => None,
-    };
-    Ok(AdminTcp {
-        listen,
-        token,
-        client_certificates: config
-            .admin
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.client_ca_file.is_some()),
-        tls,
-        allowed_hosts: config.admin.allowed_hosts.clone(),
-    })
-}
-
-async fn serve_pages(port: TcpListener, pages: axum::Router) {
-    if let Err(error) = axum::serve(port, pages).await {
-        warn!(%error, "the metrics port ended");
+    let server = AdminServer::bind(state, config.admin.socket.as_deref(), tcp).await?;
+    if let Some(access) = server.tcp_access() {
+        hub.metrics
+            .hub
+            .set_certificate(Certificate::Admin, access.not_after());
+        hub.admin_access.store(Some(Arc::new(access.clone())));
     }
+    Ok(server)
 }
 
 async fn bind_tcp(what: &str, address: SocketAddr) -> Result<TcpListener, BindError> {

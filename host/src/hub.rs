@@ -16,6 +16,7 @@ use nowconnect_tunnel::{TunnelSettings, Workers};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::admin::TcpAccess;
 use crate::authorize::Authorizer;
 use crate::bundle::board::Bundles;
 use crate::config::CloudConfig;
@@ -68,6 +69,8 @@ pub struct Hub {
     pub(crate) keys_kept_fresh: Mutex<Option<KeepFresh>>,
     pub(crate) admissions: ArcSwap<Admissions>,
     pub(crate) tunnel_tls: ArcSwapOption<ServerTls>,
+    /// Who may call the admin API over TCP, where it has a TCP port.
+    pub(crate) admin_access: ArcSwapOption<TcpAccess>,
     pub(crate) connections: Arc<Gate>,
     /// New clients over all listeners.
     pub(crate) rate: Rate,

@@ -24,6 +24,7 @@ pub mod hub;
 mod hub_view;
 pub mod limit;
 mod listener;
+mod page_server;
 pub mod pdp;
 pub mod prove;
 mod recheck;

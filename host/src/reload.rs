@@ -5,9 +5,14 @@
 //!                               └──────────────┴─► any error: everything stays as it was
 //! ```
 //! One task does one reload after another. Everything that can fail comes first: reading,
-//! checking, compiling, binding added ports. Publishing cannot fail. An error is kept and shown
-//! (log, metric, admin answer, `bundle_stale` in `/readyz`) until what it was about is good
-//! again. What is ordered about policy bundles is done by the same task, for the same reason.
+//! checking, compiling, binding added ports. Publishing cannot fail. What a refused reload was
+//! about is read again with every later one, so that nothing on disk is forgotten, and its
+//! errors are shown (log, metric, admin answer, `bundle_stale` in `/readyz`) until all of it is
+//! in force.
+//!
+//! The revocation list is the exception: it only takes rights away, so it is in force as soon as
+//! it was read, whatever else is refused.
+//! What is ordered about policy bundles is done by the same task, for the same reason.
 
 mod candidate;
 
@@ -54,7 +59,13 @@ pub(crate) struct Reloader {
     log_level: Option<LevelControl>,
     /// Does what is ordered about bundles; absent where there are none.
     keeper: Option<Keeper>,
-    /// What is wrong on disk, by part, until it is good again.
+    /// What changed on disk and is not in force, because a reload of it was refused.
+    pending: BTreeSet<Watched>,
+    /// A configuration that was read and refused: what it names may be put right.
+    refused_config: Option<Arc<CloudConfig>>,
+    /// Keys whose value in the file waits for a restart.
+    needs_restart: Vec<String>,
+    /// What is wrong on disk, by part, until it is good again. Empty if and only if `pending` is.
     faults: BTreeMap<Part, Vec<String>>,
 }
 
@@ -108,6 +119,9 @@ impl Reloader {
             loader,
             log_level,
             keeper,
+            pending: BTreeSet::new(),
+            refused_config: None,
+            needs_restart: Vec::new(),
             faults: BTreeMap::new(),
         }
     }
@@ -144,7 +158,11 @@ impl Reloader {
             let report = self.reload(&what).await;
             self.hub.bundles().look.notify_one();
             if let Some(watcher) = &mut watcher {
-                watcher.update(WatchSet::of(&self.hub.config()));
+                let mut set = WatchSet::of(&self.hub.config());
+                if let Some(refused) = &self.refused_config {
+                    set.add_set(WatchSet::of(refused));
+                }
+                watcher.update(set);
             }
             if let Some(answer) = answer {
                 // Whoever asked may have given up.
@@ -153,55 +171,33 @@ impl Reloader {
         }
     }
 
-    /// Reads what `what` names and puts it in force, or reports why not.
-    async fn reload(&mut self, what: &BTreeSet<Watched>) -> ReloadReport {
+    /// Reads what `asked` names, and what was refused before, and puts it in force or reports why
+    /// not.
+    async fn reload(&mut self, asked: &BTreeSet<Watched>) -> ReloadReport {
         let hub = Arc::clone(&self.hub);
-        let all = what.contains(&Watched::Signal);
-        let wanted = if all || what.contains(&Watched::Config) {
-            match self.load().await {
-                Ok(config) => config,
-                Err(fault) => return self.refused(vec![fault]),
-            }
-        } else {
-            hub.config()
-        };
-        // What needs a restart stays as it was.
-        let config = Arc::new(wanted.keeping_fixed(&hub.config()));
-        let candidate = match Candidate::build(&hub, &config, what).await {
-            Ok(candidate) => candidate,
-            Err(faults) => return self.refused(faults),
-        };
-        if all && let Some(log) = &hub.decision_log {
+        self.pending.extend(asked);
+        let what = self.pending.clone();
+        if asked.contains(&Watched::Signal)
+            && let Some(log) = &hub.decision_log
+        {
             log.reopen();
         }
-        let before = hub.config();
-        if let Some(level) = &self.log_level
-            && config.observability.log_level != before.observability.log_level
-            && let Err(error) = level.set(&config.observability.log_level)
-        {
-            return self.refused(vec![Fault {
-                part: Part::Config,
-                message: error.to_string(),
-            }]);
-        }
-        let changes = wanted.changes_from(&before);
-        let mut report = candidate.publish(&hub, &config, &changes);
-        for part in self.settled(what) {
-            self.faults.remove(&part);
-            hub.metrics.policy.reloaded(part.metric(), ReloadResult::Ok);
-        }
-        self.show_faults();
-        let ended = session::end_revoked(&hub);
+        let (mut faults, ended) = take_revocations(&hub, &what);
+        let mut report = match self.take_over(&what, &mut faults).await {
+            Some(report) => report,
+            None => self.refused(faults),
+        };
         if ended > 0 {
             report
                 .changed
                 .push(format!("sessions ended by the revocation list: {ended}"));
         }
+        if !report.ok {
+            return report;
+        }
         let rechecked = recheck::recheck(&hub, |_| true).await;
         report.flows_closed = rechecked.closed;
         report.sessions_closed = recheck::recheck_sessions(&hub).await.closed;
-        report.generation = hub.generations.current().number();
-        report.ok = true;
         info!(
             event = events::RELOADED,
             generation = report.generation,
@@ -212,6 +208,65 @@ impl Reloader {
             "what was read is in force"
         );
         report
+    }
+
+    /// Builds and publishes everything, unless there is a fault.
+    async fn take_over(
+        &mut self,
+        what: &BTreeSet<Watched>,
+        faults: &mut Vec<Fault>,
+    ) -> Option<ReloadReport> {
+        let hub = Arc::clone(&self.hub);
+        let before = hub.config();
+        let reads_config = what.contains(&Watched::Signal) || what.contains(&Watched::Config);
+        let read = if reads_config {
+            match self.load().await {
+                Ok(config) => config,
+                Err(fault) => {
+                    faults.push(fault);
+                    return None;
+                }
+            }
+        } else {
+            Arc::clone(&before)
+        };
+        self.refused_config = Some(Arc::clone(&read));
+        // What needs a restart is left as it is, and so goes on differing from the file.
+        let changes = read.changes_from(&before);
+        let config = Arc::new(read.keeping_fixed(&before));
+        let candidate = Candidate::build(&hub, &config, what, faults).await?;
+        if let Some(level) = &self.log_level
+            && config.observability.log_level != before.observability.log_level
+            && let Err(error) = level.set(&config.observability.log_level)
+        {
+            faults.push(Fault {
+                part: Part::Config,
+                message: error.to_string(),
+            });
+            return None;
+        }
+        if reads_config {
+            self.needs_restart = changes.restart.iter().map(ToString::to_string).collect();
+        }
+        let mut parts = candidate.parts();
+        parts.extend(what.iter().filter_map(|watched| match watched {
+            Watched::Config | Watched::Signal => Some(Part::Config),
+            Watched::Revocations => Some(Part::Revocation),
+            Watched::Policies | Watched::Plugins | Watched::Certificates | Watched::Keys => None,
+        }));
+        let mut report = candidate.publish(&hub, &config, &changes);
+        report.needs_restart.clone_from(&self.needs_restart);
+        report.generation = hub.generations.current().number();
+        report.ok = true;
+        for part in parts {
+            hub.metrics.policy.reloaded(part.metric(), ReloadResult::Ok);
+        }
+        // Everything that was ever refused has been read with it.
+        self.pending.clear();
+        self.refused_config = None;
+        self.faults.clear();
+        self.show_faults();
+        Some(report)
     }
 
     async fn load(&self) -> Result<Arc<CloudConfig>, Fault> {
@@ -233,35 +288,15 @@ impl Reloader {
         }
     }
 
-    /// The parts that a successful reload of `what` has shown to be good.
-    fn settled(&self, what: &BTreeSet<Watched>) -> Vec<Part> {
-        if what.contains(&Watched::Signal) || what.contains(&Watched::Config) {
-            return vec![
-                Part::Config,
-                Part::Listeners,
-                Part::Generation,
-                Part::Certificates,
-                Part::Revocation,
-                Part::Keys,
-            ];
-        }
-        what.iter()
-            .map(|watched| match watched {
-                Watched::Config | Watched::Signal => Part::Config,
-                Watched::Policies | Watched::Plugins => Part::Generation,
-                Watched::Certificates => Part::Certificates,
-                Watched::Revocations => Part::Revocation,
-                Watched::Keys => Part::Keys,
-            })
-            .collect()
-    }
-
     fn refused(&mut self, faults: Vec<Fault>) -> ReloadReport {
         let mut report = ReloadReport {
             ok: false,
             generation: self.hub.generations.current().number(),
+            needs_restart: self.needs_restart.clone(),
             ..ReloadReport::default()
         };
+        // What they say of a part is said anew; the others' are about what is still pending.
+        self.faults.clear();
         let mut by_part: BTreeMap<Part, Vec<String>> = BTreeMap::new();
         for fault in faults {
             warn!(
@@ -294,6 +329,21 @@ impl Reloader {
             .store(!messages.is_empty(), Ordering::Relaxed);
         self.hub.last_errors.store(Arc::new(messages));
     }
+}
+
+/// Reads the list in force again where that is asked for, and ends what is revoked now.
+fn take_revocations(hub: &Hub, what: &BTreeSet<Watched>) -> (Vec<Fault>, usize) {
+    let mut faults = Vec::new();
+    if what.contains(&Watched::Signal) || what.contains(&Watched::Revocations) {
+        // The list itself remembers that its file was there, so that a lost file lets nobody in.
+        if let Err(error) = hub.authorizer.revocations().reload() {
+            faults.push(Fault {
+                part: Part::Revocation,
+                message: error.to_string(),
+            });
+        }
+    }
+    (faults, session::end_revoked(hub))
 }
 
 async fn next_change(watcher: &mut Option<Watcher>) -> BTreeSet<Watched> {

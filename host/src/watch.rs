@@ -47,7 +47,7 @@ pub enum Watched {
     Policies,
     /// A plugin's file or its folder of data.
     Plugins,
-    /// A certificate, key, CA or token file of a port.
+    /// A certificate, key, CA or token file of a port or of the decision point.
     Certificates,
     /// The revocation list.
     Revocations,
@@ -96,6 +96,8 @@ impl WatchSet {
             set.add_all(Watched::Certificates, tls.client_ca_file.as_ref());
         }
         set.add_all(Watched::Certificates, config.admin.token_file.as_ref());
+        set.add_all(Watched::Certificates, config.pdp.token_file.as_ref());
+        set.add_all(Watched::Certificates, config.pdp.ca_bundle.as_ref());
         set.add_all(Watched::Keys, config.security.jwks.ca_bundle.as_ref());
         set.add_all(
             Watched::Revocations,
@@ -108,6 +110,11 @@ impl WatchSet {
             }
         }
         set
+    }
+
+    /// Adds everything of another set.
+    pub fn add_set(&mut self, other: Self) {
+        self.paths.extend(other.paths);
     }
 
     /// Adds one path.

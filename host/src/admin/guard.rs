@@ -33,7 +33,6 @@ impl TokenProof {
 
 /// The rules of the TCP port.
 pub(super) struct TcpGuard {
-    address: SocketAddr,
     hosts: Vec<String>,
     token: Option<TokenProof>,
 }
@@ -55,15 +54,7 @@ impl TcpGuard {
         let with_port = names.iter().map(|name| format!("{name}:{port}"));
         let mut hosts: Vec<String> = with_port.collect();
         hosts.extend(names);
-        Self {
-            address,
-            hosts,
-            token,
-        }
-    }
-
-    pub(super) const fn address(&self) -> SocketAddr {
-        self.address
+        Self { hosts, token }
     }
 
     /// Who calls, or why he may not. `leaf` is the certificate that TLS has verified.

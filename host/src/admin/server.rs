@@ -2,9 +2,12 @@
 //!
 //! Connections are bounded in number and in the time to send a request head; on TCP with TLS the
 //! handshake is bounded too. A TCP caller shows the token or a certificate that the configured
-//! roots signed; the configuration refuses a TCP port with neither.
+//! roots signed; the configuration refuses a TCP port with neither. What proves a caller can be
+//! renewed while the port serves ([`TcpAccess`]): connections that were let in by the earlier
+//! rules finish the request under way and end.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,9 +22,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 use tracing::{info, warn};
 
@@ -32,6 +34,7 @@ use super::socket::{BoundSocket, SocketError};
 use super::view::AdminCaller;
 use crate::config::Secret;
 use crate::telemetry::events;
+use crate::tls::ServerTls;
 
 /// Connections served at once on each admin port; further ones wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 32;
@@ -46,26 +49,80 @@ pub const MIN_TOKEN_CHARACTERS: usize = 16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The TCP port of the admin API.
+#[derive(Debug)]
 pub struct AdminTcp {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Who may call.
+    pub proof: AdminProof,
+}
+
+/// What proves a caller over TCP.
+#[derive(Clone, Debug, Default)]
+pub struct AdminProof {
     /// The token; absent where client certificates prove the caller.
     pub token: Option<Secret>,
     /// TLS with its own verification of client certificates, where there is one.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Whether the TLS configuration demands a client certificate.
     pub client_certificates: bool,
     /// Values of `Host` beside the address itself.
     pub allowed_hosts: Vec<String>,
 }
 
-impl std::fmt::Debug for AdminTcp {
+/// The rules of the TCP port of the moment. Cheap to clone; all clones share them.
+#[derive(Clone, Debug)]
+pub struct TcpAccess {
+    listen: SocketAddr,
+    address: SocketAddr,
+    current: Arc<watch::Sender<Arc<Access>>>,
+}
+
+/// Checked rules for callers over TCP.
+pub(crate) struct Access {
+    guard: TcpGuard,
+    tls: Option<ServerTls>,
+}
+
+impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdminTcp")
-            .field("listen", &self.listen)
+        f.debug_struct("Access")
             .field("tls", &self.tls.is_some())
-            .field("client_certificates", &self.client_certificates)
             .finish_non_exhaustive()
+    }
+}
+
+impl TcpAccess {
+    /// Checks what shall prove callers from now on, by the rules of the port.
+    pub(crate) fn check(&self, proof: &AdminProof) -> Result<Access, AdminBindError> {
+        check_proof(self.listen, proof)?;
+        Ok(Access::new(self.address, proof))
+    }
+
+    /// When the certificate in force stops being good, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        self.current.borrow().not_after()
+    }
+
+    /// Puts rules in force; connections that came by the earlier ones end after the request that
+    /// is under way.
+    pub(crate) fn renew(&self, access: Access) {
+        self.current.send_replace(Arc::new(access));
+    }
+}
+
+impl Access {
+    /// When its certificate stops being good, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        self.tls.as_ref().and_then(ServerTls::not_after)
+    }
+
+    fn new(address: SocketAddr, proof: &AdminProof) -> Self {
+        let token = proof.token.as_ref().map(TokenProof::new);
+        Self {
+            guard: TcpGuard::new(address, &proof.allowed_hosts, token),
+            tls: proof.tls.clone(),
+        }
     }
 }
 
@@ -114,7 +171,7 @@ pub enum AdminBindError {
 #[derive(Debug)]
 pub struct AdminServer {
     tasks: Vec<AbortHandle>,
-    tcp_address: Option<SocketAddr>,
+    tcp: Option<TcpAccess>,
     /// Removes the socket's file.
     _socket: Option<BoundSocket>,
 }
@@ -133,7 +190,7 @@ impl AdminServer {
         let app = router(state);
         let mut server = Self {
             tasks: Vec::new(),
-            tcp_address: None,
+            tcp: None,
             _socket: None,
         };
         if let Some(path) = socket {
@@ -149,11 +206,11 @@ impl AdminServer {
             );
         }
         if let Some(tcp) = tcp {
-            let (listener, guard) = open_tcp(&tcp).await?;
-            let address = guard.address();
-            server.tcp_address = Some(address);
-            let acceptor = tcp.tls.map(TlsAcceptor::from);
-            let task = tokio::spawn(serve_tcp(listener, app, Arc::new(guard), acceptor));
+            let (listener, access) = open_tcp(&tcp).await?;
+            let address = access.address;
+            let rules = access.current.subscribe();
+            server.tcp = Some(access);
+            let task = tokio::spawn(serve_tcp(listener, app, rules));
             server.tasks.push(task.abort_handle());
             info!(
                 event = events::LISTENER_STARTED,
@@ -166,8 +223,13 @@ impl AdminServer {
     }
 
     /// Where TCP listens, with the port that the system gave.
-    pub const fn tcp_address(&self) -> Option<SocketAddr> {
-        self.tcp_address
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(|access| access.address)
+    }
+
+    /// The rules of the TCP port, to renew them while it serves.
+    pub fn tcp_access(&self) -> Option<&TcpAccess> {
+        self.tcp.as_ref()
     }
 }
 
@@ -179,27 +241,36 @@ impl Drop for AdminServer {
     }
 }
 
-async fn open_tcp(tcp: &AdminTcp) -> Result<(TcpListener, TcpGuard), AdminBindError> {
-    let listen = tcp.listen;
-    let has_certificates = tcp.tls.is_some() && tcp.client_certificates;
-    if tcp.token.is_none() && !has_certificates {
+fn check_proof(listen: SocketAddr, proof: &AdminProof) -> Result<(), AdminBindError> {
+    let has_certificates = proof.tls.is_some() && proof.client_certificates;
+    if proof.token.is_none() && !has_certificates {
         return Err(AdminBindError::Unproven { listen });
     }
-    if tcp.tls.is_none() && !listen.ip().is_loopback() {
+    if proof.tls.is_none() && !listen.ip().is_loopback() {
         return Err(AdminBindError::Clear { listen });
     }
-    if let Some(token) = &tcp.token {
+    if let Some(token) = &proof.token {
         let length = token.expose().trim().chars().count();
         if length < MIN_TOKEN_CHARACTERS {
             return Err(AdminBindError::WeakToken { length });
         }
     }
+    Ok(())
+}
+
+async fn open_tcp(tcp: &AdminTcp) -> Result<(TcpListener, TcpAccess), AdminBindError> {
+    let listen = tcp.listen;
+    check_proof(listen, &tcp.proof)?;
     let failed = |source| AdminBindError::Tcp { listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let proof = tcp.token.as_ref().map(TokenProof::new);
-    let guard = TcpGuard::new(address, &tcp.allowed_hosts, proof);
-    Ok((listener, guard))
+    let (current, _) = watch::channel(Arc::new(Access::new(address, &tcp.proof)));
+    let access = TcpAccess {
+        listen,
+        address,
+        current: Arc::new(current),
+    };
+    Ok((listener, access))
 }
 
 async fn serve_unix(listener: UnixListener, app: Router) {
@@ -223,12 +294,7 @@ async fn serve_unix(listener: UnixListener, app: Router) {
     }
 }
 
-async fn serve_tcp(
-    listener: TcpListener,
-    app: Router,
-    guard: Arc<TcpGuard>,
-    acceptor: Option<TlsAcceptor>,
-) {
+async fn serve_tcp(listener: TcpListener, app: Router, rules: watch::Receiver<Arc<Access>>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -238,9 +304,9 @@ async fn serve_tcp(
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, from)) => {
-                let (app, guard, acceptor) = (app.clone(), Arc::clone(&guard), acceptor.clone());
+                let (app, rules) = (app.clone(), rules.clone());
                 connections.spawn(async move {
-                    serve_remote(stream, from, app, guard, acceptor).await;
+                    serve_remote(stream, from, app, rules).await;
                     drop(slot);
                 });
             }
@@ -263,22 +329,27 @@ async fn serve_local(stream: UnixStream, app: Router) {
         }
         Ok(caller.clone())
     };
-    serve_connection(stream, app, check).await;
+    serve_connection(stream, app, check, std::future::pending()).await;
 }
 
 async fn serve_remote(
     stream: TcpStream,
     from: SocketAddr,
     app: Router,
-    guard: Arc<TcpGuard>,
-    acceptor: Option<TlsAcceptor>,
+    mut rules: watch::Receiver<Arc<Access>>,
 ) {
-    let Some(acceptor) = acceptor else {
-        let check = move |request: &Request<Incoming>| guard.check(request.headers(), from, None);
-        serve_connection(stream, app, check).await;
+    let access = Arc::clone(&rules.borrow_and_update());
+    let renewed = async move {
+        // The sender lives as long as the server does.
+        let _ = rules.changed().await;
+    };
+    let Some(tls) = access.tls.clone() else {
+        let check =
+            move |request: &Request<Incoming>| access.guard.check(request.headers(), from, None);
+        serve_connection(stream, app, check, renewed).await;
         return;
     };
-    let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await else {
+    let Ok(stream) = tls.accept(stream, HEAD_TIMEOUT).await else {
         return;
     };
     let leaf = stream
@@ -287,12 +358,15 @@ async fn serve_remote(
         .peer_certificates()
         .and_then(<[_]>::first)
         .map(|leaf| leaf.to_vec());
-    let check =
-        move |request: &Request<Incoming>| guard.check(request.headers(), from, leaf.as_deref());
-    serve_connection(stream, app, check).await;
+    let check = move |request: &Request<Incoming>| {
+        let leaf = leaf.as_deref();
+        access.guard.check(request.headers(), from, leaf)
+    };
+    serve_connection(stream, app, check, renewed).await;
 }
 
-async fn serve_connection<S, C>(stream: S, app: Router, check: C)
+/// Serves until the peer ends, or until `over` and the request that is under way then.
+async fn serve_connection<S, C>(stream: S, app: Router, check: C, over: impl Future<Output = ()>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Fn(&Request<Incoming>) -> Result<AdminCaller, Problem>,
@@ -311,12 +385,19 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    // A connection that breaks is its client's affair.
-    let _ = hyper::server::conn::http1::Builder::new()
+    let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // A connection that breaks is its client's affair.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = over => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 fn foreign() -> Problem {

@@ -210,11 +210,9 @@ async fn tcp_with_certificates_serves_only_who_has_one() {
         key_file: key,
     };
     let tls = ServerTls::load_with_clients(&files, &["http/1.1"], &ca).unwrap();
-    let hub = Hub::start_with(Some(AdminTcp {
-        tls: Some(tls.config()),
-        ..tcp("127.0.0.1:0", None)
-    }))
-    .await;
+    let mut port = tcp("127.0.0.1:0", None);
+    port.proof.tls = Some(tls);
+    let hub = Hub::start_with(Some(port)).await;
     let address = hub.server.tcp_address().unwrap();
     let request = format!("GET /v1/status HTTP/1.1\r\nHost: {address}\r\n\r\n");
 
@@ -227,6 +225,48 @@ async fn tcp_with_certificates_serves_only_who_has_one() {
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = Vec::new();
         assert!(stream.read_to_end(&mut answer).await.is_err(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_token_ends_the_connections_of_the_old_one() {
+    /// Less than [`HEAD_TIMEOUT`], which ends an idle connection anyway.
+    const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+    let hub = Hub::start_with(Some(tcp("127.0.0.1:0", Some(TOKEN)))).await;
+    let access = hub.server.tcp_access().unwrap();
+    let address = hub.server.tcp_address().unwrap();
+    let request = |token: &str| {
+        format!(
+            "GET /v1/status HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        )
+    };
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    kept.write_all(request(TOKEN).as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    kept.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+
+    let weak = AdminProof {
+        token: Some(Secret::new("short")),
+        ..AdminProof::default()
+    };
+    assert!(matches!(
+        access.check(&weak),
+        Err(AdminBindError::WeakToken { length: 5 })
+    ));
+    let proof = AdminProof {
+        token: Some(Secret::new("another-t0ken-of-sixteen")),
+        ..AdminProof::default()
+    };
+    access.renew(access.check(&proof).unwrap());
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(SOON, kept.read_to_end(&mut rest)).await;
+    ended.expect("the connection should have ended").unwrap();
+    for (token, status) in [(TOKEN, 401), ("another-t0ken-of-sixteen", 200)] {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let answer = exchange(stream, &request(token)).await;
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&start), "{answer}");
     }
 }
 
@@ -314,10 +354,12 @@ fn a_flow_query_selects_by_what_is_set() {
 fn tcp(listen: &str, token: Option<&str>) -> AdminTcp {
     AdminTcp {
         listen: listen.parse().unwrap(),
-        token: token.map(Secret::new),
-        tls: None,
-        client_certificates: true,
-        allowed_hosts: Vec::new(),
+        proof: AdminProof {
+            token: token.map(Secret::new),
+            tls: None,
+            client_certificates: true,
+            allowed_hosts: Vec::new(),
+        },
     }
 }
 

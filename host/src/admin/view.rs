@@ -526,7 +526,7 @@ pub struct ReloadReport {
     /// What changed in the configuration and takes a restart.
     #[serde(default)]
     pub needs_restart: Vec<String>,
-    /// Every error; with any, nothing changed.
+    /// Every error; with any, nothing is in force but the revocation list.
     #[serde(default)]
     pub errors: Vec<String>,
     /// Running flows that the new generation ended.

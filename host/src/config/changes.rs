@@ -79,6 +79,13 @@ impl CloudConfig {
         next.tunnel.host = old.tunnel.host;
         next.tunnel.port = old.tunnel.port;
         next.tunnel.workers = old.tunnel.workers;
+        if next.tunnel.tls.is_none() {
+            // Going on in clear is not a thing to do on the way: agents that ask for TLS would
+            // be cut off, and tokens would pass in clear.
+            next.tunnel.tls.clone_from(&old.tunnel.tls);
+        }
+        next.limits.window_pool_bytes = old.limits.window_pool_bytes;
+        next.security.revocation_max_entries = old.security.revocation_max_entries;
         let (kept, new) = (&old.observability, &mut next.observability);
         new.metrics_host = kept.metrics_host;
         new.metrics_port = kept.metrics_port;
@@ -90,6 +97,7 @@ impl CloudConfig {
         new.otlp_sample_ratio = kept.otlp_sample_ratio;
         new.service_name.clone_from(&kept.service_name);
         new.decision_log.clone_from(&kept.decision_log);
+        new.redaction = kept.redaction;
         next.admin.socket.clone_from(&old.admin.socket);
         next.admin.listen = old.admin.listen;
         next.plugins.cache_dir.clone_from(&old.plugins.cache_dir);
@@ -114,6 +122,18 @@ impl CloudConfig {
         changes.restart("tunnel.host", self.tunnel.host != old.tunnel.host);
         changes.restart("tunnel.port", self.tunnel.port != old.tunnel.port);
         changes.restart("tunnel.workers", self.tunnel.workers != old.tunnel.workers);
+        changes.restart(
+            "tunnel.tls",
+            self.tunnel.tls.is_none() && old.tunnel.tls.is_some(),
+        );
+        changes.restart(
+            "limits.window_pool_bytes",
+            self.limits.window_pool_bytes != old.limits.window_pool_bytes,
+        );
+        changes.restart(
+            "security.revocation_max_entries",
+            self.security.revocation_max_entries != old.security.revocation_max_entries,
+        );
         let (new, kept) = (&self.observability, &old.observability);
         changes.restart(
             "observability.metrics_host",
@@ -152,6 +172,7 @@ impl CloudConfig {
             "observability.decision_log",
             new.decision_log != kept.decision_log,
         );
+        changes.restart("observability.redaction", new.redaction != kept.redaction);
         changes.restart("admin.socket", self.admin.socket != old.admin.socket);
         changes.restart("admin.listen", self.admin.listen != old.admin.listen);
         changes.restart(

@@ -9,8 +9,10 @@ use tracing::warn;
 
 use super::{Fault, Part};
 use crate::admin::view::ReloadReport;
+use crate::admin::{Access, AdminProof};
 use crate::config::{Changes, CloudConfig, ListenerConfig};
 use crate::connector;
+use crate::gateway::mount_pages;
 use crate::generation::Generation;
 use crate::hub::{Hub, tunnel_settings};
 use crate::identity::Authenticator;
@@ -29,6 +31,7 @@ pub(super) struct Candidate {
     authenticator: Option<Authenticator>,
     revocations: Option<RevocationList>,
     tls: Option<ServerTls>,
+    admin: Option<Access>,
     /// `None` where it is not touched.
     pdp: Option<Option<Pdp>>,
     /// `None` where no listener is touched.
@@ -45,15 +48,17 @@ enum NextPort {
 }
 
 impl Candidate {
-    /// Builds what `what` asks for; collects every fault rather than the first.
+    /// Builds what `what` asks for; adds every fault rather than the first. `None` with any fault,
+    /// also with those that were there already.
     pub(super) async fn build(
         hub: &Arc<Hub>,
         config: &Arc<CloudConfig>,
         what: &BTreeSet<Watched>,
-    ) -> Result<Self, Vec<Fault>> {
+        faults: &mut Vec<Fault>,
+    ) -> Option<Self> {
         let before = hub.config();
         let all = what.contains(&Watched::Signal);
-        let mut faults = Vec::new();
+        let certificates = all || what.contains(&Watched::Certificates);
         let wants_generation = all
             || what.contains(&Watched::Policies) && config.policy.bundle.is_none()
             || what.contains(&Watched::Plugins)
@@ -67,41 +72,38 @@ impl Candidate {
                 .is_some()
                 .then(|| hub.generations.current().shared_policies());
             let built = Generation::build(config, &hub.engine, number, brought).await;
-            keep(built, Part::Generation, &mut faults)
+            keep(built, Part::Generation, faults)
         } else {
             None
         };
         let authenticator =
             (all || what.contains(&Watched::Keys) || config.security != before.security)
                 .then(|| hub.authenticator().rebuilt(&config.security));
-        let authenticator = authenticator.and_then(|built| keep(built, Part::Keys, &mut faults));
+        let authenticator = authenticator.and_then(|built| keep(built, Part::Keys, faults));
         let revocations = if config.security.revocation_file != before.security.revocation_file {
-            keep(read_revocations(config), Part::Revocation, &mut faults)
+            keep(read_revocations(config), Part::Revocation, faults)
         } else {
-            if all || what.contains(&Watched::Revocations) {
-                // In force at once, whatever else is refused: it only takes rights away. The list
-                // itself remembers that its file was there, so that a lost file lets nobody in.
-                let list = hub.authorizer.revocations();
-                keep(list.reload(), Part::Revocation, &mut faults);
-            }
             None
         };
         let tls = match &config.tunnel.tls {
-            Some(files)
-                if all
-                    || what.contains(&Watched::Certificates)
-                    || config.tunnel.tls != before.tunnel.tls =>
-            {
-                keep(load_tls(files), Part::Certificates, &mut faults)
+            Some(files) if certificates || config.tunnel.tls != before.tunnel.tls => {
+                keep(load_tls(files), Part::Certificates, faults)
             }
             Some(_) | None => None,
         };
-        let pdp = if all || config.pdp != before.pdp {
-            keep(
-                Pdp::new(&config.pdp, &hub.metrics),
-                Part::Config,
-                &mut faults,
-            )
+        let admin = match &*hub.admin_access.load() {
+            Some(access) if certificates || config.admin != before.admin => {
+                let read = AdminProof::read(&config.admin).and_then(|proof| {
+                    let checked = access.check(&proof);
+                    checked.map_err(|error| error.to_string())
+                });
+                keep(read, Part::Certificates, faults)
+            }
+            Some(_) | None => None,
+        };
+        let pdp_files = config.pdp.token_file.is_some() || config.pdp.ca_bundle.is_some();
+        let pdp = if all || certificates && pdp_files || config.pdp != before.pdp {
+            keep(Pdp::new(&config.pdp, &hub.metrics), Part::Config, faults)
         } else {
             None
         };
@@ -110,29 +112,44 @@ impl Candidate {
             || config.limits != before.limits
             || config.security.allow_cidrs != before.security.allow_cidrs
         {
-            Some(next_ports(hub, config, &mut faults))
+            Some(next_ports(hub, config, faults))
         } else {
             None
         };
         // Last, because from here on clients can connect to an added port.
         if let Some(ports) = &ports {
             if faults.is_empty() {
-                listen(ports, &mut faults);
+                listen(ports, faults);
             }
             unshare(hub, ports);
         }
-        if faults.is_empty() {
-            Ok(Self {
-                generation,
-                authenticator,
-                revocations,
-                tls,
-                pdp,
-                ports,
-            })
-        } else {
-            Err(faults)
-        }
+        faults.is_empty().then_some(Self {
+            generation,
+            authenticator,
+            revocations,
+            tls,
+            admin,
+            pdp,
+            ports,
+        })
+    }
+
+    /// What was read for it and found good.
+    pub(super) fn parts(&self) -> BTreeSet<Part> {
+        let built = [
+            (Part::Generation, self.generation.is_some()),
+            (Part::Keys, self.authenticator.is_some()),
+            (Part::Revocation, self.revocations.is_some()),
+            (
+                Part::Certificates,
+                self.tls.is_some() || self.admin.is_some(),
+            ),
+            (Part::Listeners, self.ports.is_some()),
+        ];
+        built
+            .into_iter()
+            .filter_map(|(part, is_built)| is_built.then_some(part))
+            .collect()
     }
 
     /// Puts everything in force. Nothing here can fail.
@@ -166,6 +183,15 @@ impl Candidate {
             hub.tunnel_tls.store(Some(Arc::new(tls)));
             report.changed.push("certificates".to_owned());
         }
+        if let (Some(access), Some(next)) = (&*hub.admin_access.load(), self.admin) {
+            hub.metrics
+                .hub
+                .set_certificate(Certificate::Admin, next.not_after());
+            access.renew(next);
+            report
+                .changed
+                .push("who may call the admin port".to_owned());
+        }
         if let Some(pdp) = self.pdp {
             hub.authorizer.set_pdp(pdp);
         }
@@ -180,6 +206,7 @@ impl Candidate {
         hub.settings
             .store(Arc::new(tunnel_settings(config, &hub.window_pool)));
         hub.config.store(Arc::clone(config));
+        mount_pages(hub, config);
         publish_facts(hub, config);
         if let Some(ports) = self.ports {
             publish_ports(hub, ports, &mut report);

@@ -106,15 +106,7 @@ pub(crate) fn end_revoked(hub: &Hub) -> usize {
     let mut ended = 0;
     for (tunnel, _) in hub.router().tunnels() {
         if list.is_revoked(&tunnel.standing().identity) {
-            info!(
-                target: events::SECURITY,
-                event = events::REVOKED,
-                agent_id = %tunnel.key,
-                "an agent's session ends because its credential was revoked"
-            );
-            hub.metrics().hub.revoked("session");
-            tunnel.stop();
-            tunnel.close(CloseCode::Revoked, "the credential was revoked");
+            end_as_revoked(hub, &tunnel);
             ended += 1;
         }
     }
@@ -122,4 +114,25 @@ pub(crate) fn end_revoked(hub: &Hub) -> usize {
         + hub
             .parked
             .end(|_, parked| list.is_revoked(&parked.identity))
+}
+
+/// Ends the session if its credential is revoked: the list may have changed since HELLO asked it,
+/// and whoever read it then did not see this tunnel yet.
+pub(super) fn end_if_revoked(hub: &Hub, tunnel: &LiveTunnel) {
+    let list = hub.authorizer().revocations();
+    if list.is_revoked(&tunnel.standing().identity) {
+        end_as_revoked(hub, tunnel);
+    }
+}
+
+fn end_as_revoked(hub: &Hub, tunnel: &LiveTunnel) {
+    info!(
+        target: events::SECURITY,
+        event = events::REVOKED,
+        agent_id = %tunnel.key,
+        "an agent's session ends because its credential was revoked"
+    );
+    hub.metrics().hub.revoked("session");
+    tunnel.stop();
+    tunnel.close(CloseCode::Revoked, "the credential was revoked");
 }

@@ -19,6 +19,7 @@ use tracing::{Instrument as _, Span, info, warn};
 
 use super::Newcomer;
 use super::duplicate::{self, Verdict};
+use super::keeper;
 use super::live::{LiveTunnel, Standing};
 use super::parked::{ResumeHashes, TokenHash};
 use crate::authorize::{HelloAsk, HelloPermit, HelloReason};
@@ -409,6 +410,7 @@ impl At {
             }
         });
         recheck::agent_came(hub, &live.key);
+        keeper::end_if_revoked(hub, live);
     }
 
     async fn renew(&self, renew: Renew) -> RenewVerdict {

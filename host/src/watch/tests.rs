@@ -145,7 +145,8 @@ fn every_file_of_a_configuration_is_watched() {
          tunnel: {tls: {cert_file: /c, key_file: /k}}\n\
          admin: {token_file: /t, tls: {cert_file: /ac, key_file: /ak, client_ca_file: /ca}}\n\
          security: {revocation_file: /r, jwks_ca_bundle: /b, \
-           issuers: [{issuer: a, jwks_file: /j}, {issuer: 'https://b'}]}\n",
+           issuers: [{issuer: a, jwks_file: /j}, {issuer: 'https://b'}]}\n\
+         pdp: {url: 'https://pdp', token_file: /pt, ca_bundle: /pb}\n",
         Some(Path::new("/etc/cloud.yaml")),
         &BTreeMap::new(),
     )
@@ -167,6 +168,8 @@ fn every_file_of_a_configuration_is_watched() {
             "Certificates /c",
             "Certificates /ca",
             "Certificates /k",
+            "Certificates /pb",
+            "Certificates /pt",
             "Certificates /t",
             "Revocations /r",
             "Keys /b",

@@ -85,6 +85,29 @@ async fn the_end_of_the_certificate_in_force_is_a_metric() {
 }
 
 #[tokio::test]
+async fn the_admin_port_shows_its_new_certificate_as_well() {
+    // More lines of the section `admin`, which comes last.
+    let lines = "  listen: 127.0.0.1:0\n  token_file: token\n  \
+                 tls: {cert_file: hub.pem, key_file: hub.key}";
+    let hub = hub()
+        .tls()
+        .file("token", "0123456789abcdef")
+        .top(lines)
+        .start()
+        .await;
+    let address = hub.running().admin_address().unwrap();
+    let first = certificate(&hub.path("hub.pem"));
+    let served = shown(address, std::slice::from_ref(&first)).await;
+    assert_eq!(served.unwrap(), first);
+    write_pair(&hub.path(""), "hub");
+    let report = hub.reload().await;
+    assert!(report.ok, "{report:?}");
+    let next = certificate(&hub.path("hub.pem"));
+    let served = shown(address, &[first, next.clone()]).await;
+    assert_eq!(served.unwrap(), next);
+}
+
+#[tokio::test]
 async fn a_broken_certificate_is_refused_and_the_old_one_stays() {
     let target = echo().await;
     let hub = hub().admin().listener("echo").tls().start().await;

@@ -18,6 +18,7 @@ mod limits;
 mod masking;
 mod plugins;
 mod policies;
+mod refused;
 mod reload;
 mod resume;
 mod security;

@@ -32,7 +32,7 @@ fn most_changes_are_live() {
             "observability.log_level",
         ),
         (
-            "observability: {redaction: {client_ips: true}}",
+            "observability: {metrics_on_tunnel_port: true}",
             "observability",
         ),
         ("admin: {allowed_hosts: [a]}", "admin"),
@@ -65,6 +65,18 @@ fn a_fixed_key_is_named_and_keeps_its_old_value() {
             "observability: {log_format: text}",
             "observability.log_format",
         ),
+        (
+            "observability: {redaction: {client_ips: true}}",
+            "observability.redaction",
+        ),
+        (
+            "limits: {window_pool_bytes: 1048576}",
+            "limits.window_pool_bytes",
+        ),
+        (
+            "security: {revocation_max_entries: 7}",
+            "security.revocation_max_entries",
+        ),
         ("ha: {replica_id: b}", "ha.replica_id"),
         ("admin: {socket: /x}", "admin.socket"),
     ] {
@@ -74,6 +86,16 @@ fn a_fixed_key_is_named_and_keeps_its_old_value() {
         assert!(changes.live.is_empty(), "{text}: {changes:?}");
         assert_eq!(new.keeping_fixed(&old), old, "{text}");
     }
+}
+
+#[test]
+fn tls_can_be_added_but_not_taken_away_while_the_hub_runs() {
+    let old = valid("tunnel: {tls: {cert_file: a, key_file: b}}");
+    let new = CloudConfig::default();
+    let changes = new.changes_from(&old);
+    assert_eq!(changes.restart, ["tunnel.tls"]);
+    assert!(changes.live.is_empty(), "{changes:?}");
+    assert_eq!(new.keeping_fixed(&old), old);
 }
 
 #[test]
