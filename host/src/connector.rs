@@ -60,11 +60,19 @@ impl ConnectorTable {
         }
     }
 
-    /// Forgets what the configuration no longer names; flows that run keep their entry.
-    pub(crate) fn retain(&self, config: &CloudConfig) {
-        self.table
-            .write()
-            .retain(|key, _| is_configured(config, key));
+    /// Forgets what the configuration no longer names, and says what; flows that run keep their
+    /// entry.
+    pub(crate) fn retain(&self, config: &CloudConfig) -> Vec<ConnectorKey> {
+        let mut table = self.table.write();
+        let gone: Vec<ConnectorKey> = table
+            .keys()
+            .filter(|key| !is_configured(config, key))
+            .cloned()
+            .collect();
+        for key in &gone {
+            table.remove(key);
+        }
+        gone
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use nowconnect_plugins::{EngineError, EngineSettings, MemoryKv, MemoryKvSettings, PluginEngine};
@@ -391,9 +391,7 @@ async fn make_hub(
         Arc::new(PluginTelemetry::new(Arc::clone(&metrics))),
     )?;
     let first = Generation::build(config, &engine, 1, policies).await?;
-    metrics
-        .policy
-        .generation_activated(first.number(), SystemTime::now());
+    first.activated(&metrics);
     let generations = Arc::new(Generations::new(first));
     let credentials = |error: String| BindError::Credentials(error);
     let authenticator =
@@ -453,6 +451,7 @@ async fn make_hub(
         generations,
         engine,
         router: Router::default(),
+        presence: parking_lot::Mutex::default(),
         registry: Arc::new(MemoryRegistry::default()),
         parked: ParkedSessions::default(),
         flows: FlowTable::default(),

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use crate::config::{CloudConfig, PluginConfig, PluginHook, PluginMode, PluginOrigin};
 use crate::telemetry::events;
+use crate::telemetry::metrics::Metrics;
 
 /// See the module.
 #[derive(Debug)]
@@ -115,6 +116,19 @@ impl Generation {
     /// The plugins, for who keeps them longer than the generation.
     pub fn shared_plugins(&self) -> Arc<PluginSet> {
         Arc::clone(&self.plugins)
+    }
+
+    /// Tells the metrics that it is in force now.
+    pub(crate) fn activated(&self, metrics: &Metrics) {
+        metrics
+            .policy
+            .generation_activated(self.number, SystemTime::now());
+        let status = self.plugins.status();
+        let active: Vec<(&str, &str)> = status
+            .iter()
+            .map(|plugin| (plugin.name.as_str(), plugin.digest.as_str()))
+            .collect();
+        metrics.plugins.set_active(&active);
     }
 
     /// When it was built.

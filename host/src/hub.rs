@@ -55,6 +55,9 @@ pub struct Hub {
     pub(crate) generations: Arc<Generations>,
     pub(crate) engine: PluginEngine,
     pub(crate) router: Router<LiveTunnel>,
+    /// Held while a tunnel comes into force or leaves together with its agent's rows, so that one
+    /// that ends never takes away what the next one has put there.
+    pub(crate) presence: Mutex<()>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) parked: ParkedSessions,
     pub(crate) flows: FlowTable,
@@ -240,6 +243,22 @@ impl Hub {
                         code: ReasonCode::PdpUnavailable,
                         detail: String::new(),
                     });
+                }
+                for issuer in self.authenticator.load().status() {
+                    if let Some(error) = issuer.last_error {
+                        reasons.push(Reason {
+                            code: ReasonCode::KeysStale,
+                            detail: format!("{}: {error}", issuer.issuer),
+                        });
+                    }
+                }
+                for port in self.ports.lock().iter() {
+                    if port.is_down() {
+                        reasons.push(Reason {
+                            code: ReasonCode::ListenerDown,
+                            detail: port.rules().text.to_string(),
+                        });
+                    }
                 }
                 if !self.registry.is_healthy() {
                     reasons.push(Reason {

@@ -160,6 +160,16 @@ impl Rate {
         rate
     }
 
+    /// One in each `period`, with a burst; for what is rarer than once a second.
+    pub fn every(period: Duration, burst: u32) -> Self {
+        let cost_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        let rate = Self::default();
+        rate.cost_ns.store(cost_ns, Ordering::Relaxed);
+        let depth_ns = cost_ns.saturating_mul(u64::from(burst.max(1)));
+        rate.depth_ns.store(depth_ns, Ordering::Relaxed);
+        rate
+    }
+
     /// Changes the bound; what was counted stays counted.
     pub fn set(&self, limit: Option<RateLimit>) {
         const SECOND_NS: u64 = 1_000_000_000;
@@ -300,6 +310,16 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    #[test]
+    fn what_is_rarer_than_once_a_second_is_paced_as_well() {
+        let rate = Rate::every(Duration::from_secs(5), 3);
+        let at = |seconds| rate.allows(Duration::from_secs(seconds));
+        assert!(at(100) && at(100) && at(100));
+        assert!(!at(100) && !at(104));
+        assert!(at(105));
+        assert!(!at(105));
+    }
 
     #[test]
     fn slots_come_back_when_dropped_and_a_lower_bound_waits_for_that() {

@@ -188,6 +188,11 @@ impl Port {
         self.rules.store(Arc::new(rules));
     }
 
+    /// Whether it takes no clients although nobody has stopped it.
+    pub(crate) fn is_down(&self) -> bool {
+        !*self.stop.borrow() && self.socket.lock().is_none()
+    }
+
     /// Stops accepting. Its flows live on.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
@@ -290,16 +295,25 @@ impl Port {
             Err(error) => return warn!(%error, "a listener cannot be watched"),
         };
         let mut pause = ACCEPT_PAUSE;
-        for accepted in 1_u64.. {
-            if accepted % CLIENTS_PER_TURN == 0 {
+        for turn in 1_u64.. {
+            if turn % CLIENTS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
+            // Only where a client waits: a listener without clients would hold a place that
+            // another one's client needs.
+            let mut ready = match socket.readable().await {
+                Ok(ready) => ready,
+                Err(error) => return warn!(%error, "a listener cannot be watched"),
+            };
             let rules = self.rules();
             let place = Place {
                 _in_all: hub.connections.pass().await,
                 _here: rules.gate.pass().await,
             };
-            match accept(&socket).await {
+            let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) else {
+                continue;
+            };
+            match accepted {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
                     // What was waited for may have been a while: the rules in force count.
@@ -329,22 +343,6 @@ fn start(client: Client, stream: TcpStream) {
         Poll::Ready(()) => {}
         // Polled again by its own task, which registers its own waker.
         Poll::Pending => drop(tokio::task::spawn_local(starting)),
-    }
-}
-
-async fn accept(socket: &AsyncFd<Arc<TcpListener>>) -> io::Result<(TcpStream, SocketAddr)> {
-    loop {
-        // Asking first saves a wait while clients queue.
-        match socket.get_ref().accept() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut guard = socket.readable().await?;
-                match guard.try_io(|socket| socket.get_ref().accept()) {
-                    Ok(accepted) => return accepted,
-                    Err(_would_block) => {}
-                }
-            }
-            accepted => return accepted,
-        }
     }
 }
 

@@ -12,6 +12,7 @@
 //!
 //! The revocation list is the exception: it only takes rights away, so it is in force as soon as
 //! it was read, whatever else is refused.
+//!
 //! What is ordered about policy bundles is done by the same task, for the same reason.
 
 mod candidate;

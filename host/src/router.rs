@@ -73,6 +73,26 @@ impl<T: Candidate> Router<T> {
         self.table.write().put(tunnel, connectors)
     }
 
+    /// The same, unless `refuse` says why not. It is given the tunnel that is in force for the
+    /// agent and how many agents there are, and nothing changes between its look and the attaching.
+    ///
+    /// # Errors
+    /// What `refuse` said; then nothing has changed.
+    pub fn attach_unless<E>(
+        &self,
+        tunnel: Arc<T>,
+        connectors: Vec<ConnectorName>,
+        refuse: impl FnOnce(Option<&T>, usize) -> Option<E>,
+    ) -> Result<Option<Arc<T>>, E> {
+        let mut table = self.table.write();
+        let current = table.agents.get(tunnel.agent());
+        let current = current.map(|served| served.tunnel.as_ref());
+        match refuse(current, table.agents.len()) {
+            Some(reason) => Err(reason),
+            None => Ok(table.put(tunnel, connectors)),
+        }
+    }
+
     /// Narrows or widens what the agent's tunnel serves; nothing happens if another tunnel has
     /// taken its place.
     pub fn set_connectors(&self, tunnel: &Arc<T>, connectors: Vec<ConnectorName>) {

@@ -16,6 +16,7 @@ mod duplicate;
 mod keeper;
 mod live;
 mod parked;
+mod refusals;
 mod shell;
 
 use std::net::SocketAddr;
@@ -76,7 +77,6 @@ pub(crate) async fn serve<S>(
 /// order: an agent that is back already finds either its tunnel or its parked flows.
 async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
     let reason = end.closed.code.as_str();
-    live.metrics.tunnel_down();
     info!(
         event = events::AGENT_DISCONNECTED,
         agent_id = %live.key,
@@ -87,10 +87,14 @@ async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
         "an agent's tunnel ended"
     );
     park(hub, live, end);
-    let was_in_force = hub.router().detach(live);
+    let was_in_force = leave(hub, live);
     live.over.send_replace(true);
     if was_in_force {
-        forget(hub, live).await;
+        // A later claim may have overtaken it, and then there is nothing to give up.
+        let _ = hub
+            .registry
+            .release(live.key.clone(), live.epoch.clone())
+            .await;
     }
     live.note_reason(hub, reason);
     say_bye(hub, live, reason).await;
@@ -122,13 +126,14 @@ fn park(hub: &Hub, live: &Arc<LiveTunnel>, end: TunnelEnd) {
     );
 }
 
-/// Takes what only a living tunnel's agent has out of registry and facts.
-async fn forget(hub: &Arc<Hub>, live: &Arc<LiveTunnel>) {
-    // A later claim may have overtaken it, and then there is nothing to give up.
-    let _ = hub
-        .registry
-        .release(live.key.clone(), live.epoch.clone())
-        .await;
+/// Takes the tunnel out, and with it what only a living tunnel's agent has. `false` where another
+/// tunnel has its place: all that is there belongs to that one.
+fn leave(hub: &Hub, live: &LiveTunnel) -> bool {
+    let _presence = hub.presence.lock();
+    if !hub.router().detach(live) {
+        return false;
+    }
+    live.metrics.tunnel_down();
     let facts = hub.authorizer().facts();
     facts.remove_agent(&live.name);
     let config = hub.config();
@@ -141,6 +146,7 @@ async fn forget(hub: &Arc<Hub>, live: &Arc<LiveTunnel>) {
             facts.remove_connector(&crate::authorize::policy_name(&key.tenant, name.as_str()));
         }
     }
+    true
 }
 
 async fn say_bye(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, reason: &str) {

@@ -18,6 +18,13 @@ const CARRY_BYTES_MAX: usize = 4 * 1024;
 const ATTRIBUTES_MAX: usize = 32;
 const ATTRIBUTE_NAME_BYTES_MAX: usize = 64;
 const ATTRIBUTE_VALUE_BYTES_MAX: usize = 1024;
+/// Facts that all plugins of a chain attach together: OPEN carries no more pairs.
+pub const MAX_CHAIN_ATTRIBUTES: usize = 64;
+/// Bytes of all these facts with [`ATTRIBUTE_OVERHEAD_BYTES`] each. They go to the agent in one
+/// OPEN, whose body may have 16 KiB with names, addresses and trace.
+pub const MAX_CHAIN_ATTRIBUTE_BYTES: usize = 12 * 1024;
+/// What a fact costs beside its name and value, rounded up.
+pub const ATTRIBUTE_OVERHEAD_BYTES: usize = 16;
 /// Bytes of a denial's code and texts.
 const CODE_BYTES_MAX: usize = 64;
 const DENIAL_TEXT_BYTES_MAX: usize = 512;
@@ -90,6 +97,23 @@ pub(crate) fn attributes(
             }
         })
         .collect()
+}
+
+/// Checks that a plugin's facts fit beside those of the plugins before it.
+pub(crate) fn fits(before: &[Attribute], more: &[Attribute]) -> Result<(), Failure> {
+    let number = before.len() + more.len();
+    let bytes: usize = before
+        .iter()
+        .chain(more)
+        .map(|(name, value)| name.len() + value.len() + ATTRIBUTE_OVERHEAD_BYTES)
+        .sum();
+    if number <= MAX_CHAIN_ATTRIBUTES && bytes <= MAX_CHAIN_ATTRIBUTE_BYTES {
+        return Ok(());
+    }
+    Err(Failure::bad_output(format!(
+        "with its attributes the plugins of the chain gave {number} of {bytes} bytes together, \
+         at most {MAX_CHAIN_ATTRIBUTES} of {MAX_CHAIN_ATTRIBUTE_BYTES} bytes are taken"
+    )))
 }
 
 /// Checks what a plugin wants back later.

@@ -60,6 +60,7 @@ pub use facts::{
 pub use grant::{Capability, GrantError, Grants};
 pub use hook::{CallOutcome, Hook};
 pub use inspect::Inspection;
+pub use judge::{ATTRIBUTE_OVERHEAD_BYTES, MAX_CHAIN_ATTRIBUTE_BYTES, MAX_CHAIN_ATTRIBUTES};
 pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
 pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
 pub use set::{PluginSet, PluginStatus};

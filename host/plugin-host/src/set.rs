@@ -206,7 +206,9 @@ impl PluginSet {
         };
         for plugin in self.chain_of(Hook::Open, info) {
             let question = wire::AskOpen(info, open, carried(info, plugin));
-            let answer = call(plugin, question, |verdict| judge_open(plugin, verdict)).await;
+            let before = &terms.attributes;
+            let judge = |verdict| judge_open(plugin, before, verdict);
+            let answer = call(plugin, question, judge).await;
             match decide(plugin, answer) {
                 Decided::Go(grant) => {
                     terms.max_bytes = smaller(terms.max_bytes, grant.max_bytes);
@@ -369,11 +371,16 @@ fn judge_hello(
     }
 }
 
-fn judge_open(plugin: &Plugin, verdict: wire::OpenVerdict) -> Judged<Result<wire::Grant, Denial>> {
+fn judge_open(
+    plugin: &Plugin,
+    before: &[Attribute],
+    verdict: wire::OpenVerdict,
+) -> Judged<Result<wire::Grant, Denial>> {
     match verdict {
         wire::OpenVerdict::Allow(mut grant) => {
             judge::carry(&grant.carry)?;
             grant.attributes = judge::attributes(plugin, grant.attributes)?;
+            judge::fits(before, &grant.attributes)?;
             Ok((Ok(grant), CallOutcome::Ok))
         }
         wire::OpenVerdict::Deny(denial) => {

@@ -431,6 +431,7 @@ impl Authorizer {
                     .any(|name| name == connector.as_str())
             });
         steps.accepted = kept;
+        let agent = policy_name(&ask.identity.tenant, ask.identity.agent_id.as_str());
         for connector in left_out {
             let by = welcome
                 .refused
@@ -445,10 +446,12 @@ impl Authorizer {
             refused.by = by;
             let name = policy_name(&ask.identity.tenant, connector.as_str());
             let draft = Draft::announce(self, asking)
-                .principal("Agent", ask.identity.agent_id.as_str())
+                .principal("Agent", agent.as_str())
                 .resource("Connector", name.as_str())
                 .client(ask.remote)
-                .connector(name.as_str());
+                .agent(agent.as_str())
+                .connector(name.as_str())
+                .recheck(ask.reason == HelloReason::Recheck);
             let id = draft.id();
             draft.deny(&refused);
             steps.refuse(connector, &refused, id);

@@ -276,3 +276,35 @@ fn open_question(at: &At) -> nowconnect_policy::Question {
         signals: nowconnect_policy::Signals::default(),
     })
 }
+
+/// The bound of the plugins' chain and the frame's own bound are kept in two crates.
+#[test]
+fn what_plugins_may_attach_fits_one_open_with_the_longest_names() {
+    use nowconnect_plugins::{
+        ATTRIBUTE_OVERHEAD_BYTES, MAX_CHAIN_ATTRIBUTE_BYTES, MAX_CHAIN_ATTRIBUTES,
+    };
+    use nowconnect_protocol::frame::{Frame, Open, decode, encode};
+    use nowconnect_protocol::{ConnectorName, FlowKind, FlowRef, ReplicaId};
+
+    let each = MAX_CHAIN_ATTRIBUTE_BYTES / MAX_CHAIN_ATTRIBUTES - ATTRIBUTE_OVERHEAD_BYTES;
+    let name = "n".repeat(80);
+    let open = Open {
+        cid: u32::MAX,
+        flow_ref: FlowRef {
+            origin: ReplicaId::parse(&"r".repeat(ReplicaId::MAX_BYTES)).unwrap(),
+            boot: u64::MAX,
+            number: u64::MAX,
+        },
+        connector: ConnectorName::parse(&"c".repeat(ConnectorName::MAX_BYTES)).unwrap(),
+        kind: FlowKind::Tcp,
+        client_address: Some("[2001:db8:1111:2222:3333:4444:5555:6666]:65535".to_owned()),
+        trace_parent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        metadata: vec![(name.clone(), "v".repeat(each - name.len())); MAX_CHAIN_ATTRIBUTES],
+    };
+    let mut bytes = bytes::BytesMut::new();
+    encode(&Frame::Open(Box::new(open.clone())), &mut bytes);
+    let Some(Frame::Open(read)) = decode(&mut bytes.freeze()).unwrap() else {
+        panic!("another frame");
+    };
+    assert_eq!(*read, open);
+}

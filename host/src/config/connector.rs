@@ -98,6 +98,13 @@ impl ConnectorConfig {
                 ),
             );
         }
+        if file.proxy_protocol_out != ProxyProtocolOutFile::Off {
+            problems.add_with_help(
+                &path.key("proxy_protocol_out"),
+                format!("`{path}.proxy_protocol_out` is not built yet: the hub tells agents nothing of it"),
+                "leave it out here, and write `proxy_protocol` at the target in the agent's own file",
+            );
+        }
         Self {
             labels: file.labels.clone(),
             protocol: file.protocol.clone().unwrap_or_default(),

@@ -161,14 +161,15 @@ impl Client {
             ));
         }
         let now = self.hub.uptime();
-        if !rules.rate.allows(now) || !self.hub.rate.allows(now) {
-            return Err(limited(
-                "the listener takes no more new clients in this second",
-            ));
-        }
+        // What one source is refused must not cost the others anything.
         if !rules.rate_per_source.allows(source, now) {
             return Err(limited(
                 "this address opens too many connections in a second",
+            ));
+        }
+        if !rules.rate.allows(now) || !self.hub.rate.allows(now) {
+            return Err(limited(
+                "the listener takes no more new clients in this second",
             ));
         }
         if !rules.connector.rate.allows(now) {
@@ -280,7 +281,7 @@ impl Client {
             client: self.address,
             identity: &standing.identity,
             agent: &tunnel.name,
-            plugin_agent: &tunnel.agent,
+            plugin_agent: &standing.agent,
             open_flows: u32::try_from(rules.connector.flows.taken().saturating_sub(1))
                 .unwrap_or(u32::MAX),
             pipeline_timeout: self.hub.config.load().plugins.pipeline_timeout,

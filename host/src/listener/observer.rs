@@ -14,7 +14,7 @@ use crate::authorize::plugin_peer;
 use crate::flow_table::FlowEntry;
 use crate::hub::Hub;
 use crate::telemetry::events;
-use crate::telemetry::metrics::{ListenerError, Side};
+use crate::telemetry::metrics::{GaugeGuard, ListenerError, Side};
 use crate::telemetry::traces;
 
 /// A client whose flow a tunnel carries.
@@ -29,11 +29,13 @@ pub(super) struct Carried {
     open: Span,
     /// What the metrics know already.
     told: FlowProgress,
+    _counted: GaugeGuard,
 }
 
 impl Carried {
     pub(super) fn new(client: Client, entry: Arc<FlowEntry>, carry: Carry, open: Span) -> Self {
         Self {
+            _counted: client.hub.metrics.hub.flow(),
             hub: Arc::clone(&client.hub),
             client: Some(client),
             entry,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tracing::warn;
 
@@ -212,13 +211,13 @@ impl Candidate {
             publish_ports(hub, ports, &mut report);
         }
         hub.connectors.apply(config);
-        hub.connectors.retain(config);
+        for gone in hub.connectors.retain(config) {
+            hub.metrics.traffic.forget_connector(&gone.to_string());
+        }
         if let Some(generation) = self.generation {
             let number = generation.number();
+            generation.activated(&hub.metrics);
             hub.generations.publish(generation);
-            hub.metrics
-                .policy
-                .generation_activated(number, SystemTime::now());
             report.changed.push(format!("generation {number}"));
         }
         report

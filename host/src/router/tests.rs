@@ -28,6 +28,22 @@ fn least_flows_takes_the_idlest_and_leaves_out_the_tried() {
 }
 
 #[test]
+fn who_is_refused_changes_nothing() {
+    let router = Router::default();
+    let (first, second) = (stub("a1", 1, 0), stub("a1", 2, 0));
+    let nobody_yet =
+        router.attach_unless(Arc::clone(&first), names(&["ldap"]), |current, agents| {
+            (current.is_some() || agents > 0).then_some("taken")
+        });
+    assert!(nobody_yet.unwrap().is_none());
+    let refused = router.attach_unless(second, names(&["ldap"]), |current, agents| {
+        (current.map(|stub| stub.session) == Some(1) && agents == 1).then_some("taken")
+    });
+    assert_eq!(refused.map(|_| ()), Err("taken"));
+    assert_eq!(router.tunnel_of(&agent("a1")).unwrap().session, 1);
+}
+
+#[test]
 fn round_robin_takes_each_in_turn_and_passes_over_the_draining() {
     let router = Router::default();
     for (agent, session) in [("a1", 1), ("a2", 2), ("a3", 3)] {

@@ -17,6 +17,13 @@ use crate::telemetry::events;
 /// with its agent's expiry.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// How long the metrics of an agent without a tunnel are kept: long enough to be alerted by an
+/// uptime of 0. Agents come and go, and each has a place in a bounded number of labels.
+const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// Every how many looks it is seen who is away for so long.
+const FORGET_EVERY: u64 = 240;
+
 /// Every how many looks flows are looked at that no target has answered.
 const OPENS_EVERY: u64 = 4;
 
@@ -28,6 +35,14 @@ pub(crate) async fn keep_sessions(hub: Arc<Hub>) {
         ticks.tick().await;
         if tick % OPENS_EVERY == 0 {
             end_unanswered_opens(&hub);
+        }
+        if tick % FORGET_EVERY == 0 {
+            for agent in hub.parked.forget_away(FORGET_AFTER) {
+                // A tunnel that was replaced leaves a reason though its agent is here.
+                if hub.router().tunnel_of(&agent).is_none() {
+                    hub.metrics().traffic.forget_agent(&agent.to_string());
+                }
+            }
         }
         let now = SystemTime::now();
         for (tunnel, _) in hub.router().tunnels() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use nowconnect_plugins as plugins;
-use nowconnect_policy::Name;
+use nowconnect_policy::{AgentFacts, Name};
 use nowconnect_protocol::{
     CloseCode, ConnectorName, Epoch, FlowRef, InstanceId, Refusal, ResetCode, Role,
 };
@@ -25,6 +25,9 @@ use crate::registry::AgentKey;
 use crate::router::Candidate;
 use crate::telemetry::metrics::AgentMetrics;
 
+/// How long a driver that has too much to do is left alone between two orders.
+const ORDER_AGAIN: Duration = Duration::from_millis(20);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct LiveTunnel {
@@ -41,9 +44,13 @@ pub(crate) struct LiveTunnel {
     pub(crate) since: Instant,
     /// The worker that drives it.
     pub(crate) worker: Option<WorkerId>,
-    pub(crate) agent: Arc<plugins::Agent>,
     pub(crate) metrics: Arc<AgentMetrics>,
     pub(crate) rate: Rate,
+    /// The session that it takes the place of.
+    pub(super) replaces: Option<u64>,
+    /// The agent's row for policies, until the tunnel is in force.
+    pub(super) facts: Arc<AgentFacts>,
+    pub(super) renewals: Rate,
     pub(super) resume_hashes: ResumeHashes,
     /// Set once the tunnel has ended and what may go on is parked.
     pub(super) over: watch::Sender<bool>,
@@ -63,6 +70,8 @@ pub(crate) struct LiveTunnel {
 #[derive(Debug)]
 pub(crate) struct Standing {
     pub(crate) identity: Arc<AgentIdentity>,
+    /// The agent as plugins see it.
+    pub(crate) agent: Arc<plugins::Agent>,
     pub(crate) connectors: Arc<[ConnectorName]>,
     pub(crate) refused: Vec<Refusal>,
     /// What plugins attached to the session.
@@ -98,6 +107,7 @@ impl LiveTunnel {
             told.extend(refused.iter().cloned());
             Standing {
                 identity: Arc::clone(&standing.identity),
+                agent: Arc::clone(&standing.agent),
                 connectors: keep(standing).into(),
                 refused: told,
                 carry: standing.carry.clone(),
@@ -125,7 +135,7 @@ impl LiveTunnel {
     /// No new flows; the agent is asked to open a replacement and finish here.
     pub(crate) fn drain(&self, deadline: Duration) {
         self.closing.store(true, Ordering::Release);
-        self.handle.drain(deadline);
+        self.insist(move |handle| handle.drain(deadline));
     }
 
     /// Ends it with a GOODBYE.
@@ -134,7 +144,29 @@ impl LiveTunnel {
         if !matches!(code, CloseCode::Replaced) {
             self.final_end.store(true, Ordering::Release);
         }
-        self.handle.close(code, message.to_owned());
+        let message = message.to_owned();
+        self.insist(move |handle| handle.close(code, message.clone()));
+    }
+
+    /// Gives an order, and gives it again while the driver has too much to do to take it: nobody
+    /// else would, since the tunnel counts as ending from now on.
+    fn insist(&self, order: impl Fn(&TunnelHandle) -> bool + Send + 'static) {
+        if order(&self.handle) || self.handle.is_closed() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let handle = self.handle.clone();
+        runtime.spawn(async move {
+            // Ends with the driver at the latest.
+            while !handle.is_closed() {
+                tokio::time::sleep(ORDER_AGAIN).await;
+                if order(&handle) {
+                    return;
+                }
+            }
+        });
     }
 
     /// Takes no new flows from now on.

@@ -1,6 +1,7 @@
 //! Sessions whose tunnel is gone: their flows wait for the agent to come back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nowconnect_protocol::ResumeToken;
 use nowconnect_tunnel::DetachedSession;
@@ -74,7 +75,7 @@ pub(crate) struct Parked {
 #[derive(Debug, Default)]
 pub(crate) struct ParkedSessions {
     table: Mutex<FxHashMap<AgentKey, Parked>>,
-    reasons: Mutex<FxHashMap<AgentKey, Box<str>>>,
+    reasons: Mutex<FxHashMap<AgentKey, (Box<str>, Instant)>>,
 }
 
 impl ParkedSessions {
@@ -122,13 +123,27 @@ impl ParkedSessions {
     pub(super) fn note_reason(&self, agent: AgentKey, reason: &str) {
         let mut reasons = self.reasons.lock();
         if reasons.len() < MAX_REASONS || reasons.contains_key(&agent) {
-            reasons.insert(agent, reason.into());
+            reasons.insert(agent, (reason.into(), Instant::now()));
         }
     }
 
     /// The reason remembered, once.
     pub(super) fn last_reason(&self, agent: &AgentKey) -> Option<Box<str>> {
-        self.reasons.lock().remove(agent)
+        let noted = self.reasons.lock().remove(agent);
+        noted.map(|(reason, _)| reason)
+    }
+
+    /// Forgets the agents that have been away for `long`, and says which.
+    pub(super) fn forget_away(&self, long: Duration) -> Vec<AgentKey> {
+        let mut away = Vec::new();
+        self.reasons.lock().retain(|agent, (_, since)| {
+            let keep = since.elapsed() < long;
+            if !keep {
+                away.push(agent.clone());
+            }
+            keep
+        });
+        away
     }
 }
 

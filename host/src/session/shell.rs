@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nowconnect_plugins::Carry;
+use nowconnect_policy::AgentFacts;
 use nowconnect_protocol::{CloseCode, ConnectorName, Hello, Renew, ResumeToken, TunnelCounters};
 use nowconnect_tunnel::{
     DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome, WorkerId,
@@ -22,6 +23,7 @@ use super::duplicate::{self, Verdict};
 use super::keeper;
 use super::live::{LiveTunnel, Standing};
 use super::parked::{ResumeHashes, TokenHash};
+use super::refusals;
 use crate::authorize::{HelloAsk, HelloPermit, HelloReason};
 use crate::connector;
 use crate::drain::Phase;
@@ -142,7 +144,41 @@ impl HubShell for Shell {
 /// How long an earlier tunnel may take to hand its flows over, or to park them if it just broke.
 const TAKEN_WITHIN: Duration = Duration::from_secs(2);
 
+/// A token lives for minutes at least; what comes more often costs a signature's check and a
+/// question about each connector for nothing.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+/// RENEW that may come at once: a token and a list of connectors that changed together, and again.
+const RENEW_BURST: u32 = 3;
+
 type Refused = (CloseCode, String);
+
+/// What a new tunnel comes into.
+struct Place {
+    /// The session that it was settled to replace.
+    replaces: Option<u64>,
+    epoch: nowconnect_protocol::Epoch,
+    resumed: bool,
+}
+
+/// Whether a tunnel is another instance's than HELLO was settled with.
+fn is_foreign(live: &LiveTunnel, current: &LiveTunnel) -> bool {
+    live.replaces != Some(current.session) && live.instance != current.instance
+}
+
+fn in_use() -> Refused {
+    (
+        CloseCode::AgentIdInUse,
+        "another instance of this agent is connected".to_owned(),
+    )
+}
+
+fn too_many_agents() -> Refused {
+    (
+        CloseCode::Overloaded,
+        "the hub carries as many agents as it may".to_owned(),
+    )
+}
 
 impl At {
     fn key(&self) -> AgentKey {
@@ -167,10 +203,7 @@ impl At {
         let earlier = hub.router().tunnel_of(&key);
         let max_agents = usize::try_from(config.limits.max_agents).unwrap_or(usize::MAX);
         if earlier.is_none() && hub.router().agent_count() >= max_agents {
-            return Err((
-                CloseCode::Overloaded,
-                "the hub carries as many agents as it may".to_owned(),
-            ));
+            return Err(too_many_agents());
         }
         let max_connectors =
             usize::try_from(config.limits.max_connectors_per_agent).unwrap_or(usize::MAX);
@@ -193,12 +226,10 @@ impl At {
         if permit.accepted().is_empty() && !hello.connectors.is_empty() {
             return Err((CloseCode::NoConnectors, no_connectors(&permit)));
         }
+        let replaces = earlier.as_ref().map(|earlier| earlier.session);
         let resume = match duplicate::settle(hub, earlier, &hello).await {
             Verdict::InUse => {
-                return Err((
-                    CloseCode::AgentIdInUse,
-                    "another instance of this agent is connected".to_owned(),
-                ));
+                return Err(in_use());
             }
             Verdict::Free => self.parked(&key, &hello),
             Verdict::TakesOver(earlier) => self.take_over(&earlier, &hello).await,
@@ -213,21 +244,23 @@ impl At {
             &hello,
             &permit,
             handle,
-            epoch.clone(),
+            Place {
+                replaces,
+                epoch: epoch.clone(),
+                resumed: resume.is_some(),
+            },
             &resume_token,
-            resume.is_some(),
         );
         let welcome = Welcome {
             session: live.session,
             replica: hub.replica().clone(),
             epoch,
             accepted: permit.accepted().to_vec(),
-            refused: permit.refused().to_vec(),
+            refused: live.standing().refused.clone(),
             resume_token,
             resume,
             token_expires_in: Some(expires_in(&self.identity)),
         };
-        self.publish_facts(&permit);
         self.cell.set(live);
         Ok(welcome)
     }
@@ -311,9 +344,8 @@ impl At {
         hello: &Hello,
         permit: &HelloPermit,
         handle: TunnelHandle,
-        epoch: nowconnect_protocol::Epoch,
+        place: Place,
         resume_token: &ResumeToken,
-        resumed: bool,
     ) -> Arc<LiveTunnel> {
         let hub = &self.hub;
         let config = hub.config();
@@ -323,26 +355,33 @@ impl At {
             session: hub.next_session(),
             instance: hello.instance,
             role: hello.role,
-            epoch,
+            epoch: place.epoch,
             remote: self.remote,
             agent_version: hello.agent_version.clone(),
             labels: hello.labels.clone(),
             since: Instant::now(),
             worker: WorkerId::current(),
-            agent: Arc::clone(permit.agent()),
             metrics: hub.metrics().traffic.agent(&key.to_string()),
             rate: Rate::new(config.limits.rate_per_agent),
+            replaces: place.replaces,
+            facts: Arc::clone(permit.facts()),
+            renewals: Rate::every(RENEW_EVERY, RENEW_BURST),
             resume_hashes: ResumeHashes {
                 own: TokenHash::of(resume_token),
-                taken_over: hello.resume.as_ref().filter(|_| resumed).map(TokenHash::of),
+                taken_over: hello
+                    .resume
+                    .as_ref()
+                    .filter(|_| place.resumed)
+                    .map(TokenHash::of),
             },
             over: watch::channel(false).0,
             handle,
             max_flows: config.limits.max_flows_per_agent,
             standing: ArcSwap::from_pointee(Standing {
                 identity: Arc::clone(&self.identity),
+                agent: Arc::clone(permit.agent()),
                 connectors: permit.accepted().into(),
-                refused: permit.refused().to_vec(),
+                refused: refusals::fitting(permit.accepted(), permit.refused()),
                 carry: permit.carry().clone(),
             }),
             expires_ms: AtomicU64::new(crate::authorize::unix_ms(self.identity.expires_at)),
@@ -354,11 +393,11 @@ impl At {
         })
     }
 
-    fn publish_facts(&self, permit: &HelloPermit) {
+    fn publish_facts(&self, agent: &AgentFacts, connectors: &[ConnectorName]) {
         let facts = self.hub.authorizer().facts();
-        facts.put_agent(permit.facts());
+        facts.put_agent(agent);
         let config = self.hub.config();
-        for name in permit.accepted() {
+        for name in connectors {
             let key = ConnectorKey {
                 tenant: self.identity.tenant.clone(),
                 name: name.clone(),
@@ -371,15 +410,18 @@ impl At {
     fn established(&self, live: &Arc<LiveTunnel>) {
         let hub = &self.hub;
         let connectors = live.standing().connectors.to_vec();
-        let earlier = hub.router().attach(Arc::clone(live), connectors.clone());
-        if let Some(earlier) = earlier {
-            earlier.close(
+        match self.attach(live, &connectors) {
+            Ok(Some(earlier)) => earlier.close(
                 CloseCode::Replaced,
                 "a newer tunnel of this agent took over",
-            );
+            ),
+            Ok(None) => {}
+            Err((code, message)) => {
+                self.refused(code, &message);
+                return live.close(code, &message);
+            }
         }
         bring_listeners(hub, live, &connectors);
-        live.metrics.tunnel_up();
         if let Some(reason) = hub.parked.last_reason(&live.key) {
             hub.metrics()
                 .traffic
@@ -413,13 +455,45 @@ impl At {
         keeper::end_if_revoked(hub, live);
     }
 
+    /// Puts the tunnel in force with its agent's rows. What HELLO was settled with may have
+    /// changed while it was decided about: another HELLO of the agent may have been faster, or
+    /// other agents may have taken the last places.
+    fn attach(
+        &self,
+        live: &Arc<LiveTunnel>,
+        connectors: &[ConnectorName],
+    ) -> Result<Option<Arc<LiveTunnel>>, Refused> {
+        let hub = &self.hub;
+        let max_agents = usize::try_from(hub.config().limits.max_agents).unwrap_or(usize::MAX);
+        let refuse = |current: Option<&LiveTunnel>, agents: usize| match current {
+            Some(current) if is_foreign(live, current) => Some(in_use()),
+            Some(_) => None,
+            None => (agents >= max_agents).then(too_many_agents),
+        };
+        let _presence = hub.presence.lock();
+        let earlier = hub
+            .router()
+            .attach_unless(Arc::clone(live), connectors.to_vec(), refuse)?;
+        self.publish_facts(&live.facts, connectors);
+        live.metrics.tunnel_up();
+        Ok(earlier)
+    }
+
     async fn renew(&self, renew: Renew) -> RenewVerdict {
         let Some(live) = self.cell.live() else {
             return RenewVerdict::Refuse {
                 message: "there is no session yet".to_owned(),
             };
         };
-        match self.renewed(&live, renew).await {
+        let paced = if live.renewals.allows(self.hub.uptime()) {
+            self.renewed(&live, renew).await
+        } else {
+            Err(Unrenewed::Close(
+                CloseCode::ProtocolViolation,
+                format!("more RENEW than one in {} s", RENEW_EVERY.as_secs()),
+            ))
+        };
+        match paced {
             Ok(verdict) => verdict,
             Err(Unrenewed::Keep(message)) => {
                 warn!(agent_id = %live.key, message, "a renewal was refused");
@@ -485,14 +559,15 @@ impl At {
             .filter(|name| !accepted.contains(name))
             .collect();
         let expires_in = expires_in(&identity);
+        let refused = refusals::fitting(&accepted, permit.refused());
         live.renew(Standing {
             identity,
+            agent: Arc::clone(permit.agent()),
             connectors: accepted.as_slice().into(),
-            refused: permit.refused().to_vec(),
+            refused: refused.clone(),
             carry: permit.carry().clone(),
         });
-        at.publish_facts(&permit);
-        self.hub.router().set_connectors(live, accepted.clone());
+        at.publish_renewed(live, &permit);
         // A registry that has lost the claim answers with its own event; service goes on.
         let _ = self
             .hub
@@ -505,9 +580,22 @@ impl At {
         recheck::agent_came(&self.hub, &live.key);
         Ok(RenewVerdict::Accept {
             accepted,
-            refused: permit.refused().to_vec(),
+            refused,
             token_expires_in: Some(expires_in),
         })
+    }
+
+    /// Nothing, if another tunnel has taken its place meanwhile.
+    fn publish_renewed(&self, live: &Arc<LiveTunnel>, permit: &HelloPermit) {
+        let router = self.hub.router();
+        let _presence = self.hub.presence.lock();
+        let in_force = router
+            .tunnel_of(&live.key)
+            .is_some_and(|current| current.session == live.session);
+        if in_force {
+            self.publish_facts(permit.facts(), permit.accepted());
+            router.set_connectors(live, permit.accepted().to_vec());
+        }
     }
 
     async fn prove(&self, token: String) -> Result<AgentIdentity, Unrenewed> {

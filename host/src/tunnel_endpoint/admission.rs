@@ -1,5 +1,6 @@
 //! Bounds on peers that have not proven who they are.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,7 @@ impl Admission {
         SourceCheck {
             bounds: Arc::clone(&self.bounds),
             trusted: self.trusted,
+            slot: RefCell::default(),
         }
     }
 
@@ -134,6 +136,8 @@ impl Admission {
 pub(crate) struct SourceCheck {
     bounds: Arc<Admissions>,
     trusted: bool,
+    /// The place of a source that came through a trusted ingress.
+    slot: RefCell<Option<SourceSlot>>,
 }
 
 impl SourceCheck {
@@ -157,9 +161,22 @@ impl SourceCheck {
         nearest
     }
 
-    /// The rate for a source that came through a trusted ingress.
-    pub(crate) fn allows(&self, source: IpAddr, now: Duration) -> bool {
-        !self.trusted || self.bounds.rates.allows(source, now)
+    /// Counts a source that came through a trusted ingress; others were counted when they came.
+    pub(crate) fn admit(&self, source: IpAddr, now: Duration) -> Result<(), Crowded> {
+        if !self.trusted {
+            return Ok(());
+        }
+        if !self.bounds.rates.allows(source, now) {
+            return Err(Crowded::Rate);
+        }
+        let slot = self.bounds.per_source.take(source);
+        *self.slot.borrow_mut() = Some(slot.ok_or(Crowded::FromSource)?);
+        Ok(())
+    }
+
+    /// The token was checked: the source is no longer unknown, or goes.
+    pub(crate) fn done(&self) {
+        self.slot.take();
     }
 }
 

@@ -66,6 +66,7 @@ impl Door {
 
     /// The agent that was let in, once.
     pub(super) fn admitted(&self) -> Option<Admitted> {
+        self.source.done();
         self.admitted.take()
     }
 
@@ -135,7 +136,7 @@ impl Door {
         source: IpAddr,
         span: &Span,
     ) -> Result<(AgentIdentity, String), Refusal> {
-        if !self.source.allows(source, self.hub.uptime()) {
+        if self.source.admit(source, self.hub.uptime()).is_err() {
             return Err(Refusal::unavailable(
                 "overloaded",
                 "too many handshakes from this address",

@@ -296,6 +296,12 @@ async fn a_second_instance_replaces_the_first_where_the_operator_chose_so() {
     running.is_closed().await;
     hub.client("echo").await.echoes(b"the second serves").await;
     assert_eq!((one.seen().len(), two.seen().len()), (1, 1));
+    let metrics = hub.metrics();
+    let uptime = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("nowconnect_tunnel_uptime_seconds{agent=\"plant\"} "))
+        .and_then(|seconds| seconds.parse::<f64>().ok());
+    assert!(uptime.is_some_and(|seconds| seconds > 0.0), "{uptime:?}");
     // Now the first is the newcomer.
     first.problem("agent_id_in_use").await;
     let metrics = hub.metrics();
@@ -305,6 +311,42 @@ async fn a_second_instance_replaces_the_first_where_the_operator_chose_so() {
     );
     assert!(
         metrics.contains("nowconnect_duplicate_agents_total{result=\"refused\"}"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn of_two_instances_that_say_hello_at_once_one_gets_in() {
+    let target = echo().await;
+    // It never answers, so that both are decided about at the same time.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hub = hub()
+        .top(&format!(
+            "pdp: {{url: \"http://{}\", timeout_ms: 2000, fail_open: true}}",
+            silent.local_addr().unwrap()
+        ))
+        .start()
+        .await;
+    let start = || hub.agent("plant").target("echo", target.address()).start();
+    let both = [start(), start()];
+    // The same question of both is asked once.
+    let _asked = tokio::time::timeout(SOON, silent.accept())
+        .await
+        .unwrap()
+        .unwrap();
+    eventually("one is told so", || async {
+        let refused = both.iter().filter(|agent| {
+            let state = agent.running.state();
+            state
+                .problem
+                .is_some_and(|problem| problem.contains("agent_id_in_use"))
+        });
+        refused.count() == 1
+    })
+    .await;
+    let metrics = hub.metrics();
+    assert!(
+        metrics.contains("nowconnect_handshakes_total{result=\"accepted\"} 1\n"),
         "{metrics}"
     );
 }
@@ -337,4 +379,25 @@ async fn the_flows_of_two_agents_are_balanced() {
         clients.push(client);
     }
     assert_eq!((one.seen().len(), two.seen().len()), (4, 4));
+}
+
+/// What a scrape shows while an agent serves: flows come and go, and the uptime is the tunnel's.
+#[tokio::test]
+async fn a_flow_is_in_the_scrape_while_it_is_open() {
+    let target = echo().await;
+    let hub = hub().listener("echo").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    assert!(hub.metrics().contains("\nnowconnect_flows_open 0\n"));
+    let mut client = hub.client("echo").await;
+    client.echoes(b"open").await;
+    assert!(hub.metrics().contains("\nnowconnect_flows_open 1\n"));
+    drop(client);
+    eventually("the flow has ended", || async {
+        hub.metrics().contains("\nnowconnect_flows_open 0\n")
+    })
+    .await;
 }

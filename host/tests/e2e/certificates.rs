@@ -1,7 +1,7 @@
 //! Certificates change while the hub runs, and other's certificates are checked.
 
 use crate::cluster::tls::{authority, certificate, shown, write_pair, write_pair_until};
-use crate::cluster::{Issuer, echo, hub, now_s};
+use crate::cluster::{Issuer, echo, eventually, hub, now_s};
 
 #[tokio::test]
 async fn a_new_certificate_is_shown_to_newcomers_and_leaves_running_flows_alone() {
@@ -176,4 +176,20 @@ async fn an_https_issuer_is_believed_only_under_the_named_authority() {
         assert!(problem.contains("keys_unavailable"), "{what}: {problem}");
         assert_eq!(agent.running.state().tunnels, 0, "{what}");
     }
+}
+
+#[tokio::test]
+async fn an_issuer_whose_keys_cannot_be_had_is_a_reason_in_readyz() {
+    let (_, tls) = authority();
+    // No bundle names its authority, so the hub does not believe it.
+    let issuer = Issuer::start_tls(tls).await;
+    let hub = hub().issuer(issuer).start().await;
+    eventually("the trouble shows", || async {
+        hub.get("/readyz").await
+            == (
+                200,
+                r#"{"status":"degraded","reasons":["keys_stale"]}"#.to_owned(),
+            )
+    })
+    .await;
 }

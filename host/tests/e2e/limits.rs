@@ -77,6 +77,58 @@ async fn a_source_that_opens_too_fast_is_closed() {
 }
 
 #[tokio::test]
+async fn what_one_source_is_refused_costs_the_others_nothing() {
+    let target = echo().await;
+    let hub = hub()
+        .listener_with(
+            "echo",
+            "echo",
+            "rate: {per_second: 1, burst: 5}, rate_per_source: {per_second: 1, burst: 2}",
+        )
+        .start()
+        .await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    for _ in 0..30 {
+        let mut client = hub.client("echo").await;
+        // The close may come first.
+        let _ = client.stream.write_all(b"x").await;
+    }
+    eventually("the fast one is refused", || async {
+        hub.metrics()
+            .contains("nowconnect_denied_opens_total{code=\"rate_limited\"}")
+    })
+    .await;
+    let mut other = hub
+        .client_from("echo", std::net::Ipv4Addr::new(127, 0, 0, 2))
+        .await;
+    other.echoes(b"another address").await;
+}
+
+#[tokio::test]
+async fn listeners_without_clients_hold_no_place() {
+    let target = echo().await;
+    let hub = hub()
+        .limits("max_conn_total: 2")
+        .listener_with("a", "echo", "")
+        .listener_with("b", "echo", "")
+        .listener_with("c", "echo", "")
+        .start()
+        .await;
+    let _agent = hub
+        .agent("plant")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    for listener in ["a", "b", "c"] {
+        hub.client(listener).await.echoes(b"there is room").await;
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_header_names_the_client_only_where_it_is_trusted() {
     let target = echo().await;
     let hub = hub()

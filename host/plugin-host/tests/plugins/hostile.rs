@@ -15,6 +15,7 @@ pub(crate) const GUESTS: &[&str] = &[
     "endless_start",
     "flood_of_logs",
     "giant_output",
+    "many_attributes",
     "trap",
     "undeclared_import",
     "unknown_import",
@@ -109,6 +110,30 @@ async fn a_trap_is_a_trap() {
     let set = bench.set_of("trap").await;
     assert_failed(&bench.open(&set).await);
     assert_eq!(bench.outcomes(), [CallOutcome::Trap]);
+}
+
+#[tokio::test]
+async fn many_attributes_of_one_plugin_leave_no_room_for_those_of_the_next() {
+    let bench = Bench::new();
+    let mut second = spec("many_attributes");
+    second.name = "second".to_owned();
+    let set = bench
+        .load(vec![spec("many_attributes"), second])
+        .await
+        .unwrap();
+    let alone = bench.set_of("many_attributes").await;
+    let OpenOutcome::Allow(terms) = bench.open(&alone).await else {
+        panic!("one alone is within its bound");
+    };
+    assert_eq!(terms.attributes.len(), 8);
+    let OpenOutcome::Deny(denial) = bench.open(&set).await else {
+        panic!("an OPEN could not carry both");
+    };
+    assert_eq!(
+        (&*denial.plugin, &*denial.code),
+        ("second", "plugin_failed")
+    );
+    assert_eq!(bench.outcomes().last(), Some(&CallOutcome::BadOutput));
 }
 
 #[tokio::test]

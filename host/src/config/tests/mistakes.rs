@@ -41,6 +41,16 @@ fn a_key_like_no_other_gets_the_list() {
 }
 
 #[test]
+fn what_the_hub_does_not_do_yet_is_not_taken_in_silence() {
+    let found = problem("connectors: {ldap: {proxy_protocol_out: v2}}");
+    assert_eq!(
+        found.message,
+        "`connectors.ldap.proxy_protocol_out` is not built yet: the hub tells agents nothing of it"
+    );
+    assert!(found.help.unwrap().contains("agent's own file"));
+}
+
+#[test]
 fn a_unit_in_the_value_is_converted_in_the_help() {
     for (text, help) in [
         ("limits: {idle_timeout_ms: 60s}", "write `60000`"),

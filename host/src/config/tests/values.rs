@@ -7,7 +7,7 @@ use nowconnect_plugins::Instances;
 
 use super::super::{
     Balance, CloudConfig, KeySource, Loaded, PluginConfig, PluginOrigin, ProxyProtocolAccept,
-    ProxyProtocolVersion, TenantRule, TokenAlgorithm, parse, read,
+    TenantRule, TokenAlgorithm, parse, read,
 };
 use super::{env, valid};
 
@@ -38,7 +38,7 @@ fn listeners_and_connectors_are_read() {
            idle_timeout_ms: 3600000\n\
          connectors:\n\
          \x20 ldaps_dc1: {idle_timeout_ms: 120000, linger_ms: 5, labels: {site: berlin}}\n\
-         \x20 acme/postgres: {idle_timeout_ms: 7, stall_timeout_ms: 8, proxy_protocol_out: v1}\n\
+         \x20 acme/postgres: {idle_timeout_ms: 7, stall_timeout_ms: 8}\n\
          \x20 ssh: {tenant: acme, protocol: ssh}\n",
     );
     let [ldaps, database] = config.listeners.as_slice() else {
@@ -68,8 +68,6 @@ fn listeners_and_connectors_are_read() {
     assert_eq!(database.allow_cidrs[1].to_string(), "192.0.2.7/32");
     assert_eq!(database.rate.unwrap().burst, 10);
     assert_eq!(database.rate_per_source.unwrap().burst, 3);
-    let postgres = config.connector(&database.tenant, &database.connector);
-    assert_eq!(postgres.proxy_protocol_out, Some(ProxyProtocolVersion::V1));
     let keys: Vec<String> = config.connectors.keys().map(ToString::to_string).collect();
     assert_eq!(keys, ["acme/postgres", "acme/ssh", "ldaps_dc1"]);
 }

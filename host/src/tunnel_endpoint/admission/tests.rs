@@ -57,6 +57,21 @@ fn a_forwarded_address_counts_only_from_a_trusted_ingress() {
     );
 }
 
+#[test]
+fn sources_behind_a_trusted_ingress_are_bounded_one_by_one() {
+    let bounds = Admissions::new(&config(10, 1, 100));
+    let ingress = || bounds.admit(ip("192.0.2.1"), NOW).unwrap().source();
+    let (first, second, other) = (ingress(), ingress(), ingress());
+    assert_eq!(first.admit(ip("198.51.100.7"), NOW), Ok(()));
+    assert_eq!(
+        second.admit(ip("198.51.100.7"), NOW),
+        Err(Crowded::FromSource)
+    );
+    assert_eq!(other.admit(ip("198.51.100.8"), NOW), Ok(()));
+    first.done();
+    assert_eq!(second.admit(ip("198.51.100.7"), NOW), Ok(()));
+}
+
 const NOW: Duration = Duration::from_secs(1);
 
 fn ip(text: &str) -> IpAddr {
