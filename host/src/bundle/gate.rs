@@ -17,10 +17,15 @@ pub(crate) fn joined(configured: BundleRequire, asked: &ActivateRequest) -> Bund
     }
 }
 
+/// Share of decisions that a comparison may have missed and still speak for the traffic.
+const MOST_DROPPED_ONE_IN: u64 = 100;
+
 /// What the shadow does not meet. A comparison that has seen nothing shows nothing, so whoever
-/// requires something of it gets at least one decision.
+/// requires something of it gets at least one decision. What operators ask does not count: the
+/// very call that asks how far the comparison is would.
 pub(crate) fn unmet(require: BundleRequire, report: Option<&ShadowReport>) -> Vec<BundleRefused> {
-    let total = report.map(ShadowReport::total).unwrap_or_default();
+    let total = report.map(ShadowReport::traffic).unwrap_or_default();
+    let dropped = report.map_or(0, |report| report.dropped);
     let mut unmet = Vec::new();
     let asks = require.no_new_allow || require.no_new_deny;
     let least = require.min_shadow_requests.max(u64::from(asks));
@@ -28,7 +33,18 @@ pub(crate) fn unmet(require: BundleRequire, report: Option<&ShadowReport>) -> Ve
         unmet.push(BundleRefused::new(
             codes::LITTLE_TRAFFIC,
             format!(
-                "the shadow has compared {} decisions; {least} are required",
+                "the shadow has compared {} decisions about agents and clients; {least} are \
+                 required",
+                total.compared()
+            ),
+        ));
+    }
+    if asks && dropped > total.compared() / MOST_DROPPED_ONE_IN {
+        unmet.push(BundleRefused::new(
+            codes::LITTLE_TRAFFIC,
+            format!(
+                "the shadow had no room for {dropped} decisions beside {} that it compared; at \
+                 most one in {MOST_DROPPED_ONE_IN} may be missing",
                 total.compared()
             ),
         ));
@@ -130,6 +146,29 @@ mod tests {
         let together = joined(configured, &asked);
         assert!(together.no_new_allow && together.no_new_deny && !together.proof);
         assert_eq!(together.min_shadow_requests, 100);
+    }
+
+    #[test]
+    fn what_operators_ask_and_what_found_no_room_shows_nothing() {
+        let require = BundleRequire {
+            no_new_allow: true,
+            ..BundleRequire::default()
+        };
+        let same = ShadowCounts {
+            same: 50,
+            ..ShadowCounts::default()
+        };
+        let polled = ShadowReport {
+            actions: vec![(DecisionAction::Admin, same)],
+            ..ShadowReport::default()
+        };
+        assert_eq!(found(require, Some(&polled)), [codes::LITTLE_TRAFFIC]);
+        let overrun = ShadowReport {
+            dropped: 1,
+            ..report(same)
+        };
+        assert_eq!(found(require, Some(&overrun)), [codes::LITTLE_TRAFFIC]);
+        assert_eq!(found(require, Some(&report(same))), [""; 0]);
     }
 
     fn report(counts: ShadowCounts) -> ShadowReport {

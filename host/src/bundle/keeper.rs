@@ -275,14 +275,19 @@ impl Keeper {
         hub: &Arc<Hub>,
         ordered: Instant,
     ) -> Result<ActivateReport, BundleRefused> {
-        let keep = bundles_of(hub)?.keep;
+        let config = bundles_of(hub)?;
+        let (keep, trusted) = (config.keep, config.trusted.clone());
         let activated = self
-            .step(move |life| life.activate(SystemTime::now(), keep))
+            .step(move |life| life.activate(&trusted, SystemTime::now(), keep))
             .await?;
         let set = match activated {
             Ok(set) => set,
-            Err(refused) => {
+            Err(refused) if refused.code == codes::NOT_KEPT => {
                 self.concern(Concern::Disk, Some(refused.clone()), "the bundle state");
+                return Err(refused);
+            }
+            Err(refused) => {
+                self.no_longer_good(hub, &refused).await?;
                 return Err(refused);
             }
         };
@@ -338,6 +343,22 @@ impl Keeper {
         Ok(revision)
     }
 
+    /// The staged set was good when it came and is not now.
+    async fn no_longer_good(
+        &mut self,
+        hub: &Hub,
+        refused: &BundleRefused,
+    ) -> Result<(), BundleRefused> {
+        let why = refused.clone();
+        let revision = self
+            .step(move |life| life.discard(&why, SystemTime::now()))
+            .await??;
+        drop(hub.authorizer().shadow().end());
+        self.waits_for.clear();
+        self.rejected(hub, revision, Origin::Path, refused);
+        Ok(())
+    }
+
     fn staged(&self) -> Result<&Set, BundleRefused> {
         let life = self.life.as_ref().ok_or_else(BundleRefused::internal)?;
         life.staged().ok_or_else(|| {
@@ -353,11 +374,16 @@ impl Keeper {
             .life
             .as_ref()
             .is_some_and(|life| life.staged().is_some() && !life.state().hold);
-        config.auto_activate && staged
+        // Where what was in force is lost there is nothing to compare with, so what is required
+        // of a change cannot be shown: a person decides.
+        let lost = self.active.is_none() && self.life.as_ref().is_some_and(Life::had_one);
+        let gated = config.require != BundleRequire::default();
+        config.auto_activate && staged && !(lost && gated)
     }
 
     /// What the staged set does not meet. The first one of a hub has nothing to be compared
-    /// with: before it nothing was permitted.
+    /// with: before it nothing was permitted. Nor has one that a person activates after what
+    /// was in force is lost.
     fn unmet(&mut self, hub: &Hub, require: BundleRequire) -> Vec<BundleRefused> {
         let (Some(active), Ok(staged)) = (self.active.clone(), self.staged().cloned()) else {
             return Vec::new();

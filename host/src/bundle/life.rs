@@ -82,14 +82,16 @@ impl Life {
             Ok(state) => state,
             Err(problem) => {
                 let message = format!(
-                    "the state cannot be read ({problem}); it was put aside as \
-                     `state.json.broken`, and revisions were taken from the bundles beside it"
+                    "the state {problem}; revisions were taken from the bundles beside it, and \
+                     what was staged waits for `nowconnect policy activate`"
                 );
                 troubles.push(BundleRefused::new(codes::STATE_BROKEN, message));
-                if let Err(error) = store.set_state_aside() {
+                let recovered = recover(store.as_ref(), trusted, now);
+                // Written before anything else: the next start must not take it for a first one.
+                if let Err(error) = store.write_state(&recovered.to_bytes()) {
                     troubles.push(error.into());
                 }
-                recover(store.as_ref(), trusted, now)
+                recovered
             }
         };
         let mut life = Self {
@@ -223,15 +225,39 @@ impl Life {
         self.store.write_state(&self.state.to_bytes())
     }
 
-    /// The staged set is to come into force: written down, but not in force yet.
+    /// Whether some set was in force here once, be it lost now.
+    pub(crate) fn had_one(&self) -> bool {
+        self.state
+            .history
+            .iter()
+            .any(|entry| matches!(entry.stage, Stage::Active | Stage::Superseded))
+    }
+
+    /// The staged set is to come into force: written down, but not in force yet. It is held
+    /// once more against the keys and the time of now, which may not be those of its delivery.
     ///
     /// # Errors
-    /// Nothing is staged, or it could not be written down; nothing has changed.
-    pub(crate) fn activate(&mut self, now: SystemTime, keep: usize) -> Result<Set, BundleRefused> {
+    /// Nothing is staged, it is not good any more, or it could not be written down; nothing has
+    /// changed.
+    pub(crate) fn activate(
+        &mut self,
+        trusted: &TrustedKeys,
+        now: SystemTime,
+        keep: usize,
+    ) -> Result<Set, BundleRefused> {
         let Some(staged) = &self.staged else {
             return Err(none_staged());
         };
         let revision = staged.revision;
+        let bytes = self.store.read_bundle(Kind::Staged, revision)?;
+        let verified =
+            BundleArchive::from_tar(&bytes)?.verify(trusted, self.not_before(now), HUB_VERSION)?;
+        if verified.archive().payload_digest() != staged.entry.payload_digest {
+            return Err(BundleRefused::new(
+                codes::LOST,
+                format!("the file of revision {revision} holds another payload than was staged"),
+            ));
+        }
         let mut next = self.state.clone();
         let since_ms = crate::authorize::unix_ms(now);
         if let Some(old) = next.active.and_then(|old| next.entry(old)) {
@@ -426,18 +452,32 @@ fn none_staged() -> BundleRefused {
     )
 }
 
+/// The state, or what is wrong with it. One that cannot be read is put aside.
 fn read_state(store: &dyn Store) -> Result<State, String> {
-    match store.read_state() {
-        Ok(Some(bytes)) => State::parse(&bytes),
-        Ok(None) => Ok(State::default()),
-        Err(error) => Err(error.to_string()),
-    }
+    let problem = match store.read_state() {
+        Ok(Some(bytes)) => match State::parse(&bytes) {
+            Ok(state) => return Ok(state),
+            Err(problem) => problem,
+        },
+        Ok(None) => {
+            return match store.bundles() {
+                Ok(kept) if kept.is_empty() => Ok(State::default()),
+                Ok(_) | Err(_) => Err("is missing where bundles are kept".to_owned()),
+            };
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(match store.set_state_aside() {
+        Ok(()) => format!("cannot be read ({problem}) and was put aside as `state.json.broken`"),
+        Err(error) => format!("cannot be read ({problem}) nor put aside ({error})"),
+    })
 }
 
 /// The state as the kept bundles tell it. Revisions of active bundles only grow, so the highest
 /// of them was in force last.
 fn recover(store: &dyn Store, trusted: &TrustedKeys, now: SystemTime) -> State {
-    let mut state = State::default();
+    // Whether a person held back what was staged is not known any more.
+    let mut state = State::held();
     for (kind, revision) in store.bundles().unwrap_or_default() {
         let verified = store
             .read_bundle(kind, revision)

@@ -88,6 +88,17 @@ pub struct ShadowReport {
 }
 
 impl ShadowReport {
+    /// Over what agents and clients ask.
+    pub fn traffic(&self) -> ShadowCounts {
+        let mut traffic = ShadowCounts::default();
+        for (action, counts) in &self.actions {
+            if *action != DecisionAction::Admin {
+                traffic.add(counts);
+            }
+        }
+        traffic
+    }
+
     /// Over all actions.
     pub fn total(&self) -> ShadowCounts {
         let mut total = ShadowCounts::default();

@@ -173,6 +173,14 @@ impl Default for State {
 }
 
 impl State {
+    /// Nothing yet, and what is staged waits for a person.
+    pub(crate) fn held() -> Self {
+        Self {
+            hold: true,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let state: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if state.format == FORMAT {

@@ -18,9 +18,9 @@ fn a_bundle_goes_from_delivered_to_superseded_and_each_step_is_written_down() {
     let mut life = at.open().life;
     at.stage(&mut life, 1).unwrap();
     assert_eq!(life.staged().unwrap().revision, 1);
-    assert_eq!(life.activate(at.now, 10).unwrap().revision, 1);
+    assert_eq!(life.activate(&at.trusted, at.now, 10).unwrap().revision, 1);
     at.stage(&mut life, 2).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     assert_eq!(
         at.stages(&life),
         [(1, Stage::Superseded), (2, Stage::Active)]
@@ -41,7 +41,7 @@ fn a_staged_bundle_is_staged_after_a_restart() {
     let at = At::new();
     let mut life = at.open().life;
     at.stage(&mut life, 1).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     at.stage(&mut life, 2).unwrap();
     drop(life);
     let opened = at.open();
@@ -55,7 +55,7 @@ fn no_restart_brings_an_earlier_revision_back() {
     let mut life = at.open().life;
     for revision in [1, 5] {
         at.stage(&mut life, revision).unwrap();
-        life.activate(at.now, 0).unwrap();
+        life.activate(&at.trusted, at.now, 0).unwrap();
     }
     drop(life);
     let life = at.open().life;
@@ -94,7 +94,7 @@ fn a_full_disk_refuses_the_next_bundle_and_changes_nothing() {
     let at = At::new();
     let mut life = at.open().life;
     at.stage(&mut life, 1).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     let before = life.state().clone();
 
     at.disk.full.store(true, Ordering::Relaxed);
@@ -107,14 +107,14 @@ fn a_full_disk_refuses_the_next_bundle_and_changes_nothing() {
     at.disk.full.store(false, Ordering::Relaxed);
     at.stage(&mut life, 2).unwrap();
     at.disk.full.store(true, Ordering::Relaxed);
-    let refused = life.activate(at.now, 10).unwrap_err();
+    let refused = life.activate(&at.trusted, at.now, 10).unwrap_err();
     assert_eq!(refused.code, codes::NOT_KEPT);
     assert_eq!(life.staged().unwrap().revision, 2, "it can be tried again");
     assert_eq!(life.state().active, Some(1));
     assert_eq!(at.open().active.unwrap().revision, 1);
 
     at.disk.full.store(false, Ordering::Relaxed);
-    assert_eq!(life.activate(at.now, 10).unwrap().revision, 2);
+    assert_eq!(life.activate(&at.trusted, at.now, 10).unwrap().revision, 2);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_broken_state_is_put_aside_and_put_together_from_the_bundles() {
     let mut life = at.open().life;
     for revision in [3, 4] {
         at.stage(&mut life, revision).unwrap();
-        life.activate(at.now, 10).unwrap();
+        life.activate(&at.trusted, at.now, 10).unwrap();
     }
     at.stage(&mut life, 9).unwrap();
     drop(life);
@@ -137,6 +137,47 @@ fn a_broken_state_is_put_aside_and_put_together_from_the_bundles() {
     assert_eq!(opened.life.staged().unwrap().revision, 9);
     assert_eq!(at.refusal(&opened.life, at.archive(8)), "bundle_rollback");
     assert!(at.disk.files.lock().contains_key("state.broken"));
+    assert!(opened.life.state().hold, "a staged one activates itself");
+    // What was put together is kept: the next start knows as much.
+    drop(opened);
+    let opened = at.open();
+    assert_eq!(opened.troubles, []);
+    assert_eq!(opened.active.as_ref().unwrap().revision, 4);
+    assert_eq!(at.refusal(&opened.life, at.archive(8)), "bundle_rollback");
+}
+
+#[test]
+fn a_state_that_is_missing_beside_bundles_is_no_first_start() {
+    let at = At::new();
+    let mut life = at.open().life;
+    at.stage(&mut life, 4).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
+    drop(life);
+    at.disk.files.lock().remove("state");
+    let opened = at.open();
+    assert_eq!(opened.troubles[0].code, codes::STATE_BROKEN);
+    assert_eq!(opened.active.as_ref().unwrap().revision, 4);
+    assert_eq!(at.refusal(&opened.life, at.archive(3)), "bundle_rollback");
+}
+
+#[test]
+fn what_was_staged_is_held_against_the_keys_and_the_time_of_its_activation() {
+    let at = At::new();
+    let mut life = at.open().life;
+    at.stage(&mut life, 1).unwrap();
+    let others = TrustedKeys::new(vec![SecretKey::generate().unwrap().public()]);
+    let refused = life.activate(&others, at.now, 10).unwrap_err();
+    assert_eq!(refused.code, "bundle_untrusted_key");
+    let until = at.now + DAY;
+    let archive = at.build(
+        2,
+        "@id(\"short\") permit (principal, action, resource);",
+        Some(until),
+    );
+    at.stage_archive(&mut life, archive).unwrap();
+    let refused = life.activate(&at.trusted, until + DAY, 10).unwrap_err();
+    assert_eq!(refused.code, "bundle_expired");
+    assert_eq!(life.activate(&at.trusted, until, 10).unwrap().revision, 2);
 }
 
 #[test]
@@ -144,7 +185,7 @@ fn an_active_bundle_that_was_changed_on_disk_is_not_loaded_and_said_so() {
     let at = At::new();
     let mut life = at.open().life;
     at.stage(&mut life, 1).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     drop(life);
     let mut stranger = at.build(
         1,
@@ -169,7 +210,14 @@ fn an_active_bundle_that_was_changed_on_disk_is_not_loaded_and_said_so() {
         .unwrap();
     assert_eq!(opened.life.standing(&again), Standing::New);
     at.stage(&mut opened.life, 1).unwrap();
-    assert_eq!(opened.life.activate(at.now, 10).unwrap().revision, 1);
+    assert_eq!(
+        opened
+            .life
+            .activate(&at.trusted, at.now, 10)
+            .unwrap()
+            .revision,
+        1
+    );
 }
 
 #[test]
@@ -177,7 +225,7 @@ fn a_clock_set_back_lets_in_nothing_that_has_expired_and_refuses_nothing_new() {
     let at = At::new();
     let mut life = at.open().life;
     at.stage(&mut life, 1).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     // The clock falls back to 1970, as on a machine without a battery.
     let back = UNIX_EPOCH + DAY;
     let text = "@id(\"p\") permit (principal, action, resource);";
@@ -193,7 +241,7 @@ fn a_clock_that_jumped_ahead_does_no_lasting_harm() {
     let at = At::new();
     let mut life = at.open().life;
     at.stage(&mut life, 1).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     let text = "@id(\"p\") permit (principal, action, resource);";
     let next = || at.build_at(2, text, at.now, Some(at.now + DAY));
     let ahead = at.now + 3650 * DAY;
@@ -214,7 +262,7 @@ fn what_was_in_force_is_in_force_after_a_restart_though_its_time_has_run_out() {
     let text = "@id(\"p\") permit (principal, action, resource);";
     let short = at.build_at(1, text, at.now, Some(at.now + DAY));
     at.stage_archive(&mut life, short).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     drop(life);
     let later = at.now + 2 * DAY;
     let opened = Life::open(Box::new(Arc::clone(&at.disk)), &at.trusted, later);
@@ -240,7 +288,7 @@ fn a_newer_bundle_takes_the_place_of_the_staged_one_and_a_person_can_take_it_bac
         codes::NONE_STAGED
     );
     assert_eq!(
-        life.activate(at.now, 10).unwrap_err().code,
+        life.activate(&at.trusted, at.now, 10).unwrap_err().code,
         codes::NONE_STAGED
     );
     assert_eq!(life.kept(), [0; 0]);
@@ -252,7 +300,7 @@ fn superseded_bundles_are_kept_up_to_a_number() {
     let mut life = at.open().life;
     for revision in 1..=6 {
         at.stage(&mut life, revision).unwrap();
-        life.activate(at.now, 2).unwrap();
+        life.activate(&at.trusted, at.now, 2).unwrap();
     }
     assert_eq!(life.kept(), [4, 5, 6]);
     assert!(life.bytes_of(3).is_err());
@@ -289,7 +337,7 @@ fn a_life_on_a_real_disk_survives_a_restart() {
     };
     let mut life = open().life;
     at.stage(&mut life, 1).unwrap();
-    life.activate(at.now, 10).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
     at.stage(&mut life, 2).unwrap();
     drop(life);
     // What a crash in the middle of writing leaves behind.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use nowconnect_policy::{BundleArchive, Folder, ManifestFacts, SecretKey};
+use nowconnect_policy::{BundleArchive, Folder, ManifestFacts, PublicKey, SecretKey, TrustedKeys};
 use serde::Serialize;
 
 use crate::admin::AdminClient;
@@ -115,12 +115,19 @@ pub struct Rollback {
     /// The file with the secret key to sign with
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// A public key that may have signed the earlier revision, beside that of `--key`
+    #[arg(long, value_name = "ed25519:KEY")]
+    trust: Vec<String>,
     /// Leave it staged
     #[arg(long)]
     stage_only: bool,
     #[command(flatten)]
     at: At,
 }
+
+/// Revisions that a rollback goes over. A hub that claims more would have its operator sign a
+/// number that keeps every other hub from taking any later bundle.
+const FURTHEST_ROLLBACK: u64 = 1_000_000;
 
 impl Command {
     /// Runs it. Trouble with writing ends it with a failure: nobody is reading.
@@ -260,11 +267,12 @@ impl Rollback {
     async fn ask(&self, hub: AdminClient, key: &SecretKey) -> Result<DeliverReport, Trouble> {
         let status = hub.bundles().await?;
         let bytes = hub.bundle_bytes(self.to).await?;
-        let earlier = BundleArchive::from_tar(&bytes)?;
+        // What is signed here is believed everywhere, and a hub may be in strange hands.
+        let earlier = self.proven(&bytes, key)?;
         let facts = ManifestFacts {
-            revision: status.highest_revision.unwrap_or(earlier.revision()) + 1,
+            revision: next_revision(status.highest_revision, earlier.revision())?,
             created: SystemTime::now(),
-            not_after: None,
+            not_after: earlier.manifest().not_after,
             min_hub: earlier.manifest().min_hub.clone(),
         };
         let mut archive = Folder::of(&earlier)?.build(facts)?;
@@ -275,6 +283,50 @@ impl Rollback {
         };
         Ok(hub.push_bundle(archive.to_tar()?, push).await?)
     }
+}
+
+impl Rollback {
+    /// The payload, where a key that this side trusts has signed it as that revision.
+    fn proven(&self, bytes: &[u8], key: &SecretKey) -> Result<BundleArchive, Trouble> {
+        let mut keys = vec![key.public()];
+        for text in &self.trust {
+            keys.push(PublicKey::parse(text)?);
+        }
+        let archive = BundleArchive::from_tar(bytes)?;
+        if archive.revision() != self.to {
+            let message = format!(
+                "the hub gave revision {} where {} was asked for",
+                archive.revision(),
+                self.to
+            );
+            return Err(Trouble(message));
+        }
+        let then = archive.manifest().created;
+        let verified = archive
+            .verify(&TrustedKeys::new(keys), then, env!("CARGO_PKG_VERSION"))
+            .map_err(|refusal| {
+                Trouble(format!(
+                    "revision {} as the hub keeps it: {refusal}; name who signed it with `--trust \
+                     ed25519:…`",
+                    self.to
+                ))
+            })?;
+        Ok(verified.archive().clone())
+    }
+}
+
+/// A revision above all that the hub has seen, where that is one that people could have made.
+fn next_revision(highest: Option<u64>, earlier: u64) -> Result<u64, Trouble> {
+    let highest = highest.unwrap_or(earlier).max(earlier);
+    if highest - earlier > FURTHEST_ROLLBACK {
+        return Err(Trouble(format!(
+            "the hub says that it has seen revision {highest}, which is more than \
+             {FURTHEST_ROLLBACK} above {earlier}; build and push the bundle yourself if that is so"
+        )));
+    }
+    highest
+        .checked_add(1)
+        .ok_or_else(|| Trouble("there is no revision above the hub's".to_owned()))
 }
 
 fn read_key(path: &Path) -> Result<SecretKey, String> {
