@@ -25,8 +25,8 @@ use crate::web::WebClient;
 const GUEST_STACK_BYTES: usize = 256 * 1024;
 /// Stack on which guest and host functions run together; the host's part needs the rest.
 const CALL_STACK_BYTES: usize = 1024 * 1024;
-/// Memories of one component, such as a program and its adapter.
-pub(crate) const MEMORIES_PER_COMPONENT_MAX: u32 = 2;
+/// Memories of one component: a program, its adapter, and what a toolchain puts between them.
+pub(crate) const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
 /// Tables of one component.
 pub(crate) const TABLES_PER_COMPONENT_MAX: u32 = 8;
 /// Core instances of one component; a Python component has 38.
