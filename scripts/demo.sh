@@ -7,7 +7,7 @@ cd "$ROOT"
 
 scripts/need.sh rust guests
 timed "building the plugins" scripts/build-guests.sh
-say "    ${DIM}the first build takes about ten minutes on two cores; later ones take seconds${PLAIN}"
+say "    ${DIM}the first build takes about a quarter of an hour on two cores; later ones take seconds${PLAIN}"
 # Hub and agent are inside the demo; `nowconnect` is for the operator's commands.
 timed "building the demo and the command line" cargo build --workspace --locked \
     --bin nowconnect --bin nowconnect-demo
