@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures this tree beside its rivals and writes bench/results/<date>.md and .json.
-# `bench/run.sh --quick` takes about four minutes, without it about half an hour; other
+# `bench/run.sh --quick` takes about six minutes, without it about 40; other
 # options go on to `nowconnect-bench run` (see its --help).
 set -euo pipefail
 cd "$(dirname "$0")/.."

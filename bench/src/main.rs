@@ -23,6 +23,7 @@ mod ldap;
 mod load;
 mod machine;
 mod peers;
+mod platform;
 mod process;
 mod product;
 mod report;

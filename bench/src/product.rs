@@ -38,7 +38,7 @@ pub(crate) fn measure_open_cost(site: &Site, turns: usize) -> Result<Figures, Fa
         let shape = HubShape {
             more_policies: policies,
             plugins: Plugins::AtOpen(plugins),
-            second: false,
+            ..HubShape::shipped()
         };
         hubs.push(start_hub(site, "open-cost", &shape)?);
     }
@@ -74,7 +74,8 @@ pub(crate) fn measure_open_cost(site: &Site, turns: usize) -> Result<Figures, Fa
     Ok(figures)
 }
 
-fn start_hub(site: &Site, name: &str, shape: &HubShape) -> Result<RunningHub, Failure> {
+/// Starts a hub and its agent and waits until a flow goes through.
+pub(crate) fn start_hub(site: &Site, name: &str, shape: &HubShape) -> Result<RunningHub, Failure> {
     let yard = Yard::new(site, name)?;
     let place = || format!("{name} hub (logs in {})", yard.dir.display());
     let mut hub = start_shaped(&yard, shape).context(place)?;

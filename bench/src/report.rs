@@ -47,6 +47,8 @@ pub(crate) struct Report {
     /// Figures that belong to the product alone: cost of policies and plugins, swaps, LDAP.
     pub(crate) product: Figures,
     pub(crate) targets: Vec<TargetOutcome>,
+    /// Of targets that were missed, what is known about where the time or memory goes.
+    pub(crate) accounts: Vec<String>,
     pub(crate) notes: BTreeSet<String>,
 }
 
@@ -61,9 +63,16 @@ impl Report {
     ) -> Self {
         let values = values(rounds);
         let own = values.get(PeerKind::Nowconnect.name());
-        let targets = TARGETS
+        let targets: Vec<TargetOutcome> = TARGETS
             .iter()
             .map(|target| target.judge(own, &product))
+            .collect();
+        let missed = TARGETS
+            .iter()
+            .zip(&targets)
+            .filter(|(_, outcome)| outcome.met == Some(false));
+        let accounts = missed
+            .filter_map(|(target, _)| target.account(&product))
             .collect();
         Self {
             machine,
@@ -73,6 +82,7 @@ impl Report {
             values,
             product,
             targets,
+            accounts,
             notes,
         }
     }
@@ -152,6 +162,12 @@ impl Report {
                     target.figure, target.to_reach, target.seen
                 ),
             );
+        }
+        if !self.accounts.is_empty() {
+            line(out, "\nOf those that were missed, where it goes:\n");
+        }
+        for account in &self.accounts {
+            line(out, &format!("- {account}"));
         }
     }
 

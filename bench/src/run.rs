@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 
@@ -11,8 +12,8 @@ use crate::figures::{Figures, Pace, Test};
 use crate::machine::{MachineCard, load_average};
 use crate::peers::{PeerKind, Site, Tools};
 use crate::report::Report;
-use crate::suite::{self, Plan};
-use crate::{product, say};
+use crate::suite::{self, Outcome, Plan};
+use crate::{platform, product, say};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunOptions {
@@ -25,11 +26,18 @@ pub(crate) struct RunOptions {
     /// Peers to measure; all that are installed when absent, four of them in a quick run.
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<PeerKind>,
-    /// Only tests whose name starts with one of these, such as `down`, `ping256`, `far`.
+    /// Only tests whose name starts with one of these, such as `down`, `ping256`, `far`; `none`
+    /// for none.
     #[arg(long, value_delimiter = ',')]
     tests: Vec<String>,
-    /// Parts beside the comparison: `open-cost`, `swap`, `ldap`; `none` for none.
-    #[arg(long, value_delimiter = ',', default_value = "open-cost,swap,ldap")]
+    /// Parts beside the comparison: `open-cost`, `swap`, `ldap`, and `platform` for `decisions`,
+    /// `plugin-calls`, `plugin-loads`, `generation-swap`, `swap-memory` and `decision-log`;
+    /// `none` for none.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "open-cost,swap,ldap,platform"
+    )]
     parts: Vec<String>,
     /// The product's sources.
     #[arg(long, default_value = ".")]
@@ -112,7 +120,12 @@ pub(crate) fn main(options: &RunOptions) -> Result<(), Failure> {
         .iter()
         .map(|kind| (kind.name().to_owned(), kind.version(&site.tools)))
         .collect();
-    let outcome = suite::run(&site, &plan);
+    // Without tests no peer needs to be started.
+    let outcome = if plan.tests.is_empty() {
+        Outcome::default()
+    } else {
+        suite::run(&site, &plan)
+    };
     notes.extend(outcome.notes);
     let alone = if plan.peers.contains(&PeerKind::Nowconnect) {
         run_parts(options, &site, &mut notes)
@@ -135,16 +148,27 @@ pub(crate) fn main(options: &RunOptions) -> Result<(), Failure> {
 fn run_parts(options: &RunOptions, site: &Site, notes: &mut BTreeSet<String>) -> Figures {
     let quick = options.quick;
     let mut figures = Figures::new();
-    for part in &options.parts {
-        let seen = match part.as_str() {
+    let parts = options.parts.iter().flat_map(|part| match part.as_str() {
+        "platform" => platform::PARTS.to_vec(),
+        other => vec![other],
+    });
+    for part in parts {
+        let started = Instant::now();
+        let seen = match part {
             "open-cost" => product::measure_open_cost(site, if quick { 5 } else { 25 }),
             "swap" => product::measure_swap(site, if quick { 6 } else { 20 }),
             "ldap" => product::measure_ldap(site, if quick { 4 } else { 15 }, 3),
             "none" => continue,
-            other => Err(Failure::new(format!(
-                "`{other}` is not a part; `open-cost`, `swap`, `ldap` and `none` are"
-            ))),
+            other => platform::measure(other, site, quick, notes).unwrap_or_else(|| {
+                Err(Failure::new(format!(
+                    "`{other}` is not a part; `open-cost`, `swap`, `ldap`, `platform`, {} and \
+                     `none` are",
+                    platform::PARTS.map(|part| format!("`{part}`")).join(", ")
+                )))
+            }),
         };
+        let took = started.elapsed().as_secs_f64();
+        say(&format!("part {part:<16} {took:>6.1} s"));
         match seen {
             Ok(seen) => figures.extend(seen),
             Err(failure) => {

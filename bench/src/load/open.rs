@@ -102,15 +102,47 @@ pub(crate) fn run_saturating(
     Ok(finish(latencies, errors, started, cpu_before, meter))
 }
 
+/// One flow of an open-loop run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimedOpen {
+    /// When it was to be opened.
+    pub(crate) due: Instant,
+    pub(crate) latency: Duration,
+}
+
 /// Opens `rate` flows a second on the clock for `window`, calling `each_second` between.
 pub(crate) fn run_at_rate(
     target: SocketAddr,
     rate: u32,
     window: Duration,
     meter: &Meter,
-    mut each_second: impl FnMut(u64) -> Result<(), Failure>,
+    each_second: impl FnMut(u64) -> Result<(), Failure>,
+) -> Result<OpenResult, Failure> {
+    run_opener(&mut Opener::new(target)?, rate, window, meter, each_second)
+}
+
+/// The same, and keeps when each flow was due.
+pub(crate) fn run_at_rate_timed(
+    target: SocketAddr,
+    rate: u32,
+    window: Duration,
+    meter: &Meter,
+    into: &mut Vec<TimedOpen>,
 ) -> Result<OpenResult, Failure> {
     let mut opener = Opener::new(target)?;
+    opener.timed = Some(Vec::new());
+    let seen = run_opener(&mut opener, rate, window, meter, |_| Ok(()))?;
+    into.append(&mut opener.timed.unwrap_or_default());
+    Ok(seen)
+}
+
+fn run_opener(
+    opener: &mut Opener,
+    rate: u32,
+    window: Duration,
+    meter: &Meter,
+    mut each_second: impl FnMut(u64) -> Result<(), Failure>,
+) -> Result<OpenResult, Failure> {
     let interval = Duration::from_secs(1) / rate;
     let cpu_before = meter.cpu_seconds();
     // Before the timer is set: a tick must not come ahead of the moment that it stands for.
@@ -157,6 +189,8 @@ pub(crate) struct Opener {
     free: Vec<usize>,
     pending: usize,
     latencies: Latencies,
+    /// Each flow, where it is asked for.
+    timed: Option<Vec<TimedOpen>>,
     errors: u64,
 }
 
@@ -170,6 +204,7 @@ impl Opener {
             free: Vec::new(),
             pending: 0,
             latencies: Latencies::new(),
+            timed: None,
             errors: 0,
         })
     }
@@ -247,7 +282,11 @@ impl Opener {
             let done = match opening.advance() {
                 Ok(false) => continue,
                 Ok(true) => {
-                    self.latencies.record(opening.due.elapsed());
+                    let (due, latency) = (opening.due, opening.due.elapsed());
+                    self.latencies.record(latency);
+                    if let Some(timed) = &mut self.timed {
+                        timed.push(TimedOpen { due, latency });
+                    }
                     true
                 }
                 Err(_) => false,

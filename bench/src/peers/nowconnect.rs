@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::credentials::{ServerFiles, TokenIssuer};
 use super::{RunningPeer, Yard, free_port};
 use crate::failure::{Context, Failure};
+use crate::process::Meter;
 
 /// Connections a hub may hold here: the 9,000 idle ones and room. The default is 2,000.
 const MAX_CONNECTIONS: u32 = 12_000;
@@ -24,6 +25,15 @@ pub(crate) struct HubShape {
     pub(crate) plugins: Plugins,
     /// A second listener to a second connector to the same target.
     pub(crate) second: bool,
+    pub(crate) decision_log: DecisionLog,
+}
+
+/// Where a hub writes its decisions to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecisionLog {
+    Off,
+    File,
+    Stdout,
 }
 
 /// The plugins of a hub.
@@ -33,6 +43,8 @@ pub(crate) enum Plugins {
     Shipped,
     /// So many built-in plugins bound to OPEN.
     AtOpen(usize),
+    /// An enricher whose signals have this number in their name.
+    Stamp(u64),
 }
 
 impl HubShape {
@@ -42,6 +54,7 @@ impl HubShape {
             more_policies: 0,
             plugins: Plugins::Shipped,
             second: false,
+            decision_log: DecisionLog::Off,
         }
     }
 }
@@ -90,9 +103,45 @@ pub(super) fn start_bare(yard: &Yard<'_>) -> Result<RunningPeer, Failure> {
 #[derive(Debug)]
 pub(crate) struct RunningHub {
     pub(crate) peer: RunningPeer,
+    pub(crate) config: CloudFile,
     pub(crate) policy_dir: PathBuf,
     /// The listener of the second connector, or 0.
     pub(crate) second_port: u16,
+    pub(crate) admin_socket: PathBuf,
+    pub(crate) metrics_port: u16,
+    /// The decision log, where it is a file.
+    pub(crate) decisions: PathBuf,
+    /// The hub's process, without the agent's.
+    pub(crate) hub: Meter,
+}
+
+/// A hub's configuration, of which policies and plugins can be changed in one step.
+#[derive(Debug)]
+pub(crate) struct CloudFile {
+    path: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl CloudFile {
+    /// Puts a file with these policies and plugins in the place of the one before.
+    pub(crate) fn put(
+        &self,
+        root: &Path,
+        policies: &Path,
+        plugins: Plugins,
+    ) -> Result<(), Failure> {
+        let text = format!(
+            "{}policy:\n  dir: {}\n{}{}",
+            self.before,
+            policies.display(),
+            plugins_section(root, plugins)?,
+            self.after
+        );
+        let next = self.path.with_extension("yaml.next");
+        fs::write(&next, text).context(|| format!("write {}", next.display()))?;
+        fs::rename(&next, &self.path).context(|| format!("rename to {}", self.path.display()))
+    }
 }
 
 /// Starts hub and agent and waits for nothing.
@@ -102,7 +151,11 @@ pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningH
     let link = yard.link(tunnel_port)?;
     let files = ServerFiles::create(&yard.dir)?;
     let issuer = TokenIssuer::start()?;
-    let policy_dir = write_policies(yard, shape.more_policies)?;
+    let policy_dir = yard.dir.join("policies");
+    write_policies(&yard.site.root, &policy_dir, shape.more_policies)?;
+    let admin_socket = yard.dir.join("admin.sock");
+    let decisions = yard.dir.join("decisions.jsonl");
+    let metrics_port = free_port()?;
 
     let mut listeners = listener(CONNECTOR, public);
     let mut targets = target(CONNECTOR, yard.site.backend.port());
@@ -112,28 +165,34 @@ pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningH
         targets += &target("second", yard.site.backend.port());
         connectors.push("second");
     }
-    let cloud = format!(
+    let before = format!(
         "listeners:\n{listeners}\
          tunnel:\n  host: 127.0.0.1\n  port: {tunnel_port}\n  \
          tls: {{cert_file: {certificate}, key_file: {key}}}\n\
          limits:\n  max_conn_total: {MAX_CONNECTIONS}\n\
          security:\n  issuer: {issuer}\n  jwks_url: {jwks}\n  \
-         jwks_allow_private: true\n  jwks_allow_plain_http: true\n\
-         policy:\n  dir: {policies}\n\
-         {plugins}\
-         observability:\n  metrics_port: {metrics}\n  log_level: warn\n\
-         admin:\n  socket: {socket}\n",
+         jwks_allow_private: true\n  jwks_allow_plain_http: true\n",
         certificate = files.certificate.display(),
         key = files.key.display(),
         issuer = issuer.issuer(),
         jwks = issuer.jwks_url(),
-        policies = policy_dir.display(),
-        plugins = plugins_section(&yard.site.root, shape.plugins)?,
-        metrics = free_port()?,
-        socket = yard.dir.join("admin.sock").display(),
     );
-    let cloud = yard.write("cloud.yaml", &cloud)?.display().to_string();
+    let after = format!(
+        "observability:\n  metrics_port: {metrics_port}\n  log_level: warn\n{decision_log}\
+         admin:\n  socket: {socket}\n",
+        decision_log = decision_log_section(shape.decision_log, &decisions),
+        socket = admin_socket.display(),
+    );
+    let path = yard.dir.join("cloud.yaml");
+    let config = CloudFile {
+        path,
+        before,
+        after,
+    };
+    config.put(&yard.site.root, &policy_dir, shape.plugins)?;
+    let cloud = config.path.display().to_string();
     let hub = yard.spawn("hub", "nowconnect", &["run", "--config", &cloud], &[])?;
+    let hub_alone = Meter::of(vec![hub.pid()]);
 
     let token = yard.write("token", &issuer.token(AGENT_ID, &connectors)?)?;
     let premise = format!(
@@ -155,9 +214,22 @@ pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningH
     let agent = yard.spawn("agent", "nowconnect-agent", &agent, &[])?;
     Ok(RunningHub {
         peer: RunningPeer::new(public, vec![hub, agent], Some(link)),
+        config,
         policy_dir,
         second_port,
+        admin_socket,
+        metrics_port,
+        decisions,
+        hub: hub_alone,
     })
+}
+
+fn decision_log_section(log: DecisionLog, file: &Path) -> String {
+    match log {
+        DecisionLog::Off => String::new(),
+        DecisionLog::File => format!("  decision_log: {{file: {}}}\n", file.display()),
+        DecisionLog::Stdout => "  decision_log: {file: \"-\"}\n".to_owned(),
+    }
 }
 
 fn listener(connector: &str, port: u16) -> String {
@@ -169,10 +241,9 @@ fn target(connector: &str, port: u16) -> String {
 }
 
 /// Copies the shipped policies and adds `more` beside them.
-fn write_policies(yard: &Yard<'_>, more: usize) -> Result<PathBuf, Failure> {
-    let from = yard.site.root.join("policies");
-    let to = yard.dir.join("policies");
-    fs::create_dir_all(&to)?;
+pub(crate) fn write_policies(root: &Path, to: &Path, more: usize) -> Result<(), Failure> {
+    let from = root.join("policies");
+    fs::create_dir_all(to).context(|| format!("create {}", to.display()))?;
     let entries = fs::read_dir(&from).context(|| format!("read {}", from.display()))?;
     for entry in entries {
         let path = entry?.path();
@@ -189,13 +260,13 @@ fn write_policies(yard: &Yard<'_>, more: usize) -> Result<PathBuf, Failure> {
         let path = to.join(format!("generated-{file:02}.cedar"));
         fs::write(&path, text).context(|| format!("write {}", path.display()))?;
     }
-    Ok(to)
+    Ok(())
 }
 
 /// The `number`-th of a set as an operator of many services has it: four of five speak of one
 /// other connector, one of five of a group; one in a hundred is about the measured connector
 /// and one in a hundred about all, and those are evaluated at each OPEN without deciding it.
-fn generated_policy(number: usize) -> String {
+pub(crate) fn generated_policy(number: usize) -> String {
     let id = format!("@id(\"generated-{number}\")\n");
     let action = "action == NowConnect::Action::\"open\"";
     let octet = number % 250 + 1;
@@ -251,6 +322,13 @@ const BUILT_IN: [BuiltIn; 4] = [
     },
 ];
 
+/// Says of loopback that it is loopback, under its own name.
+const STAMP: BuiltIn = BuiltIn {
+    name: "geo-signal",
+    hooks: "[enrich]",
+    more: ", grants: [config, log, \"signals:*\"]",
+};
+
 fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
     let mut lines = String::new();
     let mut add = |name: &str, built_in: &BuiltIn, hooks: &str| {
@@ -276,6 +354,7 @@ fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
                 add(&format!("{}-{number}", built_in.name), built_in, "[open]");
             }
         }
+        Plugins::Stamp(number) => add(&format!("stamp-{number}"), &STAMP, STAMP.hooks),
     }
     if lines.is_empty() {
         return Ok(String::new());
@@ -291,7 +370,7 @@ fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
 }
 
 /// Where the guests' build leaves a plugin.
-fn component(root: &Path, name: &str) -> PathBuf {
+pub(crate) fn component(root: &Path, name: &str) -> PathBuf {
     root.join("plugins/target/components")
         .join(format!("{name}.wasm"))
 }

@@ -51,6 +51,39 @@ fn targets_are_met_missed_or_not_measured() {
     assert!(text.contains("| haproxy2 | 100 (1.00) |"));
 }
 
+#[test]
+fn a_missed_target_says_where_the_time_goes() {
+    let product = |call: f64| {
+        let report = Report::new(
+            MachineCard::read(),
+            "quick",
+            &[],
+            Figures::from([
+                ("plugin_call.rust_1_p50_us".to_owned(), call),
+                ("plugin_call.rust_1_instance_p50_us".to_owned(), 7.0),
+            ]),
+            BTreeMap::new(),
+            BTreeSet::new(),
+        );
+        report.markdown()
+    };
+    let account = "- a Rust plugin's call in a fresh instance, p50: \
+                   plugin_call.rust_1_p50_us 12.0; plugin_call.rust_1_instance_p50_us 7.00\n";
+    assert!(product(12.0).contains(account), "{}", product(12.0));
+    assert!(!product(9.0).contains("where it goes"));
+}
+
+#[test]
+fn a_target_and_its_parts_are_of_one_part_of_the_run() {
+    for target in TARGETS {
+        let group = target.figure.split('.').next();
+        for part in target.parts {
+            assert_eq!(part.split('.').next(), group, "{}", target.title);
+            assert_ne!(*part, target.figure);
+        }
+    }
+}
+
 fn round(rates: &[(&str, f64)]) -> Round {
     let kinds = PeerKind::ALL;
     rates
