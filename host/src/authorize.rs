@@ -39,6 +39,7 @@ pub use hello::{HelloAsk, HelloPermit, HelloReason};
 pub use open::{OpenAsk, OpenPermit};
 
 use crate::bundle::shadow::Shadow;
+use crate::codes::DenialCode;
 use crate::generation::{Generation, Generations};
 use crate::identity::AgentIdentity;
 use crate::limit::Slots;
@@ -113,9 +114,9 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    pub(crate) fn by_hub(why: Why, code: &'static str, message: &'static str) -> Self {
+    pub(crate) fn by_hub(why: Why, code: DenialCode, message: &'static str) -> Self {
         Self {
-            code: Cow::Borrowed(code),
+            code: Cow::Borrowed(code.as_str()),
             why,
             by: None,
             message: Cow::Borrowed(message),
@@ -170,7 +171,7 @@ impl Refused {
     fn overloaded() -> Self {
         Self::by_hub(
             Why::Limit,
-            "overloaded",
+            DenialCode::Overloaded,
             "too many decisions are waiting, try again later",
         )
     }
@@ -178,7 +179,7 @@ impl Refused {
     fn too_slow() -> Self {
         Self::by_hub(
             Why::Plugin,
-            "decision_timeout",
+            DenialCode::DecisionTimeout,
             "the decision took too long",
         )
     }
@@ -271,14 +272,14 @@ impl Authorizer {
         if identity.is_expired(now) {
             return Err(Refused::by_hub(
                 Why::Identity,
-                "token_expired",
+                DenialCode::TokenExpired,
                 "the agent's token has expired",
             ));
         }
         if self.revocations.load().is_revoked(identity) {
             return Err(Refused::by_hub(
                 Why::Identity,
-                "revoked",
+                DenialCode::Revoked,
                 "the agent's credential was revoked",
             ));
         }

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod config;
 pub mod control;
+pub mod explain_code;
 pub mod plugin;
 pub mod policy;
 pub mod run;
@@ -25,6 +26,7 @@ Begin with:
   nowconnect plugin new --lang rust NAME  a plugin's folder that builds and tests green
   nowconnect policy check                what the policies in force would be
   nowconnect status                      what a running hub does (over its admin socket)
+  nowconnect explain-code CODE           what a code in a log, metric or answer means
 
 A running hub takes changes of its files over by itself, whole or not at all; `nowconnect \
 reload` asks for it and prints what came of it.
@@ -65,6 +67,8 @@ enum Command {
     /// See and end the flows of a running hub
     #[command(subcommand)]
     Flows(control::Flows),
+    /// Say what an error or reason code means, and what to do
+    ExplainCode(explain_code::Args),
     /// Print this program's version and the plugin contracts that it serves
     Version,
 }
@@ -82,6 +86,7 @@ impl Arguments {
             Command::Top(args) => args.run(),
             Command::Reload(args) => args.run(),
             Command::Flows(command) => command.run(),
+            Command::ExplainCode(args) => args.run(),
             Command::Version => control::version(),
         }
     }
@@ -100,14 +105,25 @@ pub enum Exit {
     Unavailable,
 }
 
+impl Exit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::Usage, Self::Unavailable];
+
+    /// The exit code.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Success => Self::SUCCESS,
-            Exit::Failure => Self::FAILURE,
-            Exit::Usage => Self::from(64),
-            Exit::Unavailable => Self::from(69),
-        }
+        Self::from(exit.number())
     }
 }
 

@@ -45,6 +45,19 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::MeshMissing,
+        Self::RegistryUnhealthy,
+        Self::PluginQuarantined,
+        Self::GenerationSkew,
+        Self::BundleStale,
+        Self::PolicyBundle,
+        Self::KeysStale,
+        Self::PdpUnavailable,
+        Self::ListenerDown,
+    ];
+
     /// The code as it stands in `reasons[]`.
     pub const fn as_str(self) -> &'static str {
         match self {

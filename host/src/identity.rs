@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use jsonwebtoken::Validation;
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 
+use crate::codes::UpgradeCode;
 use crate::config::{IssuerConfig, KeySource, Secret, SecurityConfig, TokenAlgorithm};
 use crate::telemetry::events;
 use claims::{Clock, StrictObject};
@@ -192,7 +193,7 @@ impl Authenticator {
     /// `jwks_timeout_ms` and `jwks_refresh_min_ms`.
     ///
     /// # Errors
-    /// Why it does not count; [`AuthError::is_our_trouble`] tells a 503 from a 401.
+    /// Why it does not count; [`AuthError::code`] tells a 503 from a 401.
     pub async fn verify(&self, token: &Secret) -> Result<AgentIdentity, AuthError> {
         self.verify_at(token, SystemTime::now()).await
     }
@@ -406,44 +407,23 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// A stable code for logs and metrics.
+    /// The stable code for the answer, logs and metrics.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> UpgradeCode {
         match self {
-            Self::Malformed(_) => "token_malformed",
-            Self::AlgorithmNotAllowed => "token_algorithm",
-            Self::UnknownIssuer => "token_issuer_unknown",
-            Self::UnknownKey => "token_key_unknown",
-            Self::KeysUnavailable => "keys_unavailable",
-            Self::BadSignature => "token_signature",
-            Self::WrongIssuer => "token_issuer",
-            Self::WrongAudience => "token_audience",
-            Self::Expired => "token_expired",
-            Self::NotYetValid => "token_not_yet_valid",
-            Self::LivesTooLong { .. } => "token_lifetime",
-            Self::MissingClaim(_) | Self::BadClaim(..) => "token_claims",
-            Self::TenantNotAllowed(_) => "token_tenant",
-        }
-    }
-
-    /// Whether the hub could not find out (no keys): answer 503, not 401.
-    #[must_use]
-    pub fn is_our_trouble(&self) -> bool {
-        match self {
-            Self::KeysUnavailable => true,
-            Self::Malformed(_)
-            | Self::AlgorithmNotAllowed
-            | Self::UnknownIssuer
-            | Self::UnknownKey
-            | Self::BadSignature
-            | Self::WrongIssuer
-            | Self::WrongAudience
-            | Self::Expired
-            | Self::NotYetValid
-            | Self::LivesTooLong { .. }
-            | Self::MissingClaim(_)
-            | Self::BadClaim(..)
-            | Self::TenantNotAllowed(_) => false,
+            Self::Malformed(_) => UpgradeCode::TokenMalformed,
+            Self::AlgorithmNotAllowed => UpgradeCode::TokenAlgorithm,
+            Self::UnknownIssuer => UpgradeCode::TokenIssuerUnknown,
+            Self::UnknownKey => UpgradeCode::TokenKeyUnknown,
+            Self::KeysUnavailable => UpgradeCode::KeysUnavailable,
+            Self::BadSignature => UpgradeCode::TokenSignature,
+            Self::WrongIssuer => UpgradeCode::TokenIssuer,
+            Self::WrongAudience => UpgradeCode::TokenAudience,
+            Self::Expired => UpgradeCode::TokenExpired,
+            Self::NotYetValid => UpgradeCode::TokenNotYetValid,
+            Self::LivesTooLong { .. } => UpgradeCode::TokenLifetime,
+            Self::MissingClaim(_) | Self::BadClaim(..) => UpgradeCode::TokenClaims,
+            Self::TenantNotAllowed(_) => UpgradeCode::TokenTenant,
         }
     }
 

@@ -44,6 +44,7 @@ pub mod watch;
 
 // Seen from outside.
 pub mod admin;
+pub mod codes;
 pub mod health;
 pub mod telemetry;
 

@@ -33,6 +33,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use crate::codes::DenialCode;
 use crate::config::{PdpConfig, PdpKind, PdpOnError, PdpRecheck};
 use crate::telemetry::decisions::PdpAnswer;
 use crate::telemetry::events;
@@ -82,11 +83,11 @@ pub(crate) struct Answer {
 }
 
 /// The code of a denial by the decision point.
-pub(crate) const DENIED: &str = "pdp_denied";
+pub(crate) const DENIED: &str = DenialCode::PdpDenied.as_str();
 /// The code of a denial because it did not answer.
-pub(crate) const UNAVAILABLE: &str = "pdp_unavailable";
+pub(crate) const UNAVAILABLE: &str = DenialCode::PdpUnavailable.as_str();
 /// The code of a denial because of an obligation that the hub does not know.
-pub(crate) const OBLIGATION: &str = "pdp_obligation";
+pub(crate) const OBLIGATION: &str = DenialCode::PdpObligation.as_str();
 
 type Outcome = Result<Arc<[Verdict]>, Failure>;
 type Flight = Shared<BoxFuture<'static, Outcome>>;

@@ -8,6 +8,8 @@
 //! | `fetch:10.1.2.3:8443` | that address |
 //! | `fetch.network:10.0.0.0/8` | private addresses to which a granted name may lead |
 
+mod code;
+
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use crate::facts::Field;
 use crate::grant::is_never_edited;
 use crate::plugin::Plugin;
 use crate::web::{Incoming, Outgoing, Target, WebError, plain_host};
+
+pub use code::FetchCode;
 
 /// Requests of one plugin at once.
 pub(crate) const FETCHES_PER_PLUGIN_MAX: usize = 32;
@@ -64,16 +68,16 @@ pub(crate) struct FetchFailure {
 impl From<WebError> for FetchFailure {
     fn from(error: WebError) -> Self {
         Self {
-            code: error.code(),
+            code: error.code().as_str(),
             detail: error.to_string(),
         }
     }
 }
 
 impl FetchFailure {
-    fn new(code: &'static str, detail: impl Into<String>) -> Self {
+    fn new(code: FetchCode, detail: impl Into<String>) -> Self {
         Self {
-            code,
+            code: code.as_str(),
             detail: detail.into(),
         }
     }
@@ -102,7 +106,7 @@ async fn admitted(
     if !plugin.grants.hosts().may_fetch(&target) {
         let scheme = if target.tls { "" } else { "http://" };
         return Err(FetchFailure::new(
-            "not_granted",
+            FetchCode::NotGranted,
             format!(
                 "it needs the grant `fetch:{scheme}{}:{}`",
                 target.host, target.port
@@ -111,7 +115,7 @@ async fn admitted(
     }
     let Ok(_slot) = plugin.fetches.try_acquire() else {
         let detail = format!("{FETCHES_PER_PLUGIN_MAX} requests are under way");
-        return Err(FetchFailure::new("busy", detail));
+        return Err(FetchFailure::new(FetchCode::Busy, detail));
     };
     let time = request
         .timeout_ms
@@ -125,15 +129,15 @@ async fn admitted(
         });
     let incoming = match time {
         None => exchange.await?,
-        Some(time) => timeout(time, exchange)
-            .await
-            .map_err(|_| FetchFailure::new("timeout", format!("no answer in {time:?}")))??,
+        Some(time) => timeout(time, exchange).await.map_err(|_| {
+            FetchFailure::new(FetchCode::Timeout, format!("no answer in {time:?}"))
+        })??,
     };
     Ok(response(incoming))
 }
 
 fn outgoing(request: FetchRequest) -> Result<Outgoing, FetchFailure> {
-    let bad = |detail: String| FetchFailure::new("bad_request", detail);
+    let bad = |detail: String| FetchFailure::new(FetchCode::BadRequest, detail);
     let method = Method::from_bytes(request.method.as_bytes())
         .map_err(|_| bad(format!("`{}` is no method", request.method.escape_debug())))?;
     if request.headers.len() > FIELDS_MAX {

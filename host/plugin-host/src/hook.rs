@@ -144,7 +144,8 @@ impl CallOutcome {
 
     /// The plugin is at fault, so that the outcome counts towards quarantine. A plugin that
     /// says `error` behaves, and shedding is the host's doing.
-    pub(crate) const fn is_fault(self) -> bool {
+    #[must_use]
+    pub const fn is_fault(self) -> bool {
         match self {
             Self::Trap | Self::Timeout | Self::Oom | Self::BadOutput => true,
             Self::Ok | Self::Deny | Self::Error | Self::Shed => false,

@@ -20,7 +20,7 @@ use crate::kv::{KvError, KvStore, Namespace};
 use crate::observer::{Dropped, PluginLogLine};
 use crate::plugin::Plugin;
 use crate::wasi::Wasi;
-use crate::wire::{v0_1, v0_2};
+use crate::wire::v0_1;
 
 /// Log lines of one call.
 const LOG_LINES_PER_CALL_MAX: u32 = 32;
@@ -229,7 +229,7 @@ pub(crate) fn link(
         Capability::Config => link_config(&mut instance),
         Capability::Kv => match version {
             ContractVersion::V0_1 => link_kv(&mut instance, v0_1::KvError::from),
-            ContractVersion::V0_2 => link_kv(&mut instance, v0_2::kv_error),
+            ContractVersion::V0_2 => link_kv(&mut instance, KvError::code),
         },
         Capability::Clock => link_clock(&mut instance),
         Capability::Metrics => link_metrics(&mut instance),

@@ -33,7 +33,7 @@ const SIGNALS_MAX: usize = 64;
 const SIGNAL_BYTES_MAX: usize = 64;
 
 /// Code of a denial that stands for a plugin's failure.
-pub(crate) const PLUGIN_FAILED: &str = "plugin_failed";
+pub const PLUGIN_FAILED: &str = "plugin_failed";
 
 /// Checks a denial and puts the plugin's name on it. Its texts may quote what a peer sent, so
 /// they are cut and escaped rather than held against the plugin.

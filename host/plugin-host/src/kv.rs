@@ -51,6 +51,29 @@ pub enum KvError {
     Unavailable,
 }
 
+impl KvError {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::NoQuota,
+        Self::TooLarge,
+        Self::BadTtl,
+        Self::NotACounter,
+        Self::Unavailable,
+    ];
+
+    /// What a plugin is told, as contract 0.2 has it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NoQuota => "no_quota",
+            Self::TooLarge => "too_large",
+            Self::BadTtl => "bad_ttl",
+            Self::NotACounter => "not_a_counter",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// A store of the `kv` capability. Operations run inside a guest's call, so they are short and
 /// never block on anything but a short lock.
 pub trait KvStore: Send + Sync + 'static {

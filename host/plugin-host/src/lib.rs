@@ -57,10 +57,13 @@ pub use facts::{
     Agent, Attribute, Bye, CallInfo, Closed, Enrich, Field, Head, Hello, HttpLine, HttpRequest,
     HttpResponse, Level, LogEntry, Open, Peer, Viewer,
 };
+pub use fetch::FetchCode;
 pub use grant::{Capability, GrantError, Grants};
 pub use hook::{CallOutcome, Hook};
 pub use inspect::Inspection;
-pub use judge::{ATTRIBUTE_OVERHEAD_BYTES, MAX_CHAIN_ATTRIBUTE_BYTES, MAX_CHAIN_ATTRIBUTES};
+pub use judge::{
+    ATTRIBUTE_OVERHEAD_BYTES, MAX_CHAIN_ATTRIBUTE_BYTES, MAX_CHAIN_ATTRIBUTES, PLUGIN_FAILED,
+};
 pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
 pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
 pub use set::{PluginSet, PluginStatus};

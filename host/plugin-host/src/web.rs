@@ -23,6 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::fetch::FetchCode;
+
 /// Addresses of one name that are tried, one after the other.
 const ADDRESSES_MAX: usize = 4;
 /// What one address gets before the next one is tried.
@@ -173,15 +175,15 @@ pub(crate) enum WebError {
 
 impl WebError {
     /// The code that `wit/0.2` names.
-    pub(crate) const fn code(&self) -> &'static str {
+    pub(crate) const fn code(&self) -> FetchCode {
         match self {
-            Self::BadRequest(_) => "bad_request",
-            Self::Unresolved(_) => "resolve_failed",
-            Self::AddressRefused(_) => "address_refused",
-            Self::Connect(..) => "connect_failed",
-            Self::Tls(..) => "tls_failed",
-            Self::TooLarge(_) => "too_large",
-            Self::Broken(_) => "broken",
+            Self::BadRequest(_) => FetchCode::BadRequest,
+            Self::Unresolved(_) => FetchCode::ResolveFailed,
+            Self::AddressRefused(_) => FetchCode::AddressRefused,
+            Self::Connect(..) => FetchCode::ConnectFailed,
+            Self::Tls(..) => FetchCode::TlsFailed,
+            Self::TooLarge(_) => FetchCode::TooLarge,
+            Self::Broken(_) => FetchCode::Broken,
         }
     }
 }

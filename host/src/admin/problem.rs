@@ -81,7 +81,8 @@ impl ProblemCode {
         }
     }
 
-    const fn status(self) -> StatusCode {
+    /// The HTTP status of an answer with this code.
+    pub const fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,

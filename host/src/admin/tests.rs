@@ -327,12 +327,12 @@ async fn what_is_no_hub_is_said_so() {
 
 #[test]
 fn the_documentation_lists_every_code() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/admin-api.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/error-codes.md");
     let document = std::fs::read_to_string(path).unwrap();
     for code in problem::ProblemCode::ALL {
         let status = problem::Problem::new(code, "").status;
-        let row = format!("| `{}` | {status} | ", code.as_str());
-        assert!(document.contains(&row), "docs/admin-api.md lacks `{row}`");
+        let row = format!("| [`{0}`](errors/{0}.md) | {status} | ", code.as_str());
+        assert!(document.contains(&row), "docs/error-codes.md lacks `{row}`");
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use nowconnect_policy::Question;
 
 use super::{Asking, Authorizer, Refused};
+use crate::codes::DenialCode;
 use crate::config::{PdpKind, PdpRecheck};
 use crate::pdp::{Answer, Evaluation, Pdp};
 use crate::telemetry::decisions::Why;
@@ -116,7 +117,7 @@ impl Authorizer {
             .map_err(|problem| {
                 let mut refused = Refused::by_hub(
                     Why::Error,
-                    crate::pdp::UNAVAILABLE,
+                    DenialCode::PdpUnavailable,
                     "the decision point could not be asked",
                 );
                 refused.private = Some(problem);
@@ -129,7 +130,7 @@ fn judged(asking: &mut Asking, answer: Option<&Answer>) -> Result<(), Refused> {
     let Some(answer) = answer else {
         return Err(Refused::by_hub(
             Why::Pdp,
-            crate::pdp::UNAVAILABLE,
+            DenialCode::PdpUnavailable,
             "the decision point did not answer, try again later",
         ));
     };

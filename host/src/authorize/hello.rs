@@ -14,6 +14,7 @@ use super::{
     Asking, Authorizer, Denial, Refused, TUNNEL_LISTENER, connector_names, net, plugin_peer,
     plugin_tenant, policy_name, unix_ms,
 };
+use crate::codes::DenialCode;
 use crate::identity::AgentIdentity;
 use crate::pdp::Answer;
 use crate::telemetry::decisions::{DecisionAction, DecisionId, Why};
@@ -223,7 +224,7 @@ impl Authorizer {
         if !same_tenant || *ask.claimed_agent != ask.identity.agent_id {
             let refused = Refused::by_hub(
                 Why::Identity,
-                "agent_id_mismatch",
+                DenialCode::AgentIdMismatch,
                 "the tenant and agent_id in HELLO must be those of the token",
             );
             return Err((refused, Some(hello)));
@@ -440,7 +441,7 @@ impl Authorizer {
                 .map(|(_, plugin)| Arc::clone(plugin));
             let mut refused = Refused::by_hub(
                 Why::Plugin,
-                "plugin_refused",
+                DenialCode::PluginRefused,
                 "a plugin does not let the agent offer it",
             );
             refused.by = by;
@@ -497,7 +498,7 @@ impl HelloSteps {
 fn policy_fault() -> Refused {
     Refused::by_hub(
         Why::Error,
-        nowconnect_policy::POLICY_ERROR,
+        DenialCode::PolicyError,
         "the policies did not answer",
     )
 }

@@ -170,7 +170,7 @@ impl Authorizer {
         let outcome = if self.revocations.load().is_revoked(identity) {
             Err(Refused::by_hub(
                 crate::telemetry::decisions::Why::Identity,
-                "revoked",
+                crate::codes::DenialCode::Revoked,
                 "the agent's credential was revoked",
             ))
         } else {

@@ -114,7 +114,7 @@ mod tests {
         let page = std::fs::read_to_string(path).unwrap();
         for code in codes::ALL {
             assert!(
-                page.contains(&format!("\n| `{code}` |")),
+                page.contains(&format!("\n| [`{code}`](errors/{code}.md) |")),
                 "`{code}` is missing"
             );
         }

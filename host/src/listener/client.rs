@@ -16,6 +16,7 @@ use tracing::{Instrument as _, Span, info};
 use super::Rules;
 use super::observer::Carried;
 use crate::authorize::{Denial, OpenAsk, OpenPermit, Refused};
+use crate::codes::DenialCode;
 use crate::config::ProxyProtocolAccept;
 use crate::flow_table::FlowEntry;
 use crate::hub::Hub;
@@ -156,7 +157,7 @@ impl Client {
             );
             return Err(Refused::by_hub(
                 Why::Address,
-                "cidr_blocked",
+                DenialCode::CidrBlocked,
                 "the client's address is not in allow_cidrs",
             ));
         }
@@ -180,7 +181,7 @@ impl Client {
         let Some(slot) = rules.connector.flows.take() else {
             return Err(Refused::by_hub(
                 Why::Limit,
-                "connection_limit",
+                DenialCode::ConnectionLimit,
                 "the connector carries as many flows as it may",
             ));
         };
@@ -333,8 +334,8 @@ impl Client {
     }
 
     fn no_agent(self) {
-        const CODE: &str = "no_agent_for_connector";
-        traces::failed(&self.span, CODE);
+        const CODE: DenialCode = DenialCode::NoAgentForConnector;
+        traces::failed(&self.span, CODE.as_str());
         let _traced = self.span.enter();
         self.hub.denied.fetch_add(1, Ordering::Relaxed);
         let why = if self.tried.is_empty() {
@@ -405,7 +406,7 @@ fn terms(rules: &Rules, permit: &OpenPermit) -> FlowTerms {
 }
 
 fn limited(message: &'static str) -> Refused {
-    Refused::by_hub(Why::Limit, "rate_limited", message)
+    Refused::by_hub(Why::Limit, DenialCode::RateLimited, message)
 }
 
 /// An empty list lets everybody in.

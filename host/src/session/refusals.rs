@@ -8,6 +8,8 @@
 use nowconnect_protocol::limits::MAX_CONTROL_BODY_BYTES;
 use nowconnect_protocol::{ConnectorName, Refusal};
 
+use crate::codes::DenialCode;
+
 /// Bytes of one reason: two or three sentences. The record of the decision has the whole text.
 const MAX_REASON_BYTES: usize = 512;
 
@@ -15,7 +17,7 @@ const MAX_REASON_BYTES: usize = 512;
 const MAX_CODE_BYTES: usize = 64;
 
 /// What stands for a code that finds no room.
-const NO_ROOM: &str = "refused";
+const NO_ROOM: &str = DenialCode::Unnamed.as_str();
 
 /// What a field of the frame costs beside its text, rounded up: key and lengths.
 const FIELD_OVERHEAD_BYTES: usize = 16;

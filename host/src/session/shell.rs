@@ -606,7 +606,7 @@ impl At {
             .verify(&token)
             .await
             .map_err(|error| {
-                self.hub.metrics().hub.auth_failure(error.code());
+                self.hub.metrics().hub.auth_failure(error.code().as_str());
                 Unrenewed::Keep(format!("{}: {error}", error.code()))
             })?;
         if identity.tenant != self.identity.tenant || identity.agent_id != self.identity.agent_id {

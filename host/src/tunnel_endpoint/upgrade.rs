@@ -18,6 +18,7 @@ use tracing::{Instrument as _, Span, info, warn};
 
 use super::admission::SourceCheck;
 use super::{SUBPROTOCOL, TUNNEL_PATH};
+use crate::codes::UpgradeCode;
 use crate::drain::Phase;
 use crate::hub::Hub;
 use crate::identity::{AgentIdentity, ExtractError, extract_token};
@@ -49,8 +50,7 @@ pub(super) struct Admitted {
 
 /// Why there is no 101.
 struct Refusal {
-    status: StatusCode,
-    code: &'static str,
+    code: UpgradeCode,
     message: String,
 }
 
@@ -105,22 +105,23 @@ impl Door {
                 switching_protocols(&key)
             }
             Err(refusal) => {
-                traces::failed(&span, refusal.code);
-                self.hub.metrics().hub.handshake(refusal.code);
-                if refusal.status == StatusCode::UNAUTHORIZED {
-                    self.hub.metrics().hub.auth_failure(refusal.code);
+                let code = refusal.code.as_str();
+                traces::failed(&span, code);
+                self.hub.metrics().hub.handshake(code);
+                if refusal.code.status() == StatusCode::UNAUTHORIZED {
+                    self.hub.metrics().hub.auth_failure(code);
                     warn!(
                         target: events::SECURITY,
                         event = events::AUTH_FAILED,
                         peer = %remote,
-                        code = refusal.code,
+                        code,
                         "an agent's token was refused"
                     );
                 } else {
                     info!(
                         event = events::HANDSHAKE_REFUSED,
                         peer = %remote,
-                        code = refusal.code,
+                        code,
                         "an upgrade was refused"
                     );
                 }
@@ -137,14 +138,14 @@ impl Door {
         span: &Span,
     ) -> Result<(AgentIdentity, String), Refusal> {
         if self.source.admit(source, self.hub.uptime()).is_err() {
-            return Err(Refusal::unavailable(
-                "overloaded",
+            return Err(Refusal::new(
+                UpgradeCode::Overloaded,
                 "too many handshakes from this address",
             ));
         }
         if self.hub.phase().current() != Phase::Serving {
-            return Err(Refusal::unavailable(
-                "draining",
+            return Err(Refusal::new(
+                UpgradeCode::Draining,
                 "this hub takes no further agents",
             ));
         }
@@ -155,13 +156,7 @@ impl Door {
             request.uri().query(),
             config.security.query_token,
         )
-        .map_err(|error| {
-            Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                extract_code(error),
-                error.to_string(),
-            )
-        })?;
+        .map_err(|error| Refusal::new(extract_code(error), error.to_string()))?;
         let authentication = traces::authentication_span(span);
         let authenticator = self.hub.authenticator();
         let identity = authenticator
@@ -169,69 +164,52 @@ impl Door {
             .instrument(authentication.clone())
             .await
             .map_err(|error| {
-                traces::failed(&authentication, error.code());
-                let status = if error.is_our_trouble() {
-                    StatusCode::SERVICE_UNAVAILABLE
-                } else {
-                    StatusCode::UNAUTHORIZED
-                };
-                Refusal::new(status, error.code(), error.to_string())
+                traces::failed(&authentication, error.code().as_str());
+                Refusal::new(error.code(), error.to_string())
             })?;
         if self.hub.authorizer().revocations().is_revoked(&identity) {
             self.hub.metrics().hub.revoked("token");
-            return Err(Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                "revoked",
-                "the token was revoked",
-            ));
+            return Err(Refusal::new(UpgradeCode::Revoked, "the token was revoked"));
         }
         Ok((identity, key))
     }
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    fn new(code: UpgradeCode, message: impl Into<String>) -> Self {
         Self {
-            status,
             code,
             message: message.into(),
         }
     }
 
-    fn unavailable(code: &'static str, message: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
-    }
-
-    fn bad_request(code: &'static str, message: &'static str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, message)
-    }
-
     fn into_answer(self, retry_after_s: u64) -> Answer {
-        let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
-        let mut answer = Response::new(Body::from(body));
-        *answer.status_mut() = self.status;
+        let body = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
+        let status = self.code.status();
+        let mut answer = Response::new(Body::from(body.to_string()));
+        *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // One request, one answer: what is not an agent must not hold a place in the queue.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::UPGRADE_REQUIRED {
+        if status == StatusCode::UPGRADE_REQUIRED {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
         answer
     }
 }
 
-fn extract_code(error: ExtractError) -> &'static str {
+fn extract_code(error: ExtractError) -> UpgradeCode {
     match error {
-        ExtractError::Missing => "token_missing",
-        ExtractError::Ambiguous => "token_ambiguous",
-        ExtractError::Malformed(_) => "token_malformed",
+        ExtractError::Missing => UpgradeCode::TokenMissing,
+        ExtractError::Ambiguous => UpgradeCode::TokenAmbiguous,
+        ExtractError::Malformed(_) => UpgradeCode::TokenMalformed,
     }
 }
 
@@ -239,15 +217,13 @@ fn extract_code(error: ExtractError) -> &'static str {
 fn websocket_key(method: &Method, headers: &HeaderMap) -> Result<String, Refusal> {
     if method != Method::GET {
         return Err(Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
+            UpgradeCode::MethodNotAllowed,
             "use GET with an upgrade to `websocket`",
         ));
     }
     if !has_token(headers, &CONNECTION, "upgrade") || !has_token(headers, &UPGRADE, "websocket") {
         return Err(Refusal::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "upgrade_required",
+            UpgradeCode::UpgradeRequired,
             "ask for an upgrade to `websocket`",
         ));
     }
@@ -256,14 +232,14 @@ fn websocket_key(method: &Method, headers: &HeaderMap) -> Result<String, Refusal
         .map(HeaderValue::as_bytes)
         != Some(b"13")
     {
-        return Err(Refusal::bad_request(
-            "unsupported_version",
+        return Err(Refusal::new(
+            UpgradeCode::UnsupportedVersion,
             "`Sec-WebSocket-Version` must be 13",
         ));
     }
     if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return Err(Refusal::bad_request(
-            "unsupported_subprotocol",
+        return Err(Refusal::new(
+            UpgradeCode::UnsupportedSubprotocol,
             "this hub speaks the subprotocol `nowconnect.v1`",
         ));
     }
@@ -274,7 +250,10 @@ fn websocket_key(method: &Method, headers: &HeaderMap) -> Result<String, Refusal
         .filter(|key| key.len() == 24)
         .map(str::to_owned)
         .ok_or_else(|| {
-            Refusal::bad_request("bad_upgrade", "`Sec-WebSocket-Key` is missing or malformed")
+            Refusal::new(
+                UpgradeCode::BadUpgrade,
+                "`Sec-WebSocket-Key` is missing or malformed",
+            )
         })
 }
 

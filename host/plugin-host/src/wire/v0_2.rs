@@ -261,17 +261,6 @@ impl From<Error> for PluginError {
     }
 }
 
-/// Code of a failed operation of `kv`.
-pub(crate) const fn kv_error(error: crate::kv::KvError) -> &'static str {
-    match error {
-        crate::kv::KvError::NoQuota => "no_quota",
-        crate::kv::KvError::TooLarge => "too_large",
-        crate::kv::KvError::BadTtl => "bad_ttl",
-        crate::kv::KvError::NotACounter => "not_a_counter",
-        crate::kv::KvError::Unavailable => "unavailable",
-    }
-}
-
 pub(crate) type CheckConfigParams<'a> = (&'a str,);
 pub(crate) type CheckConfigResult = (Result<(), Error>,);
 

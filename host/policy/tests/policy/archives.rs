@@ -329,7 +329,8 @@ fn codes_are_documented_and_differ() {
         .collect();
     assert_eq!(codes.len(), RefusalCode::ALL.len());
     for code in codes.keys() {
-        assert!(doc.contains(&format!("| `{code}` |")), "{code}");
+        let row = format!("| [`{code}`](errors/{code}.md) |");
+        assert!(doc.contains(&row), "{code}");
     }
 }
 

@@ -79,6 +79,20 @@ pub enum Why {
 }
 
 impl Why {
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::Permitted,
+        Self::Forbidden,
+        Self::NotPermitted,
+        Self::Error,
+        Self::Plugin,
+        Self::Pdp,
+        Self::Limit,
+        Self::Address,
+        Self::Identity,
+        Self::NoAgent,
+    ];
+
     /// The name in logs and labels.
     pub const fn as_str(self) -> &'static str {
         match self {

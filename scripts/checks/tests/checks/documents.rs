@@ -111,7 +111,7 @@ fn error_codes_are_those_of_the_registry() {
             .lines()
             .filter_map(|line| {
                 let cells: Vec<_> = line.split('|').map(str::trim).collect();
-                let code = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+                let code = cells.get(1)?.strip_prefix("[`")?.split('`').next()?;
                 Some((code.to_owned(), cells[2] == "yes"))
             })
             .collect()

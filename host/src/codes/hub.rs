@@ -1,0 +1,195 @@
+//! Codes of the hub's own outside: the admin API, `/readyz` and the command line.
+
+use super::{Entry, Group, Line, Text, text};
+use crate::admin::problem::ProblemCode;
+use crate::cli::Exit;
+use crate::health::ReasonCode;
+use crate::telemetry::events;
+
+static PROBLEMS: Group = Group {
+    heading: "Why the admin API refused a call",
+    place: "As an answer of the admin API",
+    intro: "`application/problem+json` of the [admin API](admin-api.md); what is asked about bundles has the codes above.",
+    seen_by: "whoever called, and the commands of `nowconnect` that ask a running hub",
+    property: Some("status"),
+    metrics: &[],
+    lines: &[],
+};
+
+static READINESS: Group = Group {
+    heading: "Why a hub is degraded",
+    place: "As a reason of `/readyz`",
+    intro: "`reasons[]` of `/readyz` and of `nowconnect status`. The hub serves, and something is impaired.",
+    seen_by: "load balancers and monitors that read `/readyz`, and the hub's operator with what it concerns",
+    property: None,
+    metrics: &[],
+    lines: &[],
+};
+
+static EXITS: Group = Group {
+    heading: "Exit codes of the programs",
+    place: "As an exit code",
+    intro: "Of `nowconnect` and `nowconnect-agent`; 0 is done, and for a check that nothing was found.",
+    seen_by: "whoever runs the program: a person, a script, systemd",
+    property: Some("number"),
+    metrics: &[],
+    lines: &[],
+};
+
+pub(super) fn entries() -> Vec<Entry> {
+    let problems = ProblemCode::ALL.into_iter().map(|code| {
+        Entry::new(&PROBLEMS, code.as_str(), problem(code)).with(code.status().as_str())
+    });
+    let reasons = ReasonCode::ALL
+        .into_iter()
+        .map(|code| Entry::new(&READINESS, code.as_str(), reason(code)));
+    let exits = Exit::ALL.into_iter().filter_map(|exit| {
+        let (code, text) = ended(exit)?;
+        Some(Entry::new(&EXITS, code, text).with(exit.number().to_string()))
+    });
+    problems.chain(reasons).chain(exits).collect()
+}
+
+fn problem(code: ProblemCode) -> Text {
+    match code {
+        ProblemCode::InvalidRequest => text(
+            "the request is malformed or does not make sense",
+            "A field is missing, of another kind, or out of its bounds.",
+            "`detail` says which",
+        ),
+        ProblemCode::Unauthenticated => text(
+            "no token, or a wrong one",
+            "The TCP port wants the token of `admin.token_file` or a client certificate.",
+            "send `Authorization: Bearer …`, or use the Unix socket",
+        )
+        .logged(&[Line(events::ADMIN_REFUSED, "code")]),
+        ProblemCode::Denied => text(
+            "policy denies it",
+            "No policy permits that caller that action, or one forbids it.",
+            "`detail` names the decision; `nowconnect policy explain` shows it",
+        )
+        .logged(&[Line(events::ADMIN_REFUSED, ""), Line(events::DECISION, "")]),
+        ProblemCode::ForeignOrigin => text(
+            "`Host` or `Origin` are not those of the admin API",
+            "A web page asks, or the port is reached by a name that it does not know.",
+            "name the host in `admin.allowed_hosts`",
+        )
+        .logged(&[Line(events::ADMIN_REFUSED, "code")]),
+        ProblemCode::NotFound => text(
+            "no such route, flow, agent or decision",
+            "It has ended or was forgotten, or its name is another; outside the default tenant a name has the tenant in front.",
+            "look at what there is with `nowconnect status`",
+        ),
+        ProblemCode::MethodNotAllowed => text(
+            "the route has another method",
+            "GET was sent where POST is wanted, or the other way round.",
+            "the admin API's page lists methods and paths",
+        ),
+        ProblemCode::TooLarge => text(
+            "the body is too large",
+            "It has more than 64 KiB, or as a bundle more than `policy.bundle.max_bytes`.",
+            "send less",
+        ),
+        ProblemCode::Unavailable => text(
+            "it cannot be done now",
+            "The hub starts or drains, or what it needs is not there.",
+            "try again; `detail` says what is missing",
+        ),
+        ProblemCode::Timeout => text(
+            "no answer within 60 s",
+            "The hub is very busy, or what it asks does not answer.",
+            "try again, and look at the hub's load",
+        ),
+    }
+}
+
+fn reason(code: ReasonCode) -> Text {
+    match code {
+        ReasonCode::MeshMissing => text(
+            "high availability is active and a peer hub cannot be reached",
+            "That hub is away, or the network between the hubs is cut.",
+            "look at that hub and the way to it",
+        ),
+        ReasonCode::RegistryUnhealthy => text(
+            "high availability is active and the registry does not answer",
+            "Redis is away or slow.",
+            "look at Redis; local service goes on meanwhile",
+        ),
+        ReasonCode::PluginQuarantined => text(
+            "a plugin is not called because it failed too often",
+            "It trapped, ran out of time or memory, or answered what it must not; its failure mode holds meanwhile.",
+            "`nowconnect_plugin_calls_total` says how it failed; roll it back, or report it to its vendor",
+        )
+        .counted(&["nowconnect_plugin_quarantined"])
+        .logged(&[Line(events::PLUGIN_QUARANTINE, "")]),
+        ReasonCode::GenerationSkew => text(
+            "hubs of the cluster serve different generations",
+            "One of them did not take over the newest policies or plugins.",
+            "compare `nowconnect policy status` of the hubs",
+        )
+        .counted(&["nowconnect_generation"]),
+        ReasonCode::BundleStale => text(
+            "the newest policies or plugins were refused, or the bundle is older than allowed",
+            "What is on disk has a mistake; the last good form serves.",
+            "`nowconnect reload` prints every error",
+        )
+        .counted(&["nowconnect_policy_last_reload_failed", "nowconnect_policy_bundle_age_seconds"])
+        .logged(&[Line(events::RELOAD_REFUSED, "")]),
+        ReasonCode::PolicyBundle => text(
+            "something is wrong with the source, the state or the time of policy bundles",
+            "The source is away, the disk is full, the state was damaged, or a clock is wrong.",
+            "`nowconnect policy status` says what, with a code of its own",
+        )
+        .counted(&["nowconnect_policy_bundle_problems"])
+        .logged(&[Line(events::BUNDLE_TROUBLE, "")]),
+        ReasonCode::KeysStale => text(
+            "token keys could not be refreshed; cached ones serve for a stated time",
+            "The issuer does not answer, or not with keys.",
+            "look at the issuer; after `security.jwks_stale_ms` no agent gets in",
+        )
+        .logged(&[Line(events::JWKS_REFRESH_FAILED, "")]),
+        ReasonCode::PdpUnavailable => text(
+            "the external decision point does not answer",
+            "It is away, slow, or answers what it must not.",
+            "look at the decision point",
+        )
+        .counted(&["nowconnect_pdp_breaker_open", "nowconnect_pdp_errors_total"])
+        .logged(&[Line(events::PDP_BREAKER, "")]),
+        ReasonCode::ListenerDown => text(
+            "a listener of the configuration is not bound",
+            "Another program has the port, or the address is not one of this machine's.",
+            "free the port, or correct `bind`; the hub's log says why",
+        ),
+    }
+}
+
+/// The name and text of an exit code that is a failure.
+fn ended(exit: Exit) -> Option<(&'static str, Text)> {
+    match exit {
+        Exit::Success => None,
+        Exit::Failure => Some((
+            "exit_1",
+            text(
+                "it ran and failed, or a check found something",
+                "What it was asked for did not come about, such as a hub that does not answer or a test case that fails.",
+                "the last lines on stderr say what",
+            ),
+        )),
+        Exit::Usage => Some((
+            "exit_64",
+            text(
+                "what it was given is wrong; nothing was started",
+                "An option that does not exist, a key in the configuration that is wrong or of another kind.",
+                "the message names the option or the key, its value and what it may be; `nowconnect config check` lists every mistake",
+            ),
+        )),
+        Exit::Unavailable => Some((
+            "exit_69",
+            text(
+                "a program that it needs is not installed",
+                "The solver or the prover, or the toolchain of a plugin's language.",
+                "the message says which, and how to get it",
+            ),
+        )),
+    }
+}
