@@ -73,7 +73,8 @@ impl OpenPermit {
         &self.request_id
     }
 
-    /// The generation that allowed it.
+    /// The newest generation that allows it: the one that decided, or a later one that came while
+    /// plugins or a decision point were waited for, and lets the answer stand.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -119,12 +120,12 @@ impl Authorizer {
                     }),
                     terms,
                     decision: asking.id,
-                    generation: asking.generation.number(),
+                    generation: seen.confirmed.unwrap_or_else(|| asking.generation.number()),
                     request_id: asking.request_id,
                 })
             }
             Err(refused) => {
-                draft.deny(&refused);
+                draft.recheck(seen.overruled).deny(&refused);
                 self.metrics.hub.denied_open(&refused.code);
                 Err(refused.into_denial(asking.id))
             }
@@ -306,6 +307,10 @@ impl Authorizer {
 
     /// What was decided some time ago, because plugins or a decision point had to be waited for,
     /// must hold now: a re-check of running flows does not know of this one yet.
+    ///
+    /// This is such a re-check: the later policies see the signals of the plugins before them.
+    /// They can only take back. Where they do not, the record stays that of the one generation
+    /// whose policies and plugins decided.
     fn still_allowed(
         &self,
         ask: &OpenAsk<'_>,
@@ -317,19 +322,20 @@ impl Authorizer {
         if current.number() == asking.generation.number() {
             return Ok(());
         }
-        asking.generation = current;
+        seen.confirmed = Some(current.number());
         let Some(question) = seen.question.clone() else {
             return Ok(());
         };
-        let decision = asking.generation.policies().decide(&self.facts, &question);
+        let decision = current.policies().decide(&self.facts, &question);
         asking.policy_time += decision.took;
-        let outcome = if decision.allow {
-            Ok(())
-        } else {
-            Err(Refused::by_policy(&decision))
-        };
+        if decision.allow {
+            return Ok(());
+        }
+        let refused = Refused::by_policy(&decision);
+        asking.generation = current;
         seen.decision = Some(decision);
-        outcome
+        seen.overruled = true;
+        Err(refused)
     }
 
     fn open_policies(
@@ -378,6 +384,10 @@ impl Authorizer {
 struct Seen {
     question: Option<Arc<Question>>,
     decision: Option<Decision>,
+    /// A later generation that lets the answer stand.
+    confirmed: Option<u64>,
+    /// A later generation took the answer back.
+    overruled: bool,
 }
 
 /// The same question, asked now.

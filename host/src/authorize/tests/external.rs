@@ -202,14 +202,24 @@ async fn a_generation_that_came_while_it_was_waited_for_counts() {
             at.authorizer.generations.publish(next);
         };
         let (outcome, ()) = tokio::join!(asked, swapped);
-        outcome.map(|permit| permit.generation())
+        let decision = match &outcome {
+            Ok(permit) => permit.decision(),
+            Err(denial) => denial.decision,
+        };
+        (outcome, at.ring.by_id(decision).unwrap())
     };
-    assert_eq!(slow(PERMIT).await.unwrap(), 2);
-    let denial =
+    let other_permit = PERMIT.replace("p-open", "p-later");
+    let (permit, record) = slow(&other_permit).await;
+    assert_eq!(permit.unwrap().generation(), 2);
+    // The later generation let it stand; the record is that of the one that decided.
+    assert_eq!((record.generation, record.recheck), (1, false));
+    assert_eq!(record.policies[0].id.as_ref(), "p-open");
+    let (denial, record) =
         slow("@id(\"shut\") forbid (principal, action == NowConnect::Action::\"open\", resource);")
-            .await
-            .unwrap_err();
-    assert_eq!(denial.why, Why::Forbidden);
+            .await;
+    assert_eq!(denial.unwrap_err().why, Why::Forbidden);
+    assert_eq!((record.generation, record.recheck), (2, true));
+    assert_eq!(record.policies[0].id.as_ref(), "shut");
 }
 
 fn with_pdp(policies: &str, server: &Server, change: impl FnOnce(&mut PdpConfig)) -> At {
