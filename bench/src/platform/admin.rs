@@ -85,7 +85,7 @@ fn sum(text: &str, family: &str) -> f64 {
     text.lines()
         .filter(of_family)
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
+        .fold(0.0, |sum, value| sum + value)
 }
 
 #[cfg(test)]

@@ -105,7 +105,10 @@ impl Tally {
                 .context(|| format!("read a line of the decision log, `{line}`"))?;
             match line["record"].as_str() {
                 Some("gap") => tally.dropped += line["dropped"].as_u64().unwrap_or(1),
-                Some("decision") if line["action"] == "open" => tally.add(&line),
+                // A re-check asks policies of today about signals of then, and is marked.
+                Some("decision") if line["action"] == "open" && line["recheck"] != true => {
+                    tally.add(&line);
+                }
                 _ => {}
             }
         }
@@ -123,8 +126,9 @@ impl Tally {
         let (Some(generation), &[policy], &[plugin]) =
             (generation, policies.as_slice(), plugins.as_slice())
         else {
-            // Before the first stamped generation there is a plugin and no policy with a stamp.
-            let unstamped = policies.is_empty() && plugins == [0];
+            // Before the first stamped generation there is a plugin and no policy with a stamp,
+            // and nobody is asked about a flow that no agent could take.
+            let unstamped = policies.is_empty() && (plugins.is_empty() || plugins == [0]);
             self.mixed += u64::from(!unstamped);
             return;
         };
@@ -174,6 +178,8 @@ mod tests {
         assert_eq!(Tally::read(&plugin_of_another.join("\n")).unwrap().mixed, 1);
         let number_of_another = [line(4, "stamp-1", 1), line(4, "stamp-2", 2)];
         assert_eq!(Tally::read(&number_of_another.join("\n")).unwrap().mixed, 1);
+        let no_agent = "{\"record\":\"decision\",\"action\":\"open\",\"generation\":1}";
+        assert_eq!(Tally::read(no_agent).unwrap().mixed, 0);
         let without_a_policy = line(6, "open-own-tenant", 2);
         assert_eq!(Tally::read(&without_a_policy).unwrap().mixed, 1);
     }
