@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use nowconnect_protocol::{CloseCode, Features, Hello, HelloAck, Refusal, Role, TunnelClosed};
-use nowconnect_tunnel::{ResumeFrom, TunnelEnd, WebSocketStream, agent_channel, serve_agent};
+use nowconnect_tunnel::{
+    DetachedSession, ResumeFrom, TunnelEnd, WebSocketStream, agent_channel, serve_agent,
+};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
@@ -177,12 +179,9 @@ impl Supervisor {
             .take_if(|tunnel| tunnel.number == number)
             .is_some();
         let was_current = self.current.take_if(|tunnel| tunnel.number == number);
+        let had_the_session = was_joining || was_current.is_some();
         if let Some(detached) = end.detached {
-            let grace = self.session.grace.unwrap_or(GRACE_DEFAULT);
-            self.session.detached = Some(detached);
-            self.session
-                .detached_until
-                .get_or_insert_with(|| Instant::now() + grace);
+            self.keep_or_lose(detached, had_the_session);
         }
         if let Some(current) = &was_current {
             self.backoff.tunnel_ended(current.since.elapsed());
@@ -191,9 +190,24 @@ impl Supervisor {
         if self.stop_at.is_some() {
             return;
         }
-        if was_joining || was_current.is_some() {
+        if had_the_session {
             self.tunnel_lost(&end.closed, was_joining);
         }
+    }
+
+    /// What a broken tunnel leaves waits for the next one of its session. A tunnel that another
+    /// has replaced has none: the hub that knew its flows gave them to the other, or has been left
+    /// for good.
+    fn keep_or_lose(&mut self, detached: DetachedSession, had_the_session: bool) {
+        if !had_the_session {
+            self.shared.flows_lost(detached.len());
+            return;
+        }
+        let grace = self.session.grace.unwrap_or(GRACE_DEFAULT);
+        self.session.detached = Some(detached);
+        self.session
+            .detached_until
+            .get_or_insert_with(|| Instant::now() + grace);
     }
 
     fn forget_closed(&mut self) {

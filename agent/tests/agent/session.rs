@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nowconnect_agent::config::{OidcAuth, OidcEndpoint};
+use nowconnect_agent::config::{HubUrl, OidcAuth, OidcEndpoint};
 use nowconnect_agent::{Agent, Auth, Phase};
 use nowconnect_protocol::{CloseCode, ResetCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,6 +65,45 @@ async fn a_drain_is_answered_with_a_second_tunnel_before_the_first_ends() {
     assert_eq!(running.state().resumed, 1);
     // It was never without a tunnel.
     assert_eq!(watch.borrow_and_update().phase, Phase::Ready);
+}
+
+/// The agent has moved to another hub, and the last flows of the hub before break off. They have
+/// no part in the session with the new hub, whose flows still go on after a cut.
+#[tokio::test]
+async fn a_left_tunnel_that_breaks_takes_nothing_from_the_new_session() {
+    let (before, now) = (StubHub::start().await, StubHub::start().await);
+    now.with(|script| script.resume_grace = Some(Duration::from_secs(2)));
+    let way_before = Relay::start(before.address).await;
+    let way_now = Relay::start(now.address).await;
+    let mut config = config(&format!("ws://{}", way_before.address))
+        .with_target(name("echo"), tcp(echo().await));
+    config.limits.shutdown_timeout = LIMIT;
+    let running = ready(config.clone()).await;
+    let (mut left, _outcomes) = before.open("echo").await;
+    exchange(&mut left, b"at the hub before").await;
+
+    config.hub = HubUrl::parse(&format!("ws://{}", way_now.address), false).unwrap();
+    running.reload(config).await.unwrap();
+    state(&running, "a tunnel to the new hub", |state| {
+        state.tunnels == 2
+    })
+    .await;
+    let (mut client, _outcomes) = now.open("echo").await;
+    exchange(&mut client, b"at the new hub").await;
+    exchange(&mut left, b"and still at the one before").await;
+    assert_eq!(running.flows(), 2);
+
+    way_before.cut();
+    eventually("the lost flow is counted out", || {
+        (running.flows() == 1).then_some(())
+    })
+    .await;
+    way_now.cut();
+    state(&running, "a resumed tunnel", |state| state.resumed == 1).await;
+    exchange(&mut client, b"after the cut").await;
+    let hellos = now.hellos(2).await;
+    assert!(hellos[1].resume.is_some(), "{:?}", hellos[1]);
+    assert_eq!(running.flows(), 1);
 }
 
 #[tokio::test]

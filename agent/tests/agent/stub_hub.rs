@@ -29,6 +29,8 @@ pub(crate) struct Script {
     /// Said in place of HELLO_ACK.
     pub(crate) refuse_hello: Option<CloseCode>,
     pub(crate) token_expires_in: Option<Duration>,
+    /// How long flows of a broken tunnel wait, in place of the usual time; for later tunnels.
+    pub(crate) resume_grace: Option<Duration>,
     /// Tokens shown at upgrades, also refused ones.
     pub(crate) tokens: Vec<String>,
     pub(crate) hellos: Vec<Hello>,
@@ -197,7 +199,11 @@ async fn serve(carrier: Carrier, script: Arc<Mutex<Script>>) {
         script: Arc::clone(&script),
         handle: None,
     };
-    let end = serve_hub(websocket, Box::new(shell), TunnelSettings::default()).await;
+    let mut settings = TunnelSettings::default();
+    if let Some(grace) = script.lock().unwrap().resume_grace {
+        settings.config.resume_grace = grace;
+    }
+    let end = serve_hub(websocket, Box::new(shell), settings).await;
     if let Some(detached) = end.detached {
         script.lock().unwrap().detached = Some(detached);
     }
