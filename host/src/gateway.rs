@@ -42,6 +42,7 @@ use crate::listener::{Port, Rules};
 use crate::page_server;
 use crate::pdp::Pdp;
 use crate::recheck;
+use crate::registry::Registry;
 use crate::registry::memory::MemoryRegistry;
 use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
 use crate::router::Router;
@@ -76,6 +77,8 @@ pub struct GatewayOptions {
     pub logs: Option<Logs>,
     /// The log level, for the admin API and for reloads.
     pub level: Option<LevelControl>,
+    /// Where agents are claimed; a table of this hub's own if absent.
+    pub registry: Option<Arc<dyn Registry>>,
 }
 
 impl fmt::Debug for GatewayOptions {
@@ -155,6 +158,7 @@ impl Gateway {
             &config,
             metrics,
             options.logs.clone(),
+            options.registry.clone(),
             Arc::downgrade(&workers),
             (asks, end, bundles, policies),
         )
@@ -380,6 +384,7 @@ async fn make_hub(
     workers: Weak<Workers>,
     (asks, end, bundles, policies): Ends,
 ) -> Result<Arc<Hub>, BindError> {
+    registry: Option<Arc<dyn Registry>>,
     let engine = PluginEngine::new(
         EngineSettings {
             cache_dir: config.plugins.cache_dir.clone(),
@@ -452,7 +457,7 @@ async fn make_hub(
         engine,
         router: Router::default(),
         presence: parking_lot::Mutex::default(),
-        registry: Arc::new(MemoryRegistry::default()),
+        registry: registry.unwrap_or_else(|| Arc::new(MemoryRegistry::default())),
         parked: ParkedSessions::default(),
         flows: FlowTable::default(),
         connectors: ConnectorTable::default(),

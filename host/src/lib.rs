@@ -50,3 +50,6 @@ pub mod telemetry;
 
 // The operator's command line.
 pub mod cli;
+
+#[cfg(test)]
+mod fixture;

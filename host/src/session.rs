@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nowconnect_plugins::{Bye, CallInfo, Hook};
-use nowconnect_tunnel::{TunnelEnd, TunnelSettings, WebSocketStream, serve_hub};
+use nowconnect_tunnel::{DetachedSession, TunnelEnd, TunnelSettings, WebSocketStream, serve_hub};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{Span, info};
 
@@ -100,6 +100,11 @@ async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
     say_bye(hub, live, reason).await;
 }
 
+/// The least time for which flows wait that were taken out of a living tunnel: longer than what
+/// HELLO still has to ask, also where `tunnel.resume_grace_ms` lets those of a broken one go at
+/// once.
+const HANDOVER_GRACE: Duration = Duration::from_secs(10);
+
 /// What is not parked ends here.
 fn park(hub: &Hub, live: &Arc<LiveTunnel>, end: TunnelEnd) {
     let grace = hub.config().tunnel.resume_grace;
@@ -114,6 +119,19 @@ fn park(hub: &Hub, live: &Arc<LiveTunnel>, end: TunnelEnd) {
     if grace.is_zero() || !in_force || !live.may_resume() {
         return;
     }
+    park_for(hub, live, session, grace);
+}
+
+/// Parks the flows of a tunnel that gives way to the agent's next one.
+fn hand_over(hub: &Hub, live: &LiveTunnel, session: DetachedSession) {
+    // A tunnel that was asked twice has nothing the second time.
+    if !session.is_empty() {
+        let grace = hub.config().tunnel.resume_grace.max(HANDOVER_GRACE);
+        park_for(hub, live, session, grace);
+    }
+}
+
+fn park_for(hub: &Hub, live: &LiveTunnel, session: DetachedSession, grace: Duration) {
     hub.parked.park(
         live.key.clone(),
         Parked {
@@ -175,3 +193,6 @@ async fn say_bye(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, reason: &str) {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,7 @@ impl Args {
             metrics: Some(metrics),
             logs: Some(telemetry.logs.clone()),
             level: Some(telemetry.level.clone()),
+            ..GatewayOptions::default()
         };
         let running = match Gateway::bind(config, options).await {
             Ok(running) => running,

@@ -142,7 +142,7 @@ impl HubShell for Shell {
 }
 
 /// How long an earlier tunnel may take to hand its flows over, or to park them if it just broke.
-const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// A token lives for minutes at least; what comes more often costs a signature's check and a
 /// question about each connector for nothing.
@@ -227,19 +227,22 @@ impl At {
             return Err((CloseCode::NoConnectors, no_connectors(&permit)));
         }
         let replaces = earlier.as_ref().map(|earlier| earlier.session);
-        let resume = match duplicate::settle(hub, earlier, &hello).await {
+        match duplicate::settle(hub, earlier, &hello).await {
             Verdict::InUse => {
                 return Err(in_use());
             }
-            Verdict::Free => self.parked(&key, &hello),
-            Verdict::TakesOver(earlier) => self.take_over(&earlier, &hello).await,
-        };
+            Verdict::Free => {}
+            Verdict::TakesOver(earlier) => self.end_earlier(&earlier, &hello).await,
+        }
         let epoch = hub
             .registry
             .claim_ownership(key.clone(), hub.replica().clone(), hello.last_epoch.clone())
             .await
             .map_err(|error| (CloseCode::Overloaded, error.to_string()))?;
         let resume_token = new_token()?;
+        // Not before all that may take time or fail: a newcomer that goes away leaves the flows
+        // where its next HELLO finds them.
+        let resume = self.parked(&key, &hello);
         let live = self.live(
             &hello,
             &permit,
@@ -310,23 +313,17 @@ impl At {
         found
     }
 
-    /// The earlier tunnel ends; its flows come along if the agent shows their token.
-    async fn take_over(&self, earlier: &Arc<LiveTunnel>, hello: &Hello) -> Option<DetachedSession> {
+    /// The earlier tunnel ends. Its flows are parked if the agent shows their token, and end with
+    /// it if not.
+    async fn end_earlier(&self, earlier: &Arc<LiveTunnel>, hello: &Hello) {
         let proven = hello
             .resume
             .as_ref()
             .is_some_and(|token| earlier.resume_hashes.has(token));
-        // A driver that hangs must not keep the agent out.
-        let taken = if proven {
-            let handed_over = tokio::time::timeout(TAKEN_WITHIN, earlier.detach()).await;
-            handed_over.ok().flatten()
-        } else {
+        if !proven {
             earlier.let_flows_end();
-            None
-        };
-        if taken.is_some() {
-            self.hub.metrics().hub.resume("resumed");
-            return taken;
+        } else if self.hand_over(earlier).await {
+            return;
         }
         earlier.close(
             CloseCode::Replaced,
@@ -334,9 +331,26 @@ impl At {
         );
         if proven {
             // It broke a moment ago, and its flows are about to be parked.
-            let _ = tokio::time::timeout(TAKEN_WITHIN, earlier.is_over()).await;
+            let _ = tokio::time::timeout(HANDED_OVER_WITHIN, earlier.is_over()).await;
         }
-        self.parked(&earlier.key, hello)
+    }
+
+    /// Takes the flows out of a living tunnel and parks them. `false` where it has none to give:
+    /// it has ended, or its driver hangs, which must not keep the agent out.
+    ///
+    /// A task of its own, because between the two steps the flows are nobody's: the newcomer's
+    /// tunnel may break at any time, and what is awaited for it is dropped then.
+    async fn hand_over(&self, earlier: &Arc<LiveTunnel>) -> bool {
+        let (hub, earlier) = (Arc::clone(&self.hub), Arc::clone(earlier));
+        let parking = self.hub.runtime.spawn(async move {
+            let taken = tokio::time::timeout(HANDED_OVER_WITHIN, earlier.detach()).await;
+            let Ok(Some(session)) = taken else {
+                return false;
+            };
+            super::hand_over(&hub, &earlier, session);
+            true
+        });
+        parking.await.unwrap_or(false)
     }
 
     fn live(

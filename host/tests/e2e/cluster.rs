@@ -19,6 +19,7 @@ use nowconnect::admin::AdminClient;
 use nowconnect::admin::view::ReloadReport;
 use nowconnect::config::{self, CloudConfig};
 use nowconnect::gateway::{Gateway, GatewayOptions, Running};
+use nowconnect::registry::Registry;
 use nowconnect::telemetry::decisions::{DecisionFilter, DecisionRecord};
 use nowconnect_agent::config::BackoffSettings;
 use nowconnect_agent::{Agent, AgentConfig, AgentState, Auth, HubUrl, Target};
@@ -54,6 +55,7 @@ pub(crate) fn hub() -> HubPlan {
         tls: false,
         watch: false,
         admin: false,
+        registry: None,
     }
 }
 
@@ -74,6 +76,7 @@ pub(crate) struct HubPlan {
     tls: bool,
     watch: bool,
     admin: bool,
+    registry: Option<Arc<dyn Registry>>,
 }
 
 impl HubPlan {
@@ -182,14 +185,22 @@ impl HubPlan {
         self
     }
 
-    pub(crate) async fn start(self) -> TestHub {
+    /// Agents are claimed there.
+    pub(crate) fn registry(mut self, registry: Arc<dyn Registry>) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    pub(crate) async fn start(mut self) -> TestHub {
         let watch = self.watch;
+        let registry = self.registry.take();
         let mut hub = self.prepare().await;
         let config = load(&hub.file);
         let file = hub.file.clone();
         let options = GatewayOptions {
             loader: Some(Arc::new(move || config::load(Some(&file), &no_env()))),
             watch,
+            registry,
             ..GatewayOptions::default()
         };
         hub.running = Some(Gateway::bind(config, options).await.unwrap());

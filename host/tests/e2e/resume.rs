@@ -1,6 +1,15 @@
 //! A tunnel that breaks need not cut its clients.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nowconnect::registry::memory::MemoryRegistry;
+use nowconnect::registry::{AgentKey, AgentPresence, ConnectorKey, Registry, RegistryError};
+use nowconnect_protocol::{ConnectorName, Epoch, ReplicaId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::cluster::{Link, SOON, echo, eventually, hub};
@@ -128,4 +137,103 @@ async fn without_a_grace_time_a_broken_tunnel_ends_its_flows() {
     agent.until(|state| state.tunnels == 2).await;
     hub.client("echo").await.echoes(b"and new ones work").await;
     assert!(link.carried() >= 2);
+}
+
+/// The agent comes back, and its new tunnel breaks while the hub still asks the registry.
+#[tokio::test]
+async fn flows_outlive_a_newcomer_that_breaks_while_it_is_claimed() {
+    let target = echo().await;
+    let registry = Arc::new(SlowRegistry::default());
+    let hub = hub()
+        .listener("echo")
+        .registry(Arc::clone(&registry) as Arc<dyn Registry>)
+        .start()
+        .await;
+    let link = Link::to(hub.tunnel_address()).await;
+    let agent = hub
+        .agent("plant")
+        .through(&link)
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut client = hub.client("echo").await;
+    client.echoes(b"before").await;
+
+    registry.held.send_replace(true);
+    for attempt in 1..=3 {
+        link.cut();
+        eventually("the agent is back and waits for its claim", || async {
+            registry.waited.load(Ordering::SeqCst) >= attempt
+        })
+        .await;
+        assert!(
+            hub.metrics().contains("nowconnect_sessions_detached 1"),
+            "the flows do not wait while their agent is claimed"
+        );
+    }
+    registry.held.send_replace(false);
+    agent.until(|state| state.resumed >= 1).await;
+    client.echoes(b"after").await;
+    assert_eq!(target.seen().len(), 1, "the target was dialled again");
+    assert!(hub.metrics().contains("nowconnect_sessions_detached 0"));
+}
+
+/// A registry whose claims can be made to wait.
+#[derive(Debug, Default)]
+struct SlowRegistry {
+    inner: MemoryRegistry,
+    held: watch::Sender<bool>,
+    /// Claims that found it held.
+    waited: AtomicUsize,
+}
+
+impl Registry for SlowRegistry {
+    fn claim_ownership(
+        &self,
+        agent: AgentKey,
+        replica: ReplicaId,
+        last_epoch: Option<Epoch>,
+    ) -> BoxFuture<'_, Result<Epoch, RegistryError>> {
+        async move {
+            let mut held = self.held.subscribe();
+            if *held.borrow() {
+                self.waited.fetch_add(1, Ordering::SeqCst);
+            }
+            // The sender lives as long as this value.
+            let _ = held.wait_for(|held| !*held).await;
+            self.inner.claim_ownership(agent, replica, last_epoch).await
+        }
+        .boxed()
+    }
+
+    fn add_connectors(
+        &self,
+        agent: AgentKey,
+        epoch: Epoch,
+        connectors: Vec<ConnectorName>,
+    ) -> BoxFuture<'_, Result<(), RegistryError>> {
+        self.inner.add_connectors(agent, epoch, connectors)
+    }
+
+    fn release(&self, agent: AgentKey, epoch: Epoch) -> BoxFuture<'_, Result<(), RegistryError>> {
+        self.inner.release(agent, epoch)
+    }
+
+    fn list_agents(
+        &self,
+        connector: ConnectorKey,
+    ) -> BoxFuture<'_, Result<Vec<AgentPresence>, RegistryError>> {
+        self.inner.list_agents(connector)
+    }
+
+    fn get_owner(
+        &self,
+        agent: AgentKey,
+    ) -> BoxFuture<'_, Result<Option<(ReplicaId, Epoch)>, RegistryError>> {
+        self.inner.get_owner(agent)
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.inner.is_healthy()
+    }
 }

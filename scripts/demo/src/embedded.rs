@@ -95,6 +95,7 @@ impl Embedded {
             metrics: Some(metrics),
             logs: Some(telemetry.logs.clone()),
             level: Some(telemetry.level.clone()),
+            ..GatewayOptions::default()
         };
         let bound = self.runtime.block_on(Gateway::bind(config, options));
         telemetry

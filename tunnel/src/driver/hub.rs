@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 
 use super::{Core, MESSAGES_PER_ROUND, ROUNDS_PER_POLL};
+use crate::detached::DetachedSession;
 use crate::handle::{Command, OpenFlow, SharedStats, TunnelHandle};
 use crate::hub::{HelloVerdict, HubShell, RenewVerdict, Welcome};
 use crate::observer::FailedOpen;
@@ -36,6 +37,8 @@ struct HubDriver<S> {
     renew_waiting: Vec<Renew>,
     probes: Vec<oneshot::Sender<()>>,
     handed_over: bool,
+    /// Flows that were asked for by somebody who did not wait for them.
+    left: Option<DetachedSession>,
     reported: TunnelCounters,
 }
 
@@ -60,6 +63,7 @@ where
         renew_waiting: Vec::new(),
         probes: Vec::new(),
         handed_over: false,
+        left: None,
         reported: TunnelCounters::default(),
     };
     // The driver bounds its own polls; the runtime's budget would wake flows one by one.
@@ -162,11 +166,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
             });
     }
 
-    fn hand_over(&mut self, answer: oneshot::Sender<Option<crate::detached::DetachedSession>>) {
-        let session = self.core.detach();
-        self.handed_over = true;
-        // Whoever asked may be gone; dropping the session ends its flows.
-        drop(answer.send(Some(session)));
+    fn hand_over(&mut self, answer: oneshot::Sender<Option<DetachedSession>>) {
+        let session = self.left.take().unwrap_or_else(|| self.core.detach());
+        match answer.send(Some(session)) {
+            Ok(()) => self.handed_over = true,
+            // They stay with this tunnel and are left behind when it ends.
+            Err(session) => self.left = session,
+        }
         self.core
             .end
             .tunnel_mut()
@@ -180,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
             client_address,
             metadata,
             trace_parent,
+            proxy_protocol,
             terms,
             io,
             early,
@@ -201,6 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
             client_address,
             trace_parent,
             metadata,
+            proxy_protocol,
             terms,
             early,
         };
@@ -399,8 +407,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
             TunnelClosed::local(CloseCode::Internal, "the tunnel ended without a reason")
         });
         self.refuse_what_waits();
+        let left = self.left.take();
         let detached = (closed.is_resumable() && !self.handed_over)
-            .then(|| self.core.detach())
+            .then(|| left.unwrap_or_else(|| self.core.detach()))
             .filter(|session| !session.is_empty());
         if detached.is_none() {
             self.core

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use nowconnect_tunnel::protocol::{
     AgentId, ConnectorName, Epoch, Features, FlowRef, FlowSummary, FlowTerms, Hello, InstanceId,
@@ -306,6 +307,33 @@ impl Pair {
         let running = self
             .connect(
                 2,
+    /// Somebody asks the hub's end for its flows and does not wait for them. They are to be found
+    /// in what that tunnel leaves, and go on in the next one.
+    pub(crate) async fn ask_and_go_away(&self) {
+        let old = self.running.borrow_mut().take().unwrap();
+        // One look gives the order and takes no answer: driver and asker share a thread.
+        assert!(old.hub_handle.detach().now_or_never().is_none());
+        let hub = tokio::time::timeout(DEADLINE, old.hub)
+            .await
+            .unwrap()
+            .unwrap();
+        let agent = tokio::time::timeout(DEADLINE, old.agent)
+            .await
+            .unwrap()
+            .unwrap();
+        let left = hub.detached.expect("the flows are left behind");
+        let running = self
+            .connect(
+                2,
+                Some(HubResume::Detached(left)),
+                agent
+                    .detached
+                    .map_or(ResumeFrom::Nothing, ResumeFrom::Detached),
+            )
+            .await;
+        *self.running.borrow_mut() = Some(running);
+    }
+
                 Some(HubResume::Living(old.hub_handle.clone())),
                 ResumeFrom::Living(old.agent_handle.clone()),
             )

@@ -176,6 +176,18 @@ fn a_new_tunnel_takes_over_from_a_living_one() {
 }
 
 #[test]
+fn flows_asked_for_by_somebody_who_has_gone_stay_with_their_tunnel() {
+    local(async {
+        let pair = Pair::start().await;
+        let (client, target) = pair.open().await;
+        let exchange = tokio::task::spawn_local(harness::exchange(client, target, 3_000_000));
+        pair.ask_and_go_away().await;
+        exchange.await.unwrap();
+        assert_eq!(pair.ended().await.cause, FlowCause::Finished);
+    });
+}
+
+#[test]
 fn an_idle_flow_is_ended_towards_the_target_and_then_reset() {
     local(async {
         let pair = Pair::start().await;
