@@ -66,6 +66,6 @@ pub use question::{
     MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
 };
 pub use replay::{Replay, ReplaySample, replay};
-pub use source::{FILE_BYTES, FILES, SourceFile, Sources, schema_text, shipped};
+pub use source::{FILE_BYTES, FILES, SourceFile, Sources, schema_text, shipped, shipped_cases};
 pub use stated::{Stated, StatedRequest, StatedUid};
 pub use who_can::WhoCan;

@@ -173,6 +173,22 @@ const GRANTS: &[(&str, &str)] = embedded![
     "upstream.cedar",
 ];
 
+/// What they decide, case by case.
+const CASES: &[(&str, &str)] = embedded![
+    "tests/admin.json",
+    "tests/announce.json",
+    "tests/endpoint.json",
+    "tests/guard-identity.json",
+    "tests/guard-scopes.json",
+    "tests/guard-signals.json",
+    "tests/guard-tenants.json",
+    "tests/hello.json",
+    "tests/http.json",
+    "tests/mesh.json",
+    "tests/open.json",
+    "tests/upstream.json",
+];
+
 /// The policies that come with the hub, guards included, for a hub without a policy folder.
 #[must_use]
 pub fn shipped() -> Sources {
@@ -198,6 +214,15 @@ pub(crate) fn guards() -> Vec<SourceFile> {
 
 fn embedded_file(name: &str, text: &str) -> SourceFile {
     SourceFile::new(format!("shipped:{name}"), text)
+}
+
+/// The test cases of the policies that come with the hub, as `tests/…json`.
+#[must_use]
+pub fn shipped_cases() -> Vec<SourceFile> {
+    CASES
+        .iter()
+        .map(|(name, text)| SourceFile::new(*name, *text))
+        .collect()
 }
 
 /// The text of the newest core schema.

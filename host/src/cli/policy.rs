@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use nowconnect_policy::{
     CoreVersion, Diagnostics, Folder, PolicyBundle, Refusal as BundleRefusal, SourceError,
-    run_case_files, run_cases, schema_text, shipped,
+    run_case_files, run_cases, schema_text, shipped, shipped_cases,
 };
 
 use super::Exit;
@@ -109,7 +109,8 @@ pub enum Command {
     /// Bring bundles to a running hub and change what is in force
     #[command(flatten)]
     Live(live::Command),
-    /// Write the built-in policies and the schema into a folder, to start from
+    /// Write the built-in policies with their test cases and the schema into a folder, to start
+    /// from
     Init {
         /// The folder; made where it is not there. Files in it are never replaced
         dir: PathBuf,
@@ -358,8 +359,12 @@ fn init(dir: &Path, out: &mut dyn Write, problems: &mut dyn Write) -> io::Result
         let name = file.name.trim_start_matches("shipped:").to_owned();
         files.push((name, file.text));
     }
+    for case in shipped_cases() {
+        files.push((case.name, case.text));
+    }
     let cannot = |error: io::Error| format!("cannot write to `{}`: {error}", dir.display());
-    let written = std::fs::create_dir_all(dir).map_err(cannot).and_then(|()| {
+    let folders = std::fs::create_dir_all(dir.join("tests"));
+    let written = folders.map_err(cannot).and_then(|()| {
         for (name, text) in &files {
             let path = dir.join(name);
             let mut file = std::fs::OpenOptions::new()
@@ -384,10 +389,9 @@ fn init(dir: &Path, out: &mut dyn Write, problems: &mut dyn Write) -> io::Result
         Ok(()) => {
             writeln!(
                 out,
-                "{} written to {}; next: `nowconnect policy check {}`",
+                "{} written to {folder}; next: `nowconnect policy test {folder}`",
                 count(files.len(), "file"),
-                dir.display(),
-                dir.display()
+                folder = dir.display()
             )?;
             Ok(Exit::Success)
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nowconnect_policy::{
     AgentFacts, PolicyBundle, Question, ReasonKind, SourceFile, Sources, run_cases, shipped,
+    shipped_cases,
 };
 
 use crate::fixture::{agent, announce, facts, hello, http_request, open, viewer};
@@ -50,6 +51,19 @@ fn what_is_embedded_is_what_is_in_the_folder() {
         in_folder == embedded,
         "a policy file is not embedded, or no longer there"
     );
+}
+
+#[test]
+fn every_case_file_of_the_folder_is_embedded() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
+    let mut in_folder: Vec<String> = std::fs::read_dir(dir.join("tests"))
+        .unwrap()
+        .map(|entry| format!("tests/{}", entry.unwrap().file_name().display()))
+        .collect();
+    let mut embedded: Vec<String> = shipped_cases().into_iter().map(|file| file.name).collect();
+    in_folder.sort_unstable();
+    embedded.sort_unstable();
+    assert_eq!(embedded, in_folder);
 }
 
 #[test]

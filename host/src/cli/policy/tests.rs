@@ -64,10 +64,15 @@ fn what_init_writes_is_right_and_is_never_overwritten() {
     };
     let (exit, out, _) = run(init());
     assert_eq!(exit, Exit::Success);
-    assert!(out.contains("nowconnect policy check"), "{out}");
+    assert!(out.contains("nowconnect policy test"), "{out}");
     let (exit, out, problems) = run(check_of(Some(&target), true));
     assert_eq!((exit, problems.as_str()), (Exit::Success, ""), "{out}");
     assert!(!out.contains("shipped guards"), "{out}");
+    let (exit, out, problems) = run(test_of(&target));
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""), "{out}");
+    assert!(out.ends_with(" 0 failed\n"), "{out}");
+    let determined_by_none = out.lines().filter(|line| line.starts_with("note:")).count();
+    assert_eq!(determined_by_none, 0, "{out}");
     let (exit, _, problems) = run(init());
     assert_eq!(exit, Exit::Usage);
     assert!(problems.contains("is there already"), "{problems}");
