@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod config;
 pub mod control;
+pub mod drain;
 pub mod explain_code;
 pub mod plugin;
 pub mod policy;
@@ -64,6 +65,8 @@ enum Command {
     Top(top::Args),
     /// Read everything again on a running hub, and say what came of it
     Reload(control::Reload),
+    /// End a running hub without cutting what it carries
+    Drain(drain::Args),
     /// See and end the flows of a running hub
     #[command(subcommand)]
     Flows(control::Flows),
@@ -85,6 +88,7 @@ impl Arguments {
             Command::Status(args) => args.run(),
             Command::Top(args) => args.run(),
             Command::Reload(args) => args.run(),
+            Command::Drain(args) => args.run(),
             Command::Flows(command) => command.run(),
             Command::ExplainCode(args) => args.run(),
             Command::Version => control::version(),

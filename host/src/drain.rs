@@ -9,6 +9,7 @@
 //! what still runs is cut.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nowconnect_protocol::CloseCode;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::admin::view::{DrainProgress, DrainState};
 use crate::hub::Hub;
 
 /// Where the hub is in its life.
@@ -60,6 +62,89 @@ impl PhaseWatch {
     }
 }
 
+/// How far a drain is, for those who follow it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Course {
+    /// When what still runs is cut.
+    deadline: Option<Instant>,
+    /// Flows that still ran then; set at the end.
+    flows_cut: Option<usize>,
+}
+
+/// How a drain goes, as told to those who follow it.
+#[derive(Debug)]
+pub(crate) struct Drains {
+    course: watch::Sender<Course>,
+    followed: AtomicBool,
+}
+
+impl Default for Drains {
+    fn default() -> Self {
+        Self {
+            course: watch::Sender::new(Course::default()),
+            followed: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Drains {
+    fn begin(&self, deadline: Instant) {
+        self.course
+            .send_modify(|course| course.deadline = Some(deadline));
+    }
+
+    /// Only the first word on it counts: what is cut later was refused before it began.
+    fn end(&self, flows: usize) {
+        self.course.send_if_modified(|course| {
+            let first = course.flows_cut.is_none();
+            course.flows_cut = course.flows_cut.or(Some(flows));
+            first
+        });
+    }
+
+    /// Waits for the end, at most `wait`.
+    pub(crate) async fn follow(&self, wait: Duration) {
+        self.followed.store(true, Ordering::Relaxed);
+        let mut course = self.course.subscribe();
+        let ended = course.wait_for(|course| course.flows_cut.is_some());
+        // The sender lives as long as this value; at the time's end the answer says what holds.
+        let _ = tokio::time::timeout(wait, ended).await;
+    }
+
+    /// What is told now.
+    pub(crate) fn progress(&self, phase: Phase, flows: u64, agents: u64) -> DrainProgress {
+        let course = *self.course.borrow();
+        let state = match (phase, course.flows_cut) {
+            (_, Some(_)) => DrainState::Ended,
+            (Phase::Draining | Phase::Cut, None) => DrainState::Draining,
+            (Phase::Starting | Phase::Serving, None) => DrainState::Serving,
+        };
+        let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        DrainProgress {
+            state,
+            flows,
+            agents,
+            remaining_ms: course
+                .deadline
+                .filter(|_| state == DrainState::Draining)
+                .map(|deadline| millis(deadline.saturating_duration_since(Instant::now()))),
+            flows_cut: course
+                .flows_cut
+                .map(|flows| u64::try_from(flows).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// How long a hub that is followed stays after the end, so that whoever follows hears of it.
+const HEARD_WITHIN: Duration = Duration::from_millis(300);
+
+/// Lets those who follow the drain hear how it ended.
+pub(crate) async fn be_heard(hub: &Hub) {
+    if hub.drains.followed.load(Ordering::Relaxed) {
+        tokio::time::sleep(HEARD_WITHIN).await;
+    }
+}
+
 /// How often the drain looks whether anything still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -79,6 +164,7 @@ pub(crate) async fn drain(hub: &Arc<Hub>, timeout: Duration) {
     );
     let mut phase = hub.phase();
     let deadline = Instant::now() + timeout;
+    hub.drains.begin(deadline);
     for (tunnel, _) in hub.router().tunnels() {
         tunnel.drain(timeout);
     }
@@ -99,6 +185,7 @@ pub(crate) async fn drain(hub: &Arc<Hub>, timeout: Duration) {
 
 /// Ends every tunnel with a GOODBYE, and with that every flow.
 pub(crate) async fn cut(hub: &Arc<Hub>) {
+    hub.drains.end(hub.flows().len());
     for (tunnel, _) in hub.router().tunnels() {
         tunnel.close(CloseCode::Shutdown, "the hub is shutting down");
     }

@@ -31,7 +31,7 @@ use crate::bundle::keeper::Keeper;
 use crate::bundle::source;
 use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
-use crate::drain::{self, Phase};
+use crate::drain::{self, Drains, Phase};
 use crate::flow_table::FlowTable;
 use crate::generation::{Generation, GenerationError, Generations};
 use crate::health::HealthRoutes;
@@ -293,6 +293,7 @@ impl Running {
     /// Ends everything now, with a word to the agents.
     pub async fn shutdown(mut self) {
         drain::cut(&self.hub).await;
+        drain::be_heard(&self.hub).await;
         self.end_tasks();
         info!(event = events::HUB_STOPPED, hub = %self.hub.replica, "the hub has ended");
     }
@@ -482,6 +483,7 @@ async fn make_hub(
         phases: watch::channel(Phase::Starting).0,
         pages: ArcSwap::from_pointee(axum::Router::new()),
         denied: AtomicU64::new(0),
+        drains: Drains::default(),
         bundle_stale: false.into(),
         last_errors: ArcSwap::from_pointee(Vec::new()),
         last_session: AtomicU64::new(0),

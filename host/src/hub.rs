@@ -21,7 +21,7 @@ use crate::authorize::Authorizer;
 use crate::bundle::board::Bundles;
 use crate::config::CloudConfig;
 use crate::connector::ConnectorTable;
-use crate::drain::{Phase, PhaseWatch};
+use crate::drain::{Drains, Phase, PhaseWatch};
 use crate::flow_table::FlowTable;
 use crate::generation::Generations;
 use crate::health::{Readiness, ReadyState, Reason, ReasonCode};
@@ -87,6 +87,7 @@ pub struct Hub {
     pub(crate) workers: Weak<Workers>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) phases: watch::Sender<Phase>,
+    pub(crate) drains: Drains,
     pub(crate) pages: ArcSwap<axum::Router>,
     /// Clients that got no flow, since the start.
     pub(crate) denied: AtomicU64,

@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::admin::UNSIGNED;
 use crate::admin::view::{
     AdminAction, AdminCaller, AdminRefusal, AgentState, AgentStatus, BundlePush, ConnectorStatus,
-    DrainRequest, ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus, HubStatus,
-    HubView, ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals,
+    DrainProgress, DrainRequest, ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus,
+    HubStatus, HubView, ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals,
 };
 use crate::authorize::{AdminSubject, policy_name, unix_ms};
 use crate::bundle::board::Order;
@@ -24,6 +24,7 @@ use crate::bundle::state::Origin;
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
+use crate::drain::Phase;
 use crate::flow_table::FlowEntry;
 use crate::gateway::ask_reload;
 use crate::hub::Hub;
@@ -92,14 +93,17 @@ impl HubView for Hub {
     }
 
     fn drain<'a>(&'a self, request: &'a DrainRequest) -> BoxFuture<'a, Result<(), AdminRefusal>> {
-        let within = request
-            .deadline_ms
-            .map_or_else(|| self.config().tunnel.drain_timeout, Duration::from_millis);
-        let asked = self
-            .end
-            .try_send(within)
-            .map_err(|_| AdminRefusal::Unavailable("the hub is draining already".to_owned()));
-        ready(asked).boxed()
+        ready(self.drain_asked(request)).boxed()
+    }
+
+    fn drain_progress(&self, wait: Duration) -> BoxFuture<'_, DrainProgress> {
+        async move {
+            self.drains.follow(wait).await;
+            let agents = number(self.router.agent_count());
+            self.drains
+                .progress(self.current_phase(), number(self.flows.len()), agents)
+        }
+        .boxed()
     }
 
     fn explain<'a>(
@@ -353,6 +357,17 @@ impl Hub {
             staged_revision: bundles.staged.as_ref().map(|entry| entry.revision),
             last_errors: self.last_errors.load().as_ref().clone(),
         }
+    }
+
+    fn drain_asked(&self, request: &DrainRequest) -> Result<(), AdminRefusal> {
+        let already = || AdminRefusal::Unavailable("the hub is draining already".to_owned());
+        if self.current_phase() >= Phase::Draining {
+            return Err(already());
+        }
+        let within = request
+            .deadline_ms
+            .map_or_else(|| self.config().tunnel.drain_timeout, Duration::from_millis);
+        self.end.try_send(within).map_err(|_| already())
     }
 
     fn kick_now(&self, agent: &str) -> Result<(), AdminRefusal> {

@@ -24,8 +24,8 @@ use super::routes::{
 };
 use super::socket::default_socket_path;
 use super::view::{
-    BundlePush, DrainRequest, ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus,
-    ReloadReport,
+    BundlePush, DrainProgress, DrainQuery, DrainRequest, ExplainRequest, FlowPage, FlowQuery,
+    GenerationStatus, HubStatus, ReloadReport,
 };
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
@@ -226,6 +226,17 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn drain(&self, request: &DrainRequest) -> Result<Done, ClientError> {
         self.call(Method::POST, "/v1/drain", Some(request)).await
+    }
+
+    /// How the drain goes: what holds at its end, or `wait` from now where that is earlier.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drain_progress(&self, wait: Duration) -> Result<DrainProgress, ClientError> {
+        let query = DrainQuery {
+            wait_ms: u64::try_from(wait.as_millis()).ok(),
+        };
+        self.get("/v1/drain", &query).await
     }
 
     /// Explains a kept decision or a question.

@@ -18,8 +18,8 @@ use tracing::warn;
 use super::bundles;
 use super::problem::{Problem, ProblemCode};
 use super::view::{
-    AdminAction, AdminCaller, AgentStatus, DrainRequest, ExplainRequest, FlowPage, FlowQuery,
-    GenerationStatus, HubStatus, HubView, ReloadReport,
+    AdminAction, AdminCaller, AgentStatus, DrainProgress, DrainQuery, DrainRequest, ExplainRequest,
+    FlowPage, FlowQuery, GenerationStatus, HubStatus, HubView, ReloadReport,
 };
 use crate::telemetry::decisions::requests::{RecordedRequest, RequestCounts, Requests};
 use crate::telemetry::decisions::{DecisionAction, DecisionFilter, DecisionRecord, DecisionRing};
@@ -31,6 +31,9 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Longest time for an answer; a reload compiles plugins.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest time for which an answer waits for the end of a drain.
+pub(super) const MAX_DRAIN_WAIT: Duration = Duration::from_secs(30);
 
 /// Most decisions in one answer.
 pub const MAX_DECISIONS_PER_PAGE: usize = 500;
@@ -150,7 +153,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/generation", get(generation))
         .route("/reload", post(reload))
         .route("/log-level", get(log_level).put(set_log_level))
-        .route("/drain", post(drain))
+        .route("/drain", post(drain).get(drain_progress))
         .route("/explain", post(explain))
         .merge(bundles::routes());
     Router::new()
@@ -348,6 +351,17 @@ async fn drain(
     admin.may(&caller, AdminAction::Drain, None).await?;
     admin.hub.drain(&request).await?;
     Ok(Json(Done {}))
+}
+
+async fn drain_progress(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    query: Result<Query<DrainQuery>, QueryRejection>,
+) -> Answer<DrainProgress> {
+    let Query(query) = query?;
+    admin.may(&caller, AdminAction::Status, None).await?;
+    let wait = Duration::from_millis(query.wait_ms.unwrap_or(0)).min(MAX_DRAIN_WAIT);
+    Ok(Json(admin.hub.drain_progress(wait).await))
 }
 
 async fn explain(

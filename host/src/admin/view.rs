@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, ready};
 use nowconnect_policy::BundleArchive;
@@ -58,6 +59,12 @@ pub trait HubView: Send + Sync + 'static {
 
     /// Starts draining: nothing new, the rest until the deadline, then the end.
     fn drain<'a>(&'a self, request: &'a DrainRequest) -> BoxFuture<'a, Result<(), AdminRefusal>>;
+
+    /// How the drain goes: what holds at the end, or `wait` from now where that is earlier. A hub
+    /// of another kind never drains.
+    fn drain_progress(&self, _wait: Duration) -> BoxFuture<'_, DrainProgress> {
+        Box::pin(ready(DrainProgress::default()))
+    }
 
     /// Asks again, explaining: a kept decision, or a question that the caller states.
     fn explain<'a>(
@@ -544,6 +551,45 @@ pub struct DrainRequest {
     /// Milliseconds until what is left is cut; absent takes the configured time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+}
+
+/// Whether to wait for the end of a drain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainQuery {
+    /// Milliseconds for which the answer may wait for the end, at most 30,000; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+/// How a drain goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainProgress {
+    /// Where the hub is.
+    pub state: DrainState,
+    /// Flows that run.
+    pub flows: u64,
+    /// Agents with a tunnel.
+    pub agents: u64,
+    /// Milliseconds until what still runs is cut; while it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_ms: Option<u64>,
+    /// Flows that were cut; at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows_cut: Option<u64>,
+}
+
+/// Where a hub is between serving and its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainState {
+    /// It lets agents and clients in.
+    #[default]
+    Serving,
+    /// It lets nobody in, and flows finish.
+    Draining,
+    /// It is about to be gone.
+    Ended,
 }
 
 /// What to explain: a kept decision, or a question.
