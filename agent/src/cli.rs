@@ -1,5 +1,6 @@
 //! `nowconnect-agent`: run, config check, diagnose.
 
+mod check;
 mod run;
 
 use std::io::Write;
@@ -82,11 +83,18 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check file and environment without dialling; exit code 64 where something is wrong
+    /// Check file and environment, and what they name on this machine, without dialling; exit code
+    /// 64 where something is wrong
     Check {
         /// Path of the config file, in place of --config
         file: Option<PathBuf>,
+        /// Look at file and environment alone, such as on a machine that has no token and no
+        /// certificates
+        #[arg(long)]
+        syntax_only: bool,
     },
+    /// Print the JSON Schema of the config file, for editors
+    Schema,
 }
 
 /// Runs the command line of this process.
@@ -108,7 +116,13 @@ pub fn main() -> ExitCode {
     let path = config_path(arguments.config);
     match arguments.command {
         Command::Run => run::run(path.as_deref(), &env),
-        Command::Config(ConfigCommand::Check { file }) => check(file.or(path).as_deref(), &env),
+        Command::Config(ConfigCommand::Check { file, syntax_only }) => {
+            check::check(file.or(path).as_deref(), &env, syntax_only)
+        }
+        Command::Config(ConfigCommand::Schema) => {
+            say(config::json_schema().trim_end());
+            ExitCode::SUCCESS
+        }
         Command::Diagnose { json, no_hello } => {
             diagnose::command(path.as_deref(), &env, json, !no_hello)
         }
@@ -144,25 +158,6 @@ fn load(path: Option<&Path>, env: &dyn Env) -> Result<AgentConfig, ConfigError> 
             .map_err(|error| problem(error.to_string()))?;
     }
     Ok(config)
-}
-
-fn check(path: Option<&Path>, env: &dyn Env) -> ExitCode {
-    match load(path, env) {
-        Ok(config) => {
-            for warning in &config.warnings {
-                say_error(&format!("warning: {warning}"));
-            }
-            let source = path.map_or("environment", |path| path.to_str().unwrap_or("file"));
-            say(&format!(
-                "{source}: ok; agent `{}` offers {} connectors to {}",
-                config.agent_id,
-                config.offered_connectors().len(),
-                config.hub
-            ));
-            ExitCode::SUCCESS
-        }
-        Err(error) => refuse(&error),
-    }
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {

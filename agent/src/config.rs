@@ -10,6 +10,7 @@ mod check;
 mod env;
 mod error;
 mod file;
+mod schema;
 mod url;
 pub(crate) use self::url::FetchUrl;
 
@@ -24,6 +25,7 @@ use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 pub(crate) use self::env::NAMES;
 pub use self::env::{Env, NoEnv, ProcessEnv};
 pub use self::error::{ConfigError, ConfigProblem};
+pub use self::schema::json_schema;
 pub use self::url::{HubUrl, ProxyKind, ProxyUrl, UrlError};
 pub use crate::backoff::BackoffSettings;
 pub use crate::proxy::NoProxy;

@@ -120,6 +120,15 @@ impl TokenSource {
         }
     }
 
+    /// Whether what it is read from is here and well formed; nobody is asked for a token.
+    pub(crate) fn check(&mut self) -> Result<(), TokenError> {
+        match self {
+            Self::Fixed(secret) => Token::parse(secret.expose(), "the configured text").map(drop),
+            Self::File(file) => file.read().map(drop),
+            Self::Oidc(client) => client.client_secret().map(drop),
+        }
+    }
+
     /// Whether the file changed since the last [`fetch`](Self::fetch).
     pub(crate) fn changed(&self) -> bool {
         match self {

@@ -137,6 +137,26 @@ pub fn read(path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
     }
 }
 
+/// What was found wrong beyond the file itself, as key, message and way out, with the places of the
+/// keys in the file at `path`.
+#[must_use]
+pub fn placed(
+    found: Vec<(&str, String, String)>,
+    path: Option<&Path>,
+    env: &dyn Env,
+) -> ConfigError {
+    // It was read a moment ago; without it the keys have no lines.
+    let text = path.and_then(|path| read_file(path).ok());
+    let text = text.unwrap_or_default();
+    let mut root = Node::parse(&text).unwrap_or_else(|_| Node::nothing());
+    env::apply(env, &mut root);
+    let mut problems = Problems::new(&root);
+    for (key, message, help) in found {
+        problems.add_with_help(&At::dotted(key), message, help);
+    }
+    ConfigError::Invalid(Report::new(problems.into_found(), path, &text))
+}
+
 /// A configuration in both forms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {

@@ -345,7 +345,9 @@ fn start_workers(config: &CloudConfig) -> Result<Arc<Workers>, BindError> {
 }
 
 /// What plugins' requests trust beside the certificates of the system.
-fn plugin_roots(config: &CloudConfig) -> Result<Vec<CertificateDer<'static>>, BindError> {
+pub(crate) fn plugin_roots(
+    config: &CloudConfig,
+) -> Result<Vec<CertificateDer<'static>>, BindError> {
     let Some(path) = &config.plugins.ca_bundle else {
         return Ok(Vec::new());
     };
@@ -382,10 +384,10 @@ async fn make_hub(
     config: &Arc<CloudConfig>,
     metrics: Arc<Metrics>,
     logs: Option<Logs>,
+    registry: Option<Arc<dyn Registry>>,
     workers: Weak<Workers>,
     (asks, end, bundles, policies): Ends,
 ) -> Result<Arc<Hub>, BindError> {
-    registry: Option<Arc<dyn Registry>>,
     let engine = PluginEngine::new(
         EngineSettings {
             cache_dir: config.plugins.cache_dir.clone(),
@@ -481,9 +483,9 @@ async fn make_hub(
         workers,
         runtime: tokio::runtime::Handle::current(),
         phases: watch::channel(Phase::Starting).0,
+        drains: Drains::default(),
         pages: ArcSwap::from_pointee(axum::Router::new()),
         denied: AtomicU64::new(0),
-        drains: Drains::default(),
         bundle_stale: false.into(),
         last_errors: ArcSwap::from_pointee(Vec::new()),
         last_session: AtomicU64::new(0),

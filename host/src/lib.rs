@@ -26,6 +26,7 @@ pub mod limit;
 mod listener;
 mod page_server;
 pub mod pdp;
+pub mod preflight;
 pub mod prove;
 mod recheck;
 pub mod registry;

@@ -1,137 +1,15 @@
-//! The YAML file's own shape: every key optional, unknown keys refused.
+//! The YAML file: its shape, how it is read, and what is said of one that does not have it.
 
-use std::collections::BTreeMap;
+mod sections;
 
-use serde::Deserialize;
-use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location};
 
 use super::error::{ConfigError, ConfigProblem, nearest};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct FileConfig {
-    pub(super) tunnel: Option<TunnelSection>,
-    pub(super) targets: Option<BTreeMap<String, Spanned<TargetSection>>>,
-    pub(super) limits: Option<LimitsSection>,
-    pub(super) observability: Option<ObservabilitySection>,
-    pub(super) proxy: Option<ProxySection>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct TunnelSection {
-    pub(super) url: Option<Spanned<String>>,
-    pub(super) agent_id: Option<Spanned<String>>,
-    pub(super) tenant: Option<Spanned<String>>,
-    pub(super) exported_connectors: Option<Vec<Spanned<String>>>,
-    pub(super) auth: Option<AuthSection>,
-    pub(super) labels: Option<BTreeMap<String, Spanned<String>>>,
-    pub(super) role: Option<Spanned<String>>,
-    pub(super) allow_plaintext: Option<bool>,
-    pub(super) server_name: Option<Spanned<String>>,
-    pub(super) ping_interval_sec: Option<Spanned<u64>>,
-    pub(super) ping_timeout_sec: Option<Spanned<u64>>,
-    pub(super) max_ws_payload: Option<Spanned<u64>>,
-    pub(super) connect_timeout_ms: Option<Spanned<u64>>,
-    pub(super) renew_before_sec: Option<Spanned<u64>>,
-    pub(super) reconnect: Option<ReconnectSection>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct AuthSection {
-    pub(super) token_file: Option<Spanned<String>>,
-    pub(super) oidc: Option<Spanned<OidcSection>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct OidcSection {
-    pub(super) issuer: Option<Spanned<String>>,
-    pub(super) token_url: Option<Spanned<String>>,
-    pub(super) client_id: Option<Spanned<String>>,
-    pub(super) client_secret_file: Option<Spanned<String>>,
-    pub(super) audience: Option<String>,
-    pub(super) resource: Option<String>,
-    pub(super) scope: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ReconnectSection {
-    pub(super) base_ms: Option<Spanned<u64>>,
-    pub(super) cap_ms: Option<Spanned<u64>>,
-    pub(super) stable_after_sec: Option<Spanned<u64>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct TargetSection {
-    pub(super) host: Option<Spanned<String>>,
-    pub(super) port: Option<Spanned<u64>>,
-    pub(super) unix: Option<Spanned<String>>,
-    pub(super) tls: Option<TargetTlsSection>,
-    pub(super) proxy_protocol: Option<Spanned<String>>,
-    pub(super) connect_timeout_ms: Option<Spanned<u64>>,
-    pub(super) idle_timeout_ms: Option<Spanned<u64>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct TargetTlsSection {
-    pub(super) ca_bundle: Option<Spanned<String>>,
-    pub(super) server_name: Option<Spanned<String>>,
-    pub(super) alpn: Option<Vec<Spanned<String>>>,
-    pub(super) cert_file: Option<Spanned<String>>,
-    pub(super) key_file: Option<Spanned<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct LimitsSection {
-    pub(super) idle_timeout_ms: Option<Spanned<u64>>,
-    pub(super) stall_timeout_ms: Option<Spanned<u64>>,
-    pub(super) connect_timeout_ms: Option<Spanned<u64>>,
-    pub(super) queue_depth_per_cid: Option<Spanned<u64>>,
-    pub(super) max_inflight_cids: Option<Spanned<u64>>,
-    pub(super) shutdown_timeout_sec: Option<Spanned<u64>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ObservabilitySection {
-    pub(super) log_level: Option<Spanned<String>>,
-    pub(super) log_format: Option<Spanned<String>>,
-    pub(super) health_host: Option<Spanned<String>>,
-    pub(super) health_port: Option<Spanned<u64>>,
-    pub(super) otlp_endpoint: Option<Spanned<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ProxySection {
-    pub(super) https_proxy: Option<Spanned<String>>,
-    pub(super) no_proxy: Option<Spanned<HostList>>,
-    pub(super) ca_bundle: Option<Spanned<String>>,
-    pub(super) trust_env: Option<bool>,
-}
-
-/// `NO_PROXY` is known as one text with commas; a YAML list reads better. Both are taken.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum HostList {
-    Text(String),
-    List(Vec<String>),
-}
-
-impl HostList {
-    pub(super) fn joined(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::List(hosts) => hosts.join(","),
-        }
-    }
-}
+pub(super) use self::sections::{
+    AuthSection, FileConfig, LimitsSection, ObservabilitySection, OidcSection, ProxySection,
+    TargetSection, TargetTlsSection, TunnelSection,
+};
 
 pub(super) fn parse(text: &str, label: &str) -> Result<FileConfig, ConfigError> {
     if text.trim().is_empty() {

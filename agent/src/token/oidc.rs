@@ -103,7 +103,8 @@ impl OidcClient {
             .await
     }
 
-    fn client_secret(&self) -> Result<Secret, TokenError> {
+    /// Read at each use, because it may be replaced.
+    pub(super) fn client_secret(&self) -> Result<Secret, TokenError> {
         let path = &self.auth.client_secret_file;
         let failed = |reason: String| TokenError::ClientSecret {
             path: path.display().to_string(),

@@ -42,6 +42,32 @@ async fn a_good_config_is_called_ok() {
     assert!(text(&output.stdout).contains("ok; agent `premise-1` offers 1 connectors"));
 }
 
+/// Every file at once, and the file itself alone.
+#[tokio::test]
+async fn files_that_are_named_and_not_here_are_all_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("premise.yaml");
+    let config = "tunnel:\n  url: wss://hub.example.com\n  agent_id: a\n  auth: {token_file: absent.token}\n\
+                  targets:\n  web: {host: web, port: 443, tls: {ca_bundle: absent.ca}}\n\
+                  proxy: {ca_bundle: absent.pem}\n";
+    std::fs::write(&path, config).unwrap();
+    let output = agent(&path, &["config", "check"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let told = text(&output.stderr);
+    for (key, file) in [
+        ("`tunnel.auth.token_file`", "absent.token"),
+        ("`proxy.ca_bundle`", "absent.pem"),
+        ("`targets.web.tls`", "absent.ca"),
+    ] {
+        let line = told.lines().find(|line| line.contains(key));
+        assert!(line.is_some_and(|line| line.contains(file)), "{told}");
+    }
+    assert!(told.contains("--syntax-only"), "{told}");
+    let alone = ["config", "check", "--syntax-only"];
+    let output = agent(&path, &alone).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
 #[tokio::test]
 async fn a_changed_file_is_put_in_force_and_a_broken_one_is_not() {
     let hub = StubHub::start().await;

@@ -7,18 +7,26 @@ use clap::Subcommand;
 
 use super::Exit;
 use crate::config::{self, Env, ProcessEnv};
+use crate::preflight;
 
 /// Checks and shows configuration.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Check a file: print every problem with its line, or what would be in effect
+    /// Check a file and what it names here: print every problem with its line, or what would be in
+    /// effect
+    ///
+    /// Keys, certificates, lists, policies and plugins are read as a hub reads them at its start;
+    /// nothing is bound or fetched.
     Check {
         /// The file; without it `NC_CONFIG`, then `$SERVICE_CONFIG_DIR/cloud.yaml`, then the
         /// built-in defaults
         file: Option<PathBuf>,
-        /// Print nothing when the file is right
+        /// Print nothing when all is right
         #[arg(short, long)]
         quiet: bool,
+        /// Look at the file alone, such as on a machine that has none of what it names
+        #[arg(long)]
+        syntax_only: bool,
     },
     /// Print the JSON Schema of the file, for editors
     Schema,
@@ -40,7 +48,17 @@ impl Command {
     /// Runs it. Trouble with writing ends it with [`Exit::Failure`]: nobody is reading.
     pub fn run_with(self, env: &dyn Env, out: &mut dyn Write, problems: &mut dyn Write) -> Exit {
         let done = match self {
-            Self::Check { file, quiet } => check(file.as_deref(), quiet, env, out, problems),
+            Self::Check {
+                file,
+                quiet,
+                syntax_only,
+            } => check(
+                file.as_deref(),
+                Asked { quiet, syntax_only },
+                env,
+                out,
+                problems,
+            ),
             Self::Schema => out
                 .write_all(config::json_schema().as_bytes())
                 .map(|()| Exit::Success),
@@ -50,9 +68,19 @@ impl Command {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    quiet: bool,
+    syntax_only: bool,
+}
+
+/// What to do about what is named and cannot be used.
+const WAY_OUT: &str =
+    "mend it, or check the file alone with `--syntax-only` where this machine lacks it";
+
 fn check(
     file: Option<&Path>,
-    quiet: bool,
+    asked: Asked,
     env: &dyn Env,
     out: &mut dyn Write,
     problems: &mut dyn Write,
@@ -64,10 +92,22 @@ fn check(
             return Ok(Exit::Usage);
         }
     };
+    if !asked.syntax_only {
+        let unusable = preflight::unusable(&loaded.config);
+        if !unusable.is_empty() {
+            let found = unusable
+                .into_iter()
+                .map(|found| (found.key, found.message, WAY_OUT.to_owned()))
+                .collect();
+            let error = config::placed(found, loaded.config.source.as_deref(), env);
+            writeln!(problems, "{error}")?;
+            return Ok(Exit::Usage);
+        }
+    }
     for warning in loaded.config.warnings() {
         writeln!(problems, "warning: {warning}")?;
     }
-    if quiet {
+    if asked.quiet {
         return Ok(Exit::Success);
     }
     match &loaded.config.source {
@@ -156,6 +196,66 @@ mod tests {
         Command::Check {
             file: Some(file.to_path_buf()),
             quiet,
+            syntax_only: false,
+        }
+    }
+
+    /// Each kind of file, and the same with the file itself alone.
+    #[test]
+    fn what_the_file_names_is_read_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("policies")).unwrap();
+        std::fs::write(
+            at("policies/wrong.cedar"),
+            "permit (principal, action, resouce);",
+        )
+        .unwrap();
+        std::fs::write(at("broken.wasm"), "no component").unwrap();
+        std::fs::write(at("hub.pem"), "no certificate").unwrap();
+        std::fs::write(at("revoked.jsonl"), "no entry\n").unwrap();
+        for (text, line, part) in [
+            (
+                "tunnel:\n  tls: {cert_file: hub.pem, key_file: hub.key}\n",
+                2,
+                "hub.",
+            ),
+            (
+                "security:\n  revocation_file: revoked.jsonl\n",
+                2,
+                "revoked.jsonl",
+            ),
+            (
+                "security:\n  issuers:\n    - {issuer: \"https://idp\", jwks_file: absent.json}\n",
+                3,
+                "absent.json",
+            ),
+            ("policy:\n  dir: policies\n", 2, "wrong.cedar"),
+            ("policy:\n  dir: absent\n", 2, "absent"),
+            (
+                "plugins:\n  list:\n    - {name: guard, file: broken.wasm}\n",
+                3,
+                "guard",
+            ),
+            ("plugins:\n  ca_bundle: absent.pem\n", 2, "absent.pem"),
+        ] {
+            let file = at("cloud.yaml");
+            std::fs::write(&file, text).unwrap();
+            let (exit, out, problems) = run(check_of(&file, false));
+            assert_eq!((exit, out.as_str()), (Exit::Usage, ""), "{text}{problems}");
+            assert!(problems.contains(part), "{text}{problems}");
+            assert!(
+                problems.contains(&format!("cloud.yaml:{line}:")),
+                "{problems}"
+            );
+            assert!(problems.contains("--syntax-only"), "{problems}");
+            let alone = Command::Check {
+                file: Some(file),
+                quiet: true,
+                syntax_only: true,
+            };
+            let (exit, _, problems) = run(alone);
+            assert_eq!(exit, Exit::Success, "{text}{problems}");
         }
     }
 
