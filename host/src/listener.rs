@@ -237,6 +237,8 @@ impl Port {
 
     async fn accept_clients(self: Arc<Self>, hub: Arc<Hub>) {
         let mut stop = self.stop.subscribe();
+            // Clients are refused at once, and `/readyz` says so: they would wait in vain.
+            *self.socket.lock() = None;
         let mut home = self.home.subscribe();
         let mut phase = hub.phase();
         let here = WorkerId::current();
@@ -375,3 +377,6 @@ fn reserve(address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,9 +99,17 @@ async fn the_admin_port_shows_its_new_certificate_as_well() {
     let first = certificate(&hub.path("hub.pem"));
     let served = shown(address, std::slice::from_ref(&first)).await;
     assert_eq!(served.unwrap(), first);
-    write_pair(&hub.path(""), "hub");
+    let in_two_days = now_s() + 2 * 86_400;
+    let ends = |at: u64| {
+        let line =
+            format!("nowconnect_certificate_not_after_seconds{{certificate=\"admin\"}} {at}\n");
+        hub.metrics().contains(&line)
+    };
+    assert!(!ends(in_two_days));
+    write_pair_until(&hub.path(""), "hub", in_two_days);
     let report = hub.reload().await;
     assert!(report.ok, "{report:?}");
+    assert!(ends(in_two_days), "{}", hub.metrics());
     let next = certificate(&hub.path("hub.pem"));
     let served = shown(address, &[first, next.clone()]).await;
     assert_eq!(served.unwrap(), next);

@@ -37,6 +37,48 @@ async fn a_plugin_swapped_live_turns_the_answer_round() {
     hub.client("echo").await.echoes(b"allowed again").await;
 }
 
+/// What runs is in the scrape with its digest, and nothing else is.
+#[tokio::test]
+async fn the_plugins_in_force_are_in_the_scrape() {
+    let mut hub = with_guard(hub().listener("echo"), "echo").start().await;
+    let active = |hub: &TestHub| -> Vec<String> {
+        hub.metrics()
+            .lines()
+            .filter_map(|line| line.strip_prefix("nowconnect_plugin_active"))
+            .map(str::to_owned)
+            .collect()
+    };
+    let digest = {
+        let generation = hub.running().hub().generations().current();
+        generation.plugins().status()[0].digest.clone()
+    };
+    let guard = format!("{{digest=\"{digest}\",plugin=\"scope-guard\"}} 1");
+    assert_eq!(active(&hub), [guard.as_str()]);
+
+    // Another name, the same component.
+    hub.clear_top();
+    hub.rewrite(|plan| {
+        plan.top(&guard_named(
+            "second-guard",
+            "listeners: {echo: [\"echo\"]}",
+        ))
+    });
+    assert!(hub.reload().await.ok);
+    let second = guard.replace("scope-guard", "second-guard");
+    assert_eq!(active(&hub), [second.as_str()]);
+
+    // A generation that is refused changes nothing.
+    hub.clear_top();
+    hub.rewrite(|plan| plan.top("plugins:\n  list:\n    - {name: absent, file: absent.wasm}"));
+    assert!(!hub.reload().await.ok);
+    assert_eq!(active(&hub), [second.as_str()]);
+
+    hub.clear_top();
+    hub.rewrite(|plan| plan);
+    assert!(hub.reload().await.ok);
+    assert!(active(&hub).is_empty(), "{:?}", active(&hub));
+}
+
 #[tokio::test]
 async fn a_plugin_that_is_refused_keeps_the_whole_generation_out() {
     let target = echo().await;
@@ -141,8 +183,12 @@ fn with_guard(plan: HubPlan, connector: &str) -> HubPlan {
 }
 
 fn guard(config: &str) -> String {
+    guard_named("scope-guard", config)
+}
+
+fn guard_named(name: &str, config: &str) -> String {
     format!(
-        "plugins:\n  list:\n    - name: scope-guard\n      file: \"{}\"\n      \
+        "plugins:\n  list:\n    - name: {name}\n      file: \"{}\"\n      \
          grants: [config]\n      limits: {{time_ms: 1000, wall_ms: 2000}}\n      \
          config: {{{config}}}\n  pipeline_timeout_ms: 5000",
         component("scope-guard").display()

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpStream;
 
-use crate::cluster::{Client, echo, eventually, hub, refuse};
+use crate::cluster::{Client, TestHub, echo, eventually, hub, refuse};
 
 #[tokio::test]
 async fn listeners_come_and_go_and_running_flows_stay() {
@@ -30,6 +30,37 @@ async fn listeners_come_and_go_and_running_flows_stay() {
         TcpStream::connect(old).await.is_err()
     })
     .await;
+}
+
+/// Connectors come and go over a hub's life, and each has a place in a bounded number of labels.
+#[tokio::test]
+async fn a_connector_that_left_the_configuration_leaves_the_scrape() {
+    let target = echo().await;
+    let mut hub = hub().listener("one").listener("two").start().await;
+    let _agent = hub
+        .agent("plant")
+        .target("one", target.address())
+        .target("two", target.address())
+        .ready()
+        .await;
+    for listener in ["one", "two"] {
+        hub.client(listener).await.echoes(b"counted").await;
+    }
+    let shows = |hub: &TestHub, connector: &str| {
+        let label = format!("connector=\"{connector}\"");
+        hub.metrics().contains(&label)
+    };
+    assert!(shows(&hub, "one") && shows(&hub, "two"));
+    eventually("no flow is left", || async {
+        hub.metrics().contains("\nnowconnect_flows_open 0\n")
+    })
+    .await;
+
+    hub.clear_listeners();
+    hub.rewrite(|plan| plan.listener("two"));
+    assert!(hub.reload().await.ok);
+    assert!(!shows(&hub, "one"), "{}", hub.metrics());
+    assert!(shows(&hub, "two"));
 }
 
 #[tokio::test]
