@@ -236,8 +236,8 @@ pub struct Target {
     pub address: TargetAddress,
     /// TLS to it, if the agent speaks TLS there.
     pub tls: Option<TargetTls>,
-    /// The PROXY protocol header it expects.
-    pub proxy_header: ProxyHeader,
+    /// The PROXY protocol header it expects; absent: the one that the hub asks for, if any.
+    pub proxy_header: Option<ProxyHeader>,
     /// Overrides `limits.connect_timeout_ms` for it.
     pub connect_timeout: Option<Duration>,
     /// Overrides `limits.idle_timeout_ms` for it.
@@ -253,7 +253,7 @@ impl Target {
                 port,
             },
             tls: None,
-            proxy_header: ProxyHeader::Off,
+            proxy_header: None,
             connect_timeout: None,
             idle_timeout: None,
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nowconnect_protocol::{ConnectorName, ResetCode};
-use nowconnect_tunnel::{DialError, Dialed, FlowIo};
+use nowconnect_tunnel::{Dial, DialError, Dialed, FlowIo};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{AgentConfig, Target, TargetAddress};
+use crate::config::{AgentConfig, ProxyHeader, Target, TargetAddress};
 use crate::hub_dial::explain_tls;
 use crate::net::{self, ConnectError};
 use crate::proxy_header;
@@ -43,6 +43,24 @@ pub(crate) struct PreparedTarget {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     shown: Option<CertificateDer<'static>>,
     connect_timeout: Duration,
+}
+
+/// What OPEN says about how a target is reached.
+#[derive(Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// The client's address and port, where the hub tells it.
+    pub(crate) client_address: Option<&'a str>,
+    /// What the target expects, as far as the hub knows.
+    pub(crate) proxy_header: ProxyHeader,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn of(dial: &'a Dial) -> Self {
+        Self {
+            client_address: dial.client_address.as_deref(),
+            proxy_header: dial.proxy_protocol.map(Into::into).unwrap_or_default(),
+        }
+    }
 }
 
 /// A connector whose target cannot be prepared.
@@ -147,24 +165,23 @@ impl PreparedTarget {
 
     /// Connects, writes the PROXY protocol header and speaks TLS, as configured, within the
     /// connect timeout.
-    pub(crate) async fn dial(&self, client_address: Option<&str>) -> Result<Dialed, DialError> {
-        let dialed = self.reach(client_address).await?;
+    pub(crate) async fn dial(&self, asked: &Asked<'_>) -> Result<Dialed, DialError> {
+        let dialed = self.reach(asked).await?;
         Ok(Dialed {
             idle_timeout: self.target.idle_timeout,
             ..dialed
         })
     }
 
-    async fn reach(&self, client_address: Option<&str>) -> Result<Dialed, DialError> {
+    async fn reach(&self, asked: &Asked<'_>) -> Result<Dialed, DialError> {
         let deadline = Instant::now() + self.connect_timeout;
-        let client = client_address.and_then(proxy_header::parse_client_address);
         match &self.target.address {
             TargetAddress::Tcp { host, port } => {
                 let mut stream = net::connect(host, *port, deadline)
                     .await
                     .map_err(|error| connect_error(&error))?;
                 let peer = stream.peer_addr().ok();
-                self.write_header(&mut stream, client, peer, deadline)
+                self.write_header(&mut stream, asked, peer, deadline)
                     .await?;
                 match &self.tls {
                     None => Ok(Dialed::plain(stream)),
@@ -182,7 +199,7 @@ impl PreparedTarget {
                     }
                     Err(_) => return Err(timed_out("the socket did not accept")),
                 };
-                self.write_header(&mut stream, client, None, deadline)
+                self.write_header(&mut stream, asked, None, deadline)
                     .await?;
                 match &self.tls {
                     None => Ok(Dialed::plain(stream)),
@@ -195,14 +212,19 @@ impl PreparedTarget {
     async fn write_header<S>(
         &self,
         stream: &mut S,
-        client: Option<SocketAddr>,
+        asked: &Asked<'_>,
         target: Option<SocketAddr>,
         deadline: Instant,
     ) -> Result<(), DialError>
     where
         S: AsyncWrite + Unpin,
     {
-        let header = proxy_header::encode(self.target.proxy_header, client, target);
+        // The operator of this network knows its targets; the hub's word fills the gap.
+        let version = self.target.proxy_header.unwrap_or(asked.proxy_header);
+        let client = asked
+            .client_address
+            .and_then(proxy_header::parse_client_address);
+        let header = proxy_header::encode(version, client, target);
         if header.is_empty() {
             return Ok(());
         }

@@ -1,9 +1,13 @@
 //! The PROXY protocol header that tells a target who the client was.
 //!
-//! Version 1 is one line of text, version 2 is binary. The address is the one that OPEN carried;
-//! where policy withheld it, the header says so (`UNKNOWN`, `LOCAL`) instead of naming the agent.
+//! Version 1 is one line of text, version 2 is binary: the encoder's side of
+//! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>, without TLVs. The address is the
+//! one that OPEN carried; where policy withheld it, the header says so (`UNKNOWN`, `LOCAL`) instead
+//! of naming the agent.
 
 use std::net::{IpAddr, SocketAddr};
+
+use nowconnect_protocol::ProxyProtocol;
 
 /// Which header a connector's target expects before the first byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +19,15 @@ pub enum ProxyHeader {
     V1,
     /// Version 2, binary.
     V2,
+}
+
+impl From<ProxyProtocol> for ProxyHeader {
+    fn from(asked: ProxyProtocol) -> Self {
+        match asked {
+            ProxyProtocol::V1 => Self::V1,
+            ProxyProtocol::V2 => Self::V2,
+        }
+    }
 }
 
 /// The twelve bytes that start every version 2 header.
@@ -157,6 +170,41 @@ mod tests {
             ]
             .concat()
         );
+    }
+
+    /// The examples of the specification: 2.1 and 2.2.
+    #[test]
+    fn the_examples_of_the_specification_come_out() {
+        let client = Some(address("192.168.0.1:56324"));
+        let target = Some(address("192.168.0.11:443"));
+        assert_eq!(
+            encode(ProxyHeader::V1, client, target),
+            b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
+        );
+        let hex: String = encode(ProxyHeader::V2, client, target)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            hex,
+            concat!(
+                "0d0a0d0a000d0a515549540a", // signature
+                "21",                       // version 2, PROXY
+                "11",                       // TCP over IPv4
+                "000c",                     // twelve bytes of addresses
+                "c0a80001c0a8000b",         // 192.168.0.1, 192.168.0.11
+                "dc0401bb",                 // 56324, 443
+            )
+        );
+        let longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        let far = Some(address(&format!("[{longest}]:65535")));
+        let line = encode(ProxyHeader::V1, far, far);
+        assert_eq!(
+            String::from_utf8(line.clone()).unwrap(),
+            format!("PROXY TCP6 {longest} {longest} 65535 65535\r\n")
+        );
+        // Receivers read no more than 107 bytes for a line.
+        assert!(line.len() <= 107, "{}", line.len());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nowconnect_tunnel::{AgentEvent, AgentShell, Dial, DialError, Dialed};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use crate::connectors::ConnectorMap;
+use crate::connectors::{Asked, ConnectorMap};
 use crate::telemetry;
 
 /// What all tunnels of one agent share.
@@ -148,7 +148,7 @@ impl AgentShell for TunnelShell {
         async move {
             let counted = counted;
             let dialed = match target {
-                Ok(target) => target.dial(dial.client_address.as_deref()).await,
+                Ok(target) => target.dial(&Asked::of(&dial)).await,
                 Err(refused) => Err(refused),
             };
             report(&counted.0, &dial, &dialed);

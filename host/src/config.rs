@@ -51,7 +51,7 @@ use tree::{Node, Path as At};
 
 pub use bundle::{BundleConfig, BundleRequire, BundleSource};
 pub use changes::Changes;
-pub use connector::{ConnectorConfig, ConnectorKey, ProxyProtocolVersion};
+pub use connector::{ConnectorConfig, ConnectorKey};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
@@ -319,6 +319,7 @@ impl CloudConfig {
             source: None,
         };
         config.check_ports(problems);
+        config.check_queue_depth(problems);
         Some(config)
     }
 
@@ -348,6 +349,41 @@ impl CloudConfig {
                 .or(connector.stall_timeout)
                 .unwrap_or(defaults.stall_timeout),
             linger: connector.linger.unwrap_or(defaults.linger),
+        }
+    }
+
+    /// The most that one flow's window grows to, in bytes for each direction: the lower of
+    /// `limits.flow_window_max` and what `limits.queue_depth_per_cid` lets wait.
+    #[must_use]
+    pub fn flow_window_max(&self) -> u32 {
+        self.limits.flow_window_max.min(self.queued_per_flow())
+    }
+
+    /// `limits.queue_depth_per_cid` in bytes.
+    fn queued_per_flow(&self) -> u32 {
+        self.limits
+            .queue_depth_per_cid
+            .saturating_mul(self.tunnel.max_ws_payload)
+    }
+
+    /// A flow is sure of its first window, so the queue cannot be shorter.
+    fn check_queue_depth(&self, problems: &mut Problems<'_>) {
+        let sure = self.limits.flow_window_min;
+        if self.queued_per_flow() < sure {
+            let payload = self.tunnel.max_ws_payload;
+            let depth = self.limits.queue_depth_per_cid;
+            problems.add_with_help(
+                &At::dotted("limits.queue_depth_per_cid"),
+                format!(
+                    "`limits.queue_depth_per_cid` is `{depth}`: with `tunnel.max_ws_payload` of \
+                     `{payload}` less than the `limits.flow_window_min` of `{sure}` bytes that \
+                     every flow is sure of"
+                ),
+                format!(
+                    "write at least `{}`, or lower `limits.flow_window_min`",
+                    sure.div_ceil(payload)
+                ),
+            );
         }
     }
 

@@ -291,8 +291,9 @@ pub(crate) fn tunnel_settings(config: &CloudConfig, window_pool: &WindowPool) ->
     TunnelSettings {
         config: TunnelConfig {
             max_data_payload: config.tunnel.max_ws_payload,
+            max_message: config.tunnel.max_ws_message,
             flow_window: config.limits.flow_window_min,
-            flow_window_max: config.limits.flow_window_max,
+            flow_window_max: config.flow_window_max(),
             window_pool: window_pool.clone(),
             hop_inflight: config.limits.per_link_max_inflight_bytes,
             max_flows: config.limits.max_flows_per_agent,

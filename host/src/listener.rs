@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use ipnet::IpNet;
 use nowconnect_policy::{ListenerFacts, Name};
+use nowconnect_protocol::ProxyProtocol;
 use nowconnect_tunnel::WorkerId;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -75,6 +76,8 @@ pub(crate) struct Rules {
     pub(crate) text: Arc<str>,
     pub(crate) connector: Arc<Connector>,
     pub(crate) times: FlowTimes,
+    /// The header that the connector's target expects.
+    pub(crate) proxy_protocol_out: Option<ProxyProtocol>,
     /// `security.allow_cidrs`, which count for every listener.
     pub(crate) allow_cidrs: Vec<IpNet>,
     pub(crate) gate: Arc<Gate>,
@@ -104,6 +107,9 @@ impl Rules {
             text: Arc::from(listener.name.as_str()),
             connector: hub.connectors.entry(&key, &hub.metrics),
             times: config.flow_times(listener),
+            proxy_protocol_out: config
+                .connector(&listener.tenant, &listener.connector)
+                .proxy_protocol_out,
             allow_cidrs: config.security.allow_cidrs.clone(),
             gate: earlier.map_or_else(|| Gate::new(limit), |earlier| Arc::clone(&earlier.gate)),
             flows: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.flows)),
@@ -231,14 +237,14 @@ impl Port {
             None => workers.spawn(make).is_ok(),
         });
         if !started {
+            // Clients are refused at once, and `/readyz` says so: they would wait in vain.
+            *self.socket.lock() = None;
             warn!(listener = %self.rules().text, "no worker takes a listener");
         }
     }
 
     async fn accept_clients(self: Arc<Self>, hub: Arc<Hub>) {
         let mut stop = self.stop.subscribe();
-            // Clients are refused at once, and `/readyz` says so: they would wait in vain.
-            *self.socket.lock() = None;
         let mut home = self.home.subscribe();
         let mut phase = hub.phase();
         let here = WorkerId::current();

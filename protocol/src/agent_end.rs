@@ -177,7 +177,9 @@ impl AgentEnd {
             ));
         }
         self.phase = Phase::Established;
-        self.tunnel.agree(ack.max_data_payload, ack.flow_window);
+        let max_message = usize::try_from(ack.max_message).unwrap_or(usize::MAX);
+        self.tunnel
+            .agree(ack.max_data_payload, ack.flow_window, max_message);
         self.tunnel.liveness.set_times(
             Duration::from_millis(u64::from(ack.ping_interval_ms.max(1))),
             Duration::from_millis(u64::from(ack.ping_timeout_ms.max(1))),

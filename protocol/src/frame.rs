@@ -21,7 +21,7 @@ pub use codes::{CloseCode, ResetClass, ResetCode};
 pub use hello::{
     Features, Hello, HelloAck, InstanceId, Refusal, Renew, RenewAck, ResumeToken, Role,
 };
-pub use open::{Open, OpenAck};
+pub use open::{Open, OpenAck, ProxyProtocol};
 
 use crate::flow_ref::FlowRef;
 

@@ -8,9 +8,10 @@ use crate::error::{ProtocolViolation, TunnelClosed};
 use crate::flow::{Flow, FlowKind, FlowTerms, Side};
 use crate::flow_ref::FlowRef;
 use crate::frame::{
-    CloseCode, Features, Frame, FrameType, Hello, HelloAck, Open, Refusal, Renew, RenewAck,
-    ResetCode, ResumeToken, VERSION, decode,
+    CloseCode, Features, Frame, FrameType, Hello, HelloAck, Open, ProxyProtocol, Refusal, Renew,
+    RenewAck, ResetCode, ResumeToken, VERSION, decode,
 };
+use crate::limits;
 use crate::name::{ConnectorName, ReplicaId};
 use crate::tunnel::{DetachedFlows, FlowEvent, FlowSource, Tunnel, TunnelConfig};
 
@@ -61,6 +62,8 @@ pub struct OpenRequest {
     pub trace_parent: Option<String>,
     /// Facts that policies and plugins attached.
     pub metadata: Vec<(String, String)>,
+    /// The PROXY protocol header that the target expects before the first byte.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// The bounds within which the flow was allowed.
     pub terms: FlowTerms,
     /// Bytes already read from the client.
@@ -97,7 +100,9 @@ pub struct HubEnd {
 }
 
 /// Abilities of this build.
-pub(crate) const FEATURES: Features = Features::RESUME.or(Features::DRAIN);
+pub(crate) const FEATURES: Features = Features::RESUME
+    .or(Features::DRAIN)
+    .or(Features::PROXY_PROTOCOL);
 
 impl HubEnd {
     /// A tunnel whose transport is up; the agent speaks first.
@@ -238,7 +243,11 @@ impl HubEnd {
             return;
         }
         self.phase = Phase::Established;
-        self.tunnel.agree(self.peer_payload, self.peer_window);
+        self.tunnel.agree(
+            self.peer_payload,
+            self.peer_window,
+            limits::MAX_MESSAGE_BYTES,
+        );
         let features = self.peer_features.and(FEATURES);
         let accepted: BTreeSet<ConnectorName> = welcome.accepted.iter().cloned().collect();
         let config = self.tunnel.config().clone();
@@ -259,6 +268,7 @@ impl HubEnd {
             max_data_payload: config.max_data_payload,
             flow_window: config.flow_window,
             features,
+            max_message: config.max_message,
         })));
         if let Some(flows) = welcome.resume {
             self.tunnel.attach(now, flows);
@@ -303,6 +313,13 @@ impl HubEnd {
                 Some(ResetCode::AgentBusy)
             }
             Phase::Established if self.tunnel.closed().is_some() => Some(ResetCode::Draining),
+            // Without the header the target would take the client for the agent.
+            Phase::Established
+                if request.proxy_protocol.is_some()
+                    && !self.peer_features.contains(Features::PROXY_PROTOCOL) =>
+            {
+                Some(ResetCode::UnsupportedKind)
+            }
             Phase::Established => None,
             Phase::AwaitHello(_) | Phase::AwaitVerdict | Phase::Draining => {
                 Some(ResetCode::Draining)
@@ -329,6 +346,7 @@ impl HubEnd {
             client_address: request.client_address,
             trace_parent: request.trace_parent,
             metadata: request.metadata,
+            proxy_protocol: request.proxy_protocol,
         }));
         self.send_open(cid, flow);
         Ok(cid)

@@ -49,7 +49,8 @@ pub use flow::{FlowCause, FlowKind, FlowPhase, FlowSummary, FlowTerms};
 pub use flow_ref::FlowRef;
 pub use frame::{
     CloseCode, DecodeError, Direction, Features, Frame, FrameType, Hello, HelloAck, InstanceId,
-    Open, OpenAck, Refusal, Renew, RenewAck, ResetClass, ResetCode, ResumeToken, Role,
+    Open, OpenAck, ProxyProtocol, Refusal, Renew, RenewAck, ResetClass, ResetCode, ResumeToken,
+    Role,
 };
 pub use hub_end::{HubEnd, HubEvent, OpenRequest, Welcome};
 pub use name::{AgentId, ConnectorName, NameError, ReplicaId, TenantName};

@@ -17,6 +17,11 @@ pub const DATA_HEADER_BYTES: usize = FRAME_HEADER_BYTES + 4 + 8;
 /// the time for which a small frame waits behind it.
 pub const MAX_MESSAGE_BYTES: usize = 262_144;
 
+/// Least bound on a WebSocket message that an operator may set, in bytes.
+///
+/// The longest frame of control fits, and so does the longest DATA frame.
+pub const MIN_MESSAGE_BYTES: usize = 139_264;
+
 /// Size up to which an end fills a message, in bytes: with the header of its WebSocket frame it
 /// fills sixteen TLS records, where a larger one would need a seventeenth for the rest.
 pub const FULL_MESSAGE_BYTES: usize = MAX_MESSAGE_BYTES - 14;
@@ -145,7 +150,8 @@ pub const RESUME_GRACE: Duration = Duration::from_secs(30);
 pub const MAX_CONTROL_QUEUE: usize = 65_536;
 
 const _: () = assert!(INTERACTIVE_FLOW_INFLIGHT_BYTES > WINDOW_UPDATE_BYTES);
-const _: () = assert!(MAX_DATA_PAYLOAD_BYTES as usize + DATA_HEADER_BYTES <= MAX_MESSAGE_BYTES);
-const _: () = assert!(INTERACTIVE_MESSAGE_BYTES <= MAX_MESSAGE_BYTES);
+const _: () = assert!(MAX_DATA_PAYLOAD_BYTES as usize + DATA_HEADER_BYTES <= MIN_MESSAGE_BYTES);
+const _: () = assert!(INTERACTIVE_MESSAGE_BYTES <= MIN_MESSAGE_BYTES);
+const _: () = assert!(MIN_MESSAGE_BYTES <= MAX_MESSAGE_BYTES);
 const _: () = assert!(FLOW_WINDOW_MIN_BYTES <= FLOW_WINDOW_SHORT_PATH_BYTES);
-const _: () = assert!(MAX_CONTROL_BODY_BYTES + FRAME_HEADER_BYTES <= MAX_MESSAGE_BYTES);
+const _: () = assert!(MAX_CONTROL_BODY_BYTES + FRAME_HEADER_BYTES <= MIN_MESSAGE_BYTES);

@@ -36,6 +36,10 @@ pub struct TunnelConfig {
     /// Largest payload of a DATA frame that this end takes, in bytes, from
     /// [`limits::MIN_DATA_PAYLOAD_BYTES`] to [`limits::MAX_DATA_PAYLOAD_BYTES`].
     pub max_data_payload: u32,
+    /// Largest WebSocket message that this end takes and sends, in bytes, from
+    /// [`limits::MIN_MESSAGE_BYTES`] to [`limits::MAX_MESSAGE_BYTES`]. An agent's is the largest:
+    /// HELLO does not tell of less.
+    pub max_message: u32,
     /// Window that every flow is sure of in each direction, in bytes.
     pub flow_window: u32,
     /// Window up to which a flow grows on a long path, in bytes.
@@ -62,6 +66,7 @@ impl Default for TunnelConfig {
     fn default() -> Self {
         Self {
             max_data_payload: limits::MAX_DATA_PAYLOAD_BYTES,
+            max_message: limits::MAX_MESSAGE_BYTES as u32,
             flow_window: limits::FLOW_WINDOW_MIN_BYTES,
             flow_window_max: limits::FLOW_WINDOW_MAX_BYTES,
             window_pool: WindowPool::default(),
@@ -174,12 +179,21 @@ pub struct Tunnel {
     peer_window: u64,
     /// Largest payload of a DATA frame, in bytes.
     agreed_payload: u32,
+    /// Largest message that may be sent, in bytes.
+    agreed_message: usize,
     hop_inflight: u64,
     sweep_at: Instant,
     suspect: bool,
     closed: Option<TunnelClosed>,
     goodbye_queued: bool,
     counters: TunnelCounters,
+}
+
+/// The bound of this end alone.
+fn own_message(config: &TunnelConfig) -> usize {
+    usize::try_from(config.max_message)
+        .unwrap_or(usize::MAX)
+        .clamp(limits::MIN_MESSAGE_BYTES, limits::MAX_MESSAGE_BYTES)
 }
 
 impl Tunnel {
@@ -201,6 +215,7 @@ impl Tunnel {
             liveness: Liveness::new(now, config.ping_interval, config.ping_timeout),
             peer_window: u64::from(limits::FLOW_WINDOW_MIN_BYTES),
             agreed_payload: config.max_data_payload,
+            agreed_message: own_message(&config),
             hop_inflight: 0,
             sweep_at: now + limits::SWEEP_INTERVAL,
             suspect: false,
@@ -216,7 +231,7 @@ impl Tunnel {
     }
 
     /// Takes over what HELLO and HELLO_ACK agreed on.
-    pub(crate) fn agree(&mut self, max_data_payload: u32, peer_window: u32) {
+    pub(crate) fn agree(&mut self, max_data_payload: u32, peer_window: u32, max_message: usize) {
         let payload = max_data_payload.clamp(
             limits::MIN_DATA_PAYLOAD_BYTES,
             limits::MAX_DATA_PAYLOAD_BYTES,
@@ -224,6 +239,15 @@ impl Tunnel {
         self.agreed_payload = payload.min(self.config.max_data_payload);
         self.scheduler.set_max_payload(self.agreed_payload);
         self.peer_window = u64::from(peer_window);
+        self.agreed_message = max_message
+            .min(own_message(&self.config))
+            .max(limits::MIN_MESSAGE_BYTES);
+    }
+
+    /// Largest message that may be sent, in bytes.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
+        self.agreed_message
     }
 
     fn max_payload(&self) -> usize {

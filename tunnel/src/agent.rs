@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use nowconnect_protocol::{
-    CloseCode, ConnectorName, FlowRef, FlowSummary, Hello, HelloAck, RenewAck, ResetCode,
+    CloseCode, ConnectorName, FlowRef, FlowSummary, Hello, HelloAck, ProxyProtocol, RenewAck,
+    ResetCode,
 };
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,6 +37,8 @@ pub struct Dial {
     pub metadata: Vec<(String, String)>,
     /// W3C `traceparent` of the flow's trace.
     pub trace_parent: Option<String>,
+    /// The PROXY protocol header that the hub says the target expects before the first byte.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// A target that was reached.

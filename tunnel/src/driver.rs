@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, Stream};
-use nowconnect_protocol::limits::MAX_MESSAGE_BYTES;
 use nowconnect_protocol::{AgentEnd, HubEnd, ResetCode, Tunnel};
 use rustc_hash::FxHashMap;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -303,7 +302,7 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
                 break;
             }
             if let Some(Ok(buf)) = self.recycle.pop_front().map(Bytes::try_into_mut)
-                && buf.capacity() >= MAX_MESSAGE_BYTES
+                && buf.capacity() >= self.end.tunnel().max_message()
             {
                 self.out = buf;
                 return;
@@ -313,7 +312,7 @@ impl<E: End, S: AsyncRead + AsyncWrite + Unpin> Core<E, S> {
         let capacity = if idle {
             IDLE_BUFFER_BYTES
         } else {
-            MAX_MESSAGE_BYTES + IDLE_BUFFER_BYTES
+            self.end.tunnel().max_message() + IDLE_BUFFER_BYTES
         };
         self.out = BytesMut::with_capacity(capacity);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nowconnect_protocol::{CloseCode, ConnectorName, FlowRef, FlowTerms, ResetCode};
+use nowconnect_protocol::{CloseCode, ConnectorName, FlowRef, FlowTerms, ProxyProtocol, ResetCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::detached::DetachedSession;
@@ -29,6 +29,8 @@ pub struct OpenFlow {
     pub metadata: Vec<(String, String)>,
     /// W3C `traceparent` of the flow's trace.
     pub trace_parent: Option<String>,
+    /// The PROXY protocol header that the target expects before the first byte.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// The bounds within which the flow was allowed.
     pub terms: FlowTerms,
     /// The client's socket.

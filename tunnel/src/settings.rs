@@ -44,13 +44,15 @@ pub struct TunnelEnd {
     pub detached: Option<DetachedSession>,
 }
 
-/// The limits that a tunnel's WebSocket must have at both ends.
+/// The limits that the WebSocket of an end with this config must have. A longer message than
+/// [`TunnelConfig::max_message`] breaks the tunnel before it is read into memory.
 #[must_use]
-pub fn websocket_config() -> WebSocketConfig {
+pub fn websocket_config(config: &TunnelConfig) -> WebSocketConfig {
+    let max_message = usize::try_from(config.max_message).unwrap_or(usize::MAX);
     WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(2 * MAX_MESSAGE_BYTES + 4096)
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES))
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message))
 }

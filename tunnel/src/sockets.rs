@@ -98,14 +98,33 @@ impl FlowSocket {
             }
         }
         if !payload.is_empty() {
-            if payload.len() < COPY_OUT_BELOW_BYTES {
-                payload = Bytes::copy_from_slice(&payload);
-            }
             self.compacted = false;
             self.waiting_since.get_or_insert_with(Instant::now);
-            self.pending.push_back(payload);
+            if payload.len() < COPY_OUT_BELOW_BYTES {
+                self.push_copy(&payload);
+            } else {
+                self.pending.push_back(payload);
+            }
         }
         written
+    }
+
+    /// Adds a small piece to the last one where that is small too: a far end that sends byte by
+    /// byte must not cost more than what its window counts.
+    fn push_copy(&mut self, payload: &[u8]) {
+        if let Some(back) = self.pending.back_mut()
+            && back.len() < COPY_OUT_BELOW_BYTES
+        {
+            match std::mem::take(back).try_into_mut() {
+                Ok(mut whole) => {
+                    whole.extend_from_slice(payload);
+                    *back = whole.freeze();
+                    return;
+                }
+                Err(shared) => *back = shared,
+            }
+        }
+        self.pending.push_back(Bytes::copy_from_slice(payload));
     }
 
     /// Tells the observer what the flow has done so far, where that has changed.

@@ -51,7 +51,7 @@ fn the_shipped_files_options_are_real() {
     let config = parse(&all_on, "premise.yaml", &NoEnv).unwrap();
     assert_eq!(config.targets.len(), 3);
     let intranet = &config.targets[&name("intranet")];
-    assert_eq!(intranet.proxy_header, ProxyHeader::V2);
+    assert_eq!(intranet.proxy_header, Some(ProxyHeader::V2));
     let tls = intranet.tls.as_ref().unwrap();
     assert_eq!(tls.alpn, ["http/1.1"]);
     let files: Vec<_> = tls.files().map(|path| path.display().to_string()).collect();

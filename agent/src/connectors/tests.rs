@@ -17,10 +17,10 @@ async fn a_tcp_target_gets_the_header_before_anything_else() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let target = Target {
-        proxy_header: ProxyHeader::V1,
+        proxy_header: Some(ProxyHeader::V1),
         ..Target::tcp("127.0.0.1", port)
     };
-    let dialed = prepared(&target).dial(Some("192.0.2.1:77")).await.unwrap();
+    let dialed = prepared(&target).dial(&from("192.0.2.1:77")).await.unwrap();
     assert!(matches!(dialed.io, FlowIo::Tcp(_)));
     drop(dialed);
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -32,16 +32,52 @@ async fn a_tcp_target_gets_the_header_before_anything_else() {
     );
 }
 
+fn from(client: &str) -> Asked<'_> {
+    Asked {
+        client_address: Some(client),
+        ..Asked::default()
+    }
+}
+
+#[tokio::test]
+async fn the_hubs_word_on_the_header_counts_where_the_target_has_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (own, asked, header) in [
+        (None, ProxyHeader::V1, "PROXY UNKNOWN\r\n"),
+        (None, ProxyHeader::Off, ""),
+        (Some(ProxyHeader::Off), ProxyHeader::V1, ""),
+        (Some(ProxyHeader::V1), ProxyHeader::V2, "PROXY UNKNOWN\r\n"),
+    ] {
+        let target = Target {
+            proxy_header: own,
+            ..Target::tcp("127.0.0.1", port)
+        };
+        let asked = Asked {
+            proxy_header: asked,
+            ..Asked::default()
+        };
+        drop(prepared(&target).dial(&asked).await.unwrap());
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut received = String::new();
+        stream.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, header, "{own:?} {asked:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_unix_target_is_reached() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let _listener = UnixListener::bind(&path).unwrap();
-    let dialed = prepared(&Target::unix(&path)).dial(None).await.unwrap();
+    let dialed = prepared(&Target::unix(&path))
+        .dial(&Asked::default())
+        .await
+        .unwrap();
     assert!(matches!(dialed.io, FlowIo::Unix(_)));
 
     let error = prepared(&Target::unix(folder.path().join("absent")))
-        .dial(None)
+        .dial(&Asked::default())
         .await
         .unwrap_err();
     assert_eq!(error.code, ResetCode::ConnectFailed);
@@ -51,7 +87,7 @@ async fn a_unix_target_is_reached() {
 async fn tls_is_spoken_and_its_protocol_reported() {
     let server = TlsTarget::start("target.test", &["h2", "http/1.1"]).await;
     let dialed = prepared(&server.target(Some("target.test")))
-        .dial(None)
+        .dial(&Asked::default())
         .await
         .unwrap();
     assert_eq!(dialed.alpn.as_deref(), Some("http/1.1"));
@@ -67,7 +103,7 @@ async fn tls_is_spoken_and_its_protocol_reported() {
 async fn a_target_with_another_name_is_refused() {
     let server = TlsTarget::start("target.test", &[]).await;
     let error = prepared(&server.target(Some("other.test")))
-        .dial(None)
+        .dial(&Asked::default())
         .await
         .unwrap_err();
     assert_eq!(error.code, ResetCode::TargetTlsFailed);
@@ -81,7 +117,7 @@ async fn a_refusing_and_a_silent_target_are_told_apart() {
         listener.local_addr().unwrap().port()
     };
     let error = prepared(&Target::tcp("127.0.0.1", closed))
-        .dial(None)
+        .dial(&Asked::default())
         .await
         .unwrap_err();
     assert_eq!(error.code, ResetCode::ConnectFailed);
@@ -98,7 +134,7 @@ async fn a_refusing_and_a_silent_target_are_told_apart() {
     };
     let folder = tempfile::tempdir().unwrap();
     let silent = with_bundle(silent, folder.path());
-    let error = prepared(&silent).dial(None).await.unwrap_err();
+    let error = prepared(&silent).dial(&Asked::default()).await.unwrap_err();
     assert_eq!(error.code, ResetCode::ConnectTimeout);
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::certificate::describe;
 use super::walk::Walk;
 use crate::config::{Target, TargetAddress};
-use crate::connectors::PreparedTarget;
+use crate::connectors::{Asked, PreparedTarget};
 use crate::hub_dial::explain_tls;
 
 /// Targets are tried one after the other; more than this are left out, with a word about it.
@@ -45,7 +45,7 @@ impl Walk {
                 return;
             }
         };
-        let outcome = match prepared.dial(None).await {
+        let outcome = match prepared.dial(&Asked::default()).await {
             Ok(dialed) => stays(dialed).await,
             Err(error) => Err(error),
         };

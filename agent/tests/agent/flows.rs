@@ -87,7 +87,7 @@ async fn a_unix_target_is_told_who_the_client_is() {
     let listener = UnixListener::bind(&path).unwrap();
     let hub = StubHub::start().await;
     let target = Target {
-        proxy_header: ProxyHeader::V1,
+        proxy_header: Some(ProxyHeader::V1),
         ..Target::unix(path)
     };
     let _running = ready(config(&hub.url()).with_target(name("unix"), target)).await;

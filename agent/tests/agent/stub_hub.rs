@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nowconnect_protocol::{
     CloseCode, ConnectorName, Epoch, FlowRef, FlowSummary, FlowTerms, Hello, OpenAck, Renew,
-    ReplicaId, ResetCode, ResumeToken,
+    ReplicaId, ResetCode, ResumeToken, TunnelConfig,
 };
 use nowconnect_tunnel::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use nowconnect_tunnel::{
@@ -139,6 +139,7 @@ impl StubHub {
             client_address: Some("192.0.2.1:77".to_owned()),
             metadata: Vec::new(),
             trace_parent: trace_parent.map(str::to_owned),
+            proxy_protocol: None,
             terms: FlowTerms::default(),
             io: FlowIo::Std(near.into_std().unwrap()),
             early: Vec::new(),
@@ -189,9 +190,12 @@ async fn serve(carrier: Carrier, script: Arc<Mutex<Script>>) {
                 .insert("sec-websocket-protocol", protocol);
             Ok(response)
         };
-    let upgraded =
-        tokio_tungstenite::accept_hdr_async_with_config(carrier, check, Some(websocket_config()))
-            .await;
+    let upgraded = tokio_tungstenite::accept_hdr_async_with_config(
+        carrier,
+        check,
+        Some(websocket_config(&TunnelConfig::default())),
+    )
+    .await;
     let Ok(websocket) = upgraded else {
         return;
     };

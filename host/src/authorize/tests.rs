@@ -300,6 +300,7 @@ fn what_plugins_may_attach_fits_one_open_with_the_longest_names() {
         client_address: Some("[2001:db8:1111:2222:3333:4444:5555:6666]:65535".to_owned()),
         trace_parent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
         metadata: vec![(name.clone(), "v".repeat(each - name.len())); MAX_CHAIN_ATTRIBUTES],
+        proxy_protocol: Some(nowconnect_protocol::ProxyProtocol::V2),
     };
     let mut bytes = bytes::BytesMut::new();
     encode(&Frame::Open(Box::new(open.clone())), &mut bytes);

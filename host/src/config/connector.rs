@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use nowconnect_protocol::{ConnectorName, TenantName};
+use nowconnect_protocol::{ConnectorName, ProxyProtocol, TenantName};
 
 use super::RateLimit;
 use super::build::{name, optional_ms, rate};
@@ -75,8 +75,9 @@ pub struct ConnectorConfig {
     pub stall_timeout: Option<Duration>,
     /// Overrides `limits.linger_ms`.
     pub linger: Option<Duration>,
-    /// The PROXY protocol header that the agent writes to the target before the first byte.
-    pub proxy_protocol_out: Option<ProxyProtocolVersion>,
+    /// The PROXY protocol header that agents write to the target before the first byte, where
+    /// their own configuration of the target does not say.
+    pub proxy_protocol_out: Option<ProxyProtocol>,
     /// The most flows at once over all agents of this connector.
     pub max_connections: Option<u32>,
     /// New flows a second over all agents of this connector.
@@ -98,13 +99,6 @@ impl ConnectorConfig {
                 ),
             );
         }
-        if file.proxy_protocol_out != ProxyProtocolOutFile::Off {
-            problems.add_with_help(
-                &path.key("proxy_protocol_out"),
-                format!("`{path}.proxy_protocol_out` is not built yet: the hub tells agents nothing of it"),
-                "leave it out here, and write `proxy_protocol` at the target in the agent's own file",
-            );
-        }
         Self {
             labels: file.labels.clone(),
             protocol: file.protocol.clone().unwrap_or_default(),
@@ -113,20 +107,11 @@ impl ConnectorConfig {
             linger: optional_ms(file.linger_ms),
             proxy_protocol_out: match file.proxy_protocol_out {
                 ProxyProtocolOutFile::Off => None,
-                ProxyProtocolOutFile::V1 => Some(ProxyProtocolVersion::V1),
-                ProxyProtocolOutFile::V2 => Some(ProxyProtocolVersion::V2),
+                ProxyProtocolOutFile::V1 => Some(ProxyProtocol::V1),
+                ProxyProtocolOutFile::V2 => Some(ProxyProtocol::V2),
             },
             max_connections: file.max_connections,
             rate: rate(file.rate.as_ref()),
         }
     }
-}
-
-/// A version of the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyProtocolVersion {
-    /// The text form.
-    V1,
-    /// The binary form.
-    V2,
 }

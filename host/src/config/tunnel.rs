@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use nowconnect_protocol::limits::{MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES};
 
 use super::RateLimit;
 use super::build::{Surroundings, cidrs, ip_address, ms};
@@ -79,8 +80,8 @@ pub struct HandshakeConfig {
     pub max_header_bytes: u32,
 }
 
-/// What a frame adds to its payload, rounded up; a message must hold one whole frame.
-const FRAME_OVERHEAD_BYTES: u32 = 64;
+/// The schema's bounds on `max_ws_message` are those of the protocol.
+const _: () = assert!(MIN_MESSAGE_BYTES == 139_264 && MAX_MESSAGE_BYTES == 262_144);
 
 impl TunnelConfig {
     pub(super) fn build(
@@ -90,20 +91,6 @@ impl TunnelConfig {
         problems: &mut Problems<'_>,
     ) -> Option<Self> {
         let host = ip_address(&file.host, &path.key("host"), problems);
-        if file.max_ws_message < file.max_ws_payload.saturating_add(FRAME_OVERHEAD_BYTES) {
-            problems.add_with_help(
-                &path.key("max_ws_message"),
-                format!(
-                    "`tunnel.max_ws_message` is `{}`, too little for one frame with \
-                     `max_ws_payload` of `{}`",
-                    file.max_ws_message, file.max_ws_payload
-                ),
-                format!(
-                    "write at least `{}`",
-                    file.max_ws_payload.saturating_add(FRAME_OVERHEAD_BYTES)
-                ),
-            );
-        }
         let trusted_ingress = cidrs(
             &file.trusted_ingress,
             &path.key("trusted_ingress"),

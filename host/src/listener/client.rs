@@ -326,6 +326,7 @@ impl Client {
             client_address: Some(self.address.to_string()),
             metadata,
             trace_parent: traces::trace_parent(&open).map(|parent| parent.to_string()),
+            proxy_protocol: self.rules.proxy_protocol_out,
             terms,
             io,
             early,

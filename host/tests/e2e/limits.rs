@@ -1,8 +1,8 @@
 //! Bounds on clients, and what comes in front of them.
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::{echo, eventually, hub};
+use crate::cluster::{SOON, echo, eventually, hold, hub};
 
 #[tokio::test]
 async fn addresses_outside_allow_cidrs_are_closed() {
@@ -126,6 +126,84 @@ async fn listeners_without_clients_hold_no_place() {
     for listener in ["a", "b", "c"] {
         hub.client(listener).await.echoes(b"there is room").await;
     }
+}
+
+/// The agent is told what the hub takes: one longer message would break the tunnel.
+#[tokio::test]
+async fn messages_keep_to_the_hubs_bound_in_bulk() {
+    let target = echo().await;
+    let hub = hub()
+        .listener("echo")
+        .tunnel("max_ws_message: 139264")
+        .start()
+        .await;
+    let agent = hub.plant("echo", target.address()).await;
+    let client = hub.client("echo").await;
+    let (mut reader, mut writer) = client.stream.into_split();
+    let sent: Vec<u8> = (0..2_097_152_u32).flat_map(u32::to_le_bytes).collect();
+    let expected = sent.clone();
+    let writing = tokio::spawn(async move {
+        writer.write_all(&sent).await.unwrap();
+        writer.shutdown().await.unwrap();
+    });
+    let mut received = Vec::with_capacity(expected.len());
+    tokio::time::timeout(SOON, reader.read_to_end(&mut received))
+        .await
+        .expect("all of it should have come back")
+        .unwrap();
+    writing.await.unwrap();
+    assert!(received == expected, "the bytes differ");
+    assert_eq!(
+        agent.running.state().tunnels,
+        1,
+        "a tunnel broke on the way"
+    );
+}
+
+#[tokio::test]
+async fn a_target_is_told_the_clients_address_where_the_hub_says_so() {
+    let target = hold().await;
+    let hub = hub()
+        .listener("v1")
+        .listener("v2")
+        .top("connectors:\n  v1: {proxy_protocol_out: v1}\n  v2: {proxy_protocol_out: v2}")
+        .start()
+        .await;
+    let _agent = hub
+        .agent("plant")
+        .target("v1", target.address())
+        .target("v2", target.address())
+        .ready()
+        .await;
+    let mut client = hub.client("v1").await;
+    let from = client.stream.local_addr().unwrap();
+    client.send(b"first").await;
+    let line = format!(
+        "PROXY TCP4 {} {} {} {}\r\nfirst",
+        from.ip(),
+        target.address().ip(),
+        from.port(),
+        target.address().port()
+    );
+    eventually("the line and the first bytes", || async {
+        let seen = target.seen();
+        seen.first()
+            .is_some_and(|seen| seen.bytes == line.as_bytes())
+    })
+    .await;
+    let mut client = hub.client("v2").await;
+    let from = client.stream.local_addr().unwrap();
+    client.send(b"second").await;
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([127, 0, 0, 1, 127, 0, 0, 1]);
+    header.extend(from.port().to_be_bytes());
+    header.extend(target.address().port().to_be_bytes());
+    header.extend(b"second");
+    eventually("the header and the first bytes", || async {
+        let seen = target.seen();
+        seen.get(1).is_some_and(|seen| seen.bytes == header)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod bundles;
 mod certificates;
 mod decisions;
 mod flows;
+mod hasty_agent;
 mod limits;
 mod masking;
 mod plugins;

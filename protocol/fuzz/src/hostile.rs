@@ -98,6 +98,7 @@ fn open(replica: &ReplicaId, number: u64) -> OpenRequest {
         client_address: None,
         trace_parent: None,
         metadata: Vec::new(),
+        proxy_protocol: None,
         terms: FlowTerms::default(),
         early: Vec::new(),
     }

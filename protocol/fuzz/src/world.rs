@@ -178,6 +178,7 @@ impl World {
             client_address: None,
             trace_parent: None,
             metadata: Vec::new(),
+            proxy_protocol: None,
             terms: FlowTerms {
                 // Time passes in leaps here; idleness has tests of its own.
                 idle_timeout: Duration::MAX,

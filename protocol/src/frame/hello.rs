@@ -9,7 +9,9 @@ use super::tlv::{
     Field, FieldWriter, next_field, put_short_text, take, take_short_text, take_u8, take_u64, text,
 };
 use crate::epoch::Epoch;
-use crate::limits::{MAX_CONNECTORS, MAX_PAIRS, MAX_TEXT_BYTES, MAX_TOKEN_BYTES};
+use crate::limits::{
+    MAX_CONNECTORS, MAX_MESSAGE_BYTES, MAX_PAIRS, MAX_TEXT_BYTES, MAX_TOKEN_BYTES,
+};
 use crate::name::{AgentId, ConnectorName, ReplicaId, TenantName};
 
 /// Tells one process of an agent from another that has the same identity. Random per process.
@@ -46,6 +48,8 @@ impl Features {
     pub const DRAIN: Self = Self(1 << 1);
     /// Flows of kind `udp`. Reserved.
     pub const DATAGRAMS: Self = Self(1 << 2);
+    /// The agent writes the PROXY protocol header that OPEN asks for.
+    pub const PROXY_PROTOCOL: Self = Self(1 << 3);
 
     /// Whether all of `other` is in here.
     #[must_use]
@@ -147,6 +151,8 @@ pub struct HelloAck {
     pub flow_window: u32,
     /// Abilities that both ends have.
     pub features: Features,
+    /// Largest WebSocket message that the hub takes, in bytes.
+    pub max_message: u32,
 }
 
 /// A new token, a new list of connectors, or both, on a living tunnel.
@@ -211,7 +217,11 @@ mod key {
     pub(super) const CONNECTORS_GIVEN: u8 = 26;
     pub(super) const OK: u8 = 27;
     pub(super) const MESSAGE: u8 = 28;
+    pub(super) const MAX_MESSAGE: u8 = 29;
 }
+
+/// What HELLO_ACK means where it says nothing of the size of messages.
+const LARGEST_MESSAGE: u32 = MAX_MESSAGE_BYTES as u32;
 
 fn bounded_text(field: &Field) -> Result<String, DecodeError> {
     if field.value.len() > MAX_TEXT_BYTES {
@@ -438,6 +448,9 @@ impl HelloAck {
         out.u32(key::MAX_DATA_PAYLOAD, self.max_data_payload);
         out.u32(key::FLOW_WINDOW, self.flow_window);
         out.u64(key::FEATURES, self.features.0);
+        if self.max_message != LARGEST_MESSAGE {
+            out.u32(key::MAX_MESSAGE, self.max_message);
+        }
     }
 
     pub(super) fn decode(mut body: Bytes) -> Result<Self, DecodeError> {
@@ -447,6 +460,7 @@ impl HelloAck {
         let (mut ping_interval_ms, mut ping_timeout_ms, mut resume_grace_ms) = (None, None, None);
         let (mut max_data_payload, mut flow_window) = (None, None);
         let mut features = Features::default();
+        let mut max_message = LARGEST_MESSAGE;
         while let Some(field) = next_field(&mut body)? {
             match field.key {
                 key::VER => ver = Some(field.u16()?),
@@ -464,6 +478,7 @@ impl HelloAck {
                 key::MAX_DATA_PAYLOAD => max_data_payload = Some(field.u32()?),
                 key::FLOW_WINDOW => flow_window = Some(field.u32()?),
                 key::FEATURES => features = Features(field.u64()?),
+                key::MAX_MESSAGE => max_message = field.u32()?,
                 _ => {}
             }
         }
@@ -483,6 +498,7 @@ impl HelloAck {
             max_data_payload: required(max_data_payload, "payload limit")?,
             flow_window: required(flow_window, "flow window")?,
             features,
+            max_message,
         })
     }
 }

@@ -10,6 +10,32 @@ use crate::flow_ref::FlowRef;
 use crate::limits::MAX_TEXT_BYTES;
 use crate::name::{ConnectorName, ReplicaId};
 
+/// A form of the PROXY protocol's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl ProxyProtocol {
+    const fn to_wire(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
+
+    const fn from_wire(wire: u8) -> Option<Self> {
+        match wire {
+            1 => Some(Self::V1),
+            2 => Some(Self::V2),
+            _ => None,
+        }
+    }
+}
+
 /// Opens a flow. Idempotent by `flow_ref`: the agent dials once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
@@ -28,6 +54,9 @@ pub struct Open {
     /// Facts that policies and plugins attached. At most
     /// [`MAX_PAIRS`](crate::limits::MAX_PAIRS).
     pub metadata: Vec<(String, String)>,
+    /// The PROXY protocol header that the target expects before the first byte, as far as the hub
+    /// knows. Only to an agent that names [`Features::PROXY_PROTOCOL`](super::Features).
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// The target is connected.
@@ -46,6 +75,7 @@ mod key {
     pub(super) const TRACE_PARENT: u8 = 4;
     pub(super) const METADATA: u8 = 5;
     pub(super) const ALPN: u8 = 6;
+    pub(super) const PROXY_PROTOCOL: u8 = 7;
 }
 
 pub(super) fn put_flow_ref(out: &mut BytesMut, flow_ref: &FlowRef) {
@@ -93,6 +123,9 @@ impl Open {
         for (name, value) in &self.metadata {
             out.pair(key::METADATA, name, value);
         }
+        if let Some(version) = self.proxy_protocol {
+            out.bytes(key::PROXY_PROTOCOL, &[version.to_wire()]);
+        }
     }
 
     pub(super) fn decode(mut body: Bytes) -> Result<Self, DecodeError> {
@@ -102,6 +135,7 @@ impl Open {
         let mut kind = FlowKind::Tcp;
         let (mut client_address, mut trace_parent) = (None, None);
         let mut metadata = Vec::new();
+        let mut proxy_protocol = None;
         while let Some(field) = next_field(&mut body)? {
             match field.key {
                 key::CONNECTOR => connector = Some(ConnectorName::parse(&field.text()?)?),
@@ -115,6 +149,16 @@ impl Open {
                 key::CLIENT_ADDRESS => client_address = Some(bounded(field.text()?)?),
                 key::TRACE_PARENT => trace_parent = Some(bounded(field.text()?)?),
                 key::METADATA => push_pair(&mut metadata, &field)?,
+                key::PROXY_PROTOCOL => {
+                    proxy_protocol = match field.value.chunk() {
+                        [wire] => {
+                            Some(ProxyProtocol::from_wire(*wire).ok_or(DecodeError::Value {
+                                what: "PROXY protocol version",
+                            })?)
+                        }
+                        _ => return Err(DecodeError::FieldLength),
+                    };
+                }
                 _ => {}
             }
         }
@@ -126,6 +170,7 @@ impl Open {
             client_address,
             trace_parent,
             metadata,
+            proxy_protocol,
         })
     }
 }

@@ -8,8 +8,8 @@ use super::Tunnel;
 use crate::flow::Side;
 use crate::frame::{Direction, Frame, ResetCode, encode, write_data_header};
 use crate::limits::{
-    DATA_HEADER_BYTES, INTERACTIVE_FLOW_INFLIGHT_BYTES, INTERACTIVE_MESSAGE_BYTES,
-    MAX_CONTROL_BODY_BYTES, MAX_MESSAGE_BYTES,
+    DATA_HEADER_BYTES, FULL_MESSAGE_BYTES, INTERACTIVE_FLOW_INFLIGHT_BYTES,
+    INTERACTIVE_MESSAGE_BYTES,
 };
 
 /// Room in a message below which no DATA frame is begun: a frame that small is not worth it.
@@ -58,7 +58,8 @@ impl Tunnel {
     ) -> Option<Bytes> {
         buf.clear();
         self.write_control(buf);
-        if !self.goodbye_queued {
+        // What follows may be about a flow whose OPEN or OPEN_ACK is still in the queue.
+        if !self.goodbye_queued && self.control.is_empty() {
             self.write_windows(buf);
             self.write_flows(now, source, buf);
         }
@@ -87,10 +88,16 @@ impl Tunnel {
     }
 
     fn write_control(&mut self, buf: &mut BytesMut) {
-        while buf.len() <= MAX_MESSAGE_BYTES - MAX_CONTROL_BODY_BYTES - LEAST_ROOM_BYTES
-            && let Some(frame) = self.control.pop_front()
-        {
+        let most = self.agreed_message.min(FULL_MESSAGE_BYTES);
+        while let Some(frame) = self.control.pop_front() {
+            let start = buf.len();
             encode(&frame, buf);
+            // The first fits, however long it is.
+            if start > 0 && buf.len() > most {
+                buf.truncate(start);
+                self.control.push_front(frame);
+                return;
+            }
         }
     }
 
@@ -143,6 +150,7 @@ impl Tunnel {
     fn room(&self, now: Instant, buf: &BytesMut) -> usize {
         self.scheduler
             .message_bytes(now)
+            .min(self.agreed_message)
             .saturating_sub(buf.len() + DATA_HEADER_BYTES)
     }
 

@@ -79,6 +79,7 @@ impl Hub {
             client_address: None,
             trace_parent: None,
             metadata: Vec::new(),
+            proxy_protocol: None,
             terms,
             early: vec![Bytes::from_static(b"hello")],
         };

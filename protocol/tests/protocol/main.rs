@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod hostile_agent;
+mod messages;
 mod samples;
 mod wire_properties;
 mod wire_snapshot;

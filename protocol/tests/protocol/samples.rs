@@ -4,8 +4,8 @@ use bytes::Bytes;
 use nowconnect_protocol::frame::{Refusal, RenewAck};
 use nowconnect_protocol::{
     AgentId, CloseCode, ConnectorName, Direction, Epoch, Features, FlowKind, FlowRef, Frame, Hello,
-    HelloAck, InstanceId, Open, OpenAck, Renew, ReplicaId, ResetCode, ResumeToken, Role,
-    TenantName,
+    HelloAck, InstanceId, Open, OpenAck, ProxyProtocol, Renew, ReplicaId, ResetCode, ResumeToken,
+    Role, TenantName,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -75,6 +75,7 @@ fn hello_ack() -> HelloAck {
         max_data_payload: 131_072,
         flow_window: 32_768,
         features: Features::RESUME,
+        max_message: 262_144,
     }
 }
 
@@ -127,6 +128,7 @@ pub(crate) fn all() -> Vec<(&'static str, Frame)> {
                     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
                 ),
                 metadata: vec![("geo".into(), "DE".into())],
+                proxy_protocol: None,
             })),
         ),
         (
@@ -193,6 +195,26 @@ pub(crate) fn all() -> Vec<(&'static str, Frame)> {
                 flow_ref: flow_ref(),
                 code: ResetCode::UnknownFlow,
             },
+        ),
+        (
+            "hello_ack_of_small_messages",
+            Frame::HelloAck(Box::new(HelloAck {
+                max_message: 139_264,
+                ..hello_ack()
+            })),
+        ),
+        (
+            "open_with_proxy_protocol",
+            Frame::Open(Box::new(Open {
+                cid: 2,
+                flow_ref: flow_ref(),
+                connector: connector("ldap"),
+                kind: FlowKind::Tcp,
+                client_address: Some("10.0.0.1:4711".into()),
+                trace_parent: None,
+                metadata: Vec::new(),
+                proxy_protocol: Some(ProxyProtocol::V2),
+            })),
         ),
     ]
 }
@@ -294,7 +316,7 @@ fn any_hello_ack() -> impl Strategy<Value = Frame> {
             any_token(),
             any::<bool>(),
         ),
-        (option::of(any::<u64>()), any::<[u32; 5]>(), any::<u64>()),
+        (option::of(any::<u64>()), any::<[u32; 6]>(), any::<u64>()),
     )
         .prop_map(|(head, lists, rest)| {
             Frame::HelloAck(Box::new(HelloAck {
@@ -313,6 +335,7 @@ fn any_hello_ack() -> impl Strategy<Value = Frame> {
                 max_data_payload: rest.1[3],
                 flow_window: rest.1[4],
                 features: Features(rest.2),
+                max_message: rest.1[5],
             }))
         })
 }
@@ -326,9 +349,22 @@ fn any_open() -> impl Strategy<Value = Frame> {
         option::of(".{0,30}"),
         option::of(".{0,60}"),
         vec((".{0,9}", ".{0,9}"), 0..5),
+        option::of(proptest::sample::select(&[
+            ProxyProtocol::V1,
+            ProxyProtocol::V2,
+        ])),
     )
         .prop_map(
-            |(cid, flow_ref, connector, udp, client_address, trace_parent, metadata)| {
+            |(
+                cid,
+                flow_ref,
+                connector,
+                udp,
+                client_address,
+                trace_parent,
+                metadata,
+                proxy_protocol,
+            )| {
                 Frame::Open(Box::new(Open {
                     cid,
                     flow_ref,
@@ -337,6 +373,7 @@ fn any_open() -> impl Strategy<Value = Frame> {
                     client_address,
                     trace_parent,
                     metadata,
+                    proxy_protocol,
                 }))
             },
         )

@@ -201,6 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentDriver<S> {
             client_address: open.client_address,
             metadata: open.metadata,
             trace_parent: open.trace_parent,
+            proxy_protocol: open.proxy_protocol,
         });
         let socket = FlowSocket::new(cid, connector, None, None, &self.core.ready);
         self.core.add_socket(cid, socket);

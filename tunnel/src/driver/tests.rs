@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use nowconnect_protocol::limits::MAX_MESSAGE_BYTES;
 use nowconnect_protocol::{ConnectorName, TunnelConfig};
 use tokio::io::DuplexStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -58,6 +59,25 @@ async fn bytes_that_wait_for_a_stalled_reader_leave_the_messages_they_came_in() 
     assert_eq!(waiting, pieces * piece - 1_000);
     assert!(socket.pending.iter().flatten().all(|byte| *byte == 7));
     assert!(!core.holds_spare_memory(), "it would wake for nothing");
+}
+
+/// Each piece has some hundred bytes of its own beside what it holds: a far end that sends byte by
+/// byte must not cost more than what its window counts.
+#[tokio::test]
+async fn bytes_that_come_one_by_one_wait_in_few_pieces() {
+    let core = core().await;
+    let (near, _far) = tokio::io::duplex(1);
+    let connector = ConnectorName::parse("echo").unwrap();
+    let io = FlowIo::Boxed(Box::new(near));
+    let mut socket = FlowSocket::new(1, connector, Some(io), None, &core.ready);
+    let bytes: Vec<u8> = (0..40_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    for byte in &bytes {
+        let _ = socket.push(Bytes::copy_from_slice(&[*byte]));
+    }
+    assert!(socket.pending.len() <= 3, "{} pieces", socket.pending.len());
+    let waiting: Vec<u8> = socket.pending.iter().flatten().copied().collect();
+    // The socket took the first.
+    assert_eq!(waiting, bytes[1..]);
 }
 
 async fn core() -> Core<HubEnd, DuplexStream> {

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use nowconnect_tunnel::protocol::{
     AgentId, ConnectorName, Epoch, Features, FlowRef, FlowSummary, FlowTerms, Hello, InstanceId,
-    Renew, ReplicaId, ResetCode, ResumeToken, Role,
+    Renew, ReplicaId, ResetCode, ResumeToken, Role, TunnelConfig,
 };
 use nowconnect_tunnel::tungstenite::protocol::Role as WsRole;
 use nowconnect_tunnel::{
@@ -241,7 +241,13 @@ impl Pair {
         let (agent_io, agent_far) = tokio::io::duplex(200_000);
         let (cut, cut_rx) = oneshot::channel();
         spawn_local(join(hub_far, agent_far, cut_rx));
-        let ws = |io, role| WebSocketStream::from_raw_socket(io, role, Some(websocket_config()));
+        let ws = |io, role| {
+            WebSocketStream::from_raw_socket(
+                io,
+                role,
+                Some(websocket_config(&TunnelConfig::default())),
+            )
+        };
         let hub_ws = ws(hub_io, WsRole::Server).await;
         let agent_ws = ws(agent_io, WsRole::Client).await;
         let (welcomed, up) = oneshot::channel();
@@ -301,12 +307,6 @@ impl Pair {
         *self.running.borrow_mut() = Some(running);
     }
 
-    /// Connects anew while the old tunnel lives.
-    pub(crate) async fn replace(&self) {
-        let old = self.running.borrow_mut().take().unwrap();
-        let running = self
-            .connect(
-                2,
     /// Somebody asks the hub's end for its flows and does not wait for them. They are to be found
     /// in what that tunnel leaves, and go on in the next one.
     pub(crate) async fn ask_and_go_away(&self) {
@@ -334,6 +334,12 @@ impl Pair {
         *self.running.borrow_mut() = Some(running);
     }
 
+    /// Connects anew while the old tunnel lives.
+    pub(crate) async fn replace(&self) {
+        let old = self.running.borrow_mut().take().unwrap();
+        let running = self
+            .connect(
+                2,
                 Some(HubResume::Living(old.hub_handle.clone())),
                 ResumeFrom::Living(old.agent_handle.clone()),
             )
@@ -402,6 +408,7 @@ impl Pair {
             client_address: None,
             metadata: Vec::new(),
             trace_parent: None,
+            proxy_protocol: None,
             terms,
             io: accepted.unwrap().0.into(),
             early,

@@ -250,7 +250,7 @@ impl Checker<'_> {
         Some(Target {
             address: address?,
             tls,
-            proxy_header: proxy_header.unwrap_or_default(),
+            proxy_header,
             connect_timeout,
             idle_timeout,
         })

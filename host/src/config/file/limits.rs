@@ -37,8 +37,9 @@ pub struct LimitsFile {
     /// agents' own `connect_timeout_ms`. Milliseconds. Default 10000.
     #[schemars(range(min = 1, max = 600_000))]
     pub open_timeout_ms: u64,
-    /// Chunks that may wait in one flow's queue. The byte windows below press back much sooner;
-    /// this also is the base of the queue alert (75 %). Default 100.
+    /// How much may wait for one flow's client, in chunks of `tunnel.max_ws_payload`: a ceiling for
+    /// the flow's window beside `flow_window_max`. An agent that sends more has the flow reset with
+    /// `queue_overflow`. Default 100.
     #[schemars(range(min = 1, max = 65_536))]
     pub queue_depth_per_cid: u32,
     /// The most client connections at once over all listeners; more are closed at once.

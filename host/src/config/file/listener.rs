@@ -138,8 +138,9 @@ pub struct ConnectorFile {
     /// Overrides `limits.linger_ms`. Milliseconds. Default `null`.
     #[schemars(range(min = 0, max = 604_800_000))]
     pub linger_ms: Option<u64>,
-    /// The PROXY protocol header that the agent writes to the target before the first byte.
-    /// Default `off`.
+    /// The PROXY protocol header with the client's address that agents write to the target before
+    /// the first byte. An agent whose own file sets `proxy_protocol` at the target does as that
+    /// says. Default `off`.
     pub proxy_protocol_out: ProxyProtocolOutFile,
     /// The most flows at once over all agents of this connector. Default `null`: no bound of its
     /// own.

@@ -21,9 +21,9 @@ pub struct TunnelFile {
     /// have 8192). Bytes. Default 131072.
     #[schemars(range(min = 1024, max = 131_072))]
     pub max_ws_payload: u32,
-    /// The most bytes of one WebSocket message, which holds several frames. At least
-    /// `max_ws_payload` plus 64. Bytes. Default 262144.
-    #[schemars(range(min = 2048, max = 262_144))]
+    /// The most bytes of one WebSocket message, which holds several frames; a longer one breaks
+    /// the tunnel, and agents are told. The longest frame fits always. Bytes. Default 262144.
+    #[schemars(range(min = 139_264, max = 262_144))]
     pub max_ws_message: u32,
     /// How often an idle tunnel is pinged; a busy one is probed much sooner. Seconds. Default 20.
     #[schemars(range(min = 1, max = 3600))]

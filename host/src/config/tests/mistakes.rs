@@ -41,13 +41,15 @@ fn a_key_like_no_other_gets_the_list() {
 }
 
 #[test]
-fn what_the_hub_does_not_do_yet_is_not_taken_in_silence() {
-    let found = problem("connectors: {ldap: {proxy_protocol_out: v2}}");
+fn a_queue_shorter_than_what_a_flow_is_sure_of_is_refused() {
+    let text = "tunnel: {max_ws_payload: 8192}\nlimits: {queue_depth_per_cid: 3}";
+    let found = problem(text);
+    assert_eq!(found.key, "limits.queue_depth_per_cid");
+    assert!(found.message.contains("`8192` less than"), "{found:?}");
     assert_eq!(
-        found.message,
-        "`connectors.ldap.proxy_protocol_out` is not built yet: the hub tells agents nothing of it"
+        found.help.as_deref(),
+        Some("write at least `4`, or lower `limits.flow_window_min`")
     );
-    assert!(found.help.unwrap().contains("agent's own file"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nowconnect_plugins::Instances;
+use nowconnect_protocol::ProxyProtocol;
 
 use super::super::{
     Balance, CloudConfig, KeySource, Loaded, PluginConfig, PluginOrigin, ProxyProtocolAccept,
@@ -70,6 +71,30 @@ fn listeners_and_connectors_are_read() {
     assert_eq!(database.rate_per_source.unwrap().burst, 3);
     let keys: Vec<String> = config.connectors.keys().map(ToString::to_string).collect();
     assert_eq!(keys, ["acme/postgres", "acme/ssh", "ldaps_dc1"]);
+}
+
+#[test]
+fn a_flows_window_ends_at_the_lower_of_its_two_bounds() {
+    let most = |text: &str| valid(text).flow_window_max();
+    assert_eq!(most(""), 100 * 131_072);
+    assert_eq!(most("tunnel: {max_ws_payload: 8192}"), 100 * 8_192);
+    assert_eq!(most("limits: {queue_depth_per_cid: 1}"), 131_072);
+    assert_eq!(most("limits: {flow_window_max: 65536}"), 65_536);
+}
+
+#[test]
+fn what_targets_expect_is_read() {
+    let config =
+        valid("connectors: {a: {proxy_protocol_out: v1}, b: {proxy_protocol_out: v2}, c: {}}");
+    let asked: Vec<_> = config
+        .connectors
+        .values()
+        .map(|connector| connector.proxy_protocol_out)
+        .collect();
+    assert_eq!(
+        asked,
+        [Some(ProxyProtocol::V1), Some(ProxyProtocol::V2), None]
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod client_address;
 mod contract;
 mod documents;
 mod gateway;

@@ -1,0 +1,191 @@
+//! An agent that has proven who it is and does not keep to its pace.
+
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use nowconnect_protocol::{
+    AgentId, CloseCode, ConnectorName, Features, Hello, InstanceId, ResetCode, Role, TunnelConfig,
+};
+use nowconnect_tunnel::tungstenite::Message;
+use nowconnect_tunnel::{
+    AgentEvent, AgentShell, AgentTunnelHandle, Dial, DialError, Dialed, ResumeFrom, TunnelEnd,
+    TunnelSettings, WebSocketStream, agent_channel, serve_agent, websocket_config,
+};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::timeout;
+
+use crate::cluster::{Claims, SOON, TestHub, eventually, hub};
+
+/// Each is a signature to be checked and a question about each connector.
+#[tokio::test]
+async fn renewals_that_come_faster_than_their_pace_end_the_tunnel() {
+    let hub = hub().start().await;
+    let run = async {
+        let mut agent = HastyAgent::join(&hub).await;
+        // Three may come at once.
+        for _ in 0..3 {
+            agent.renew(&hub);
+            assert!(agent.renewed().await, "a renewal in good time was refused");
+        }
+        agent.renew(&hub);
+        let end = agent.ended().await;
+        assert_eq!(end.closed.code, CloseCode::ProtocolViolation);
+        assert!(!end.closed.local);
+        assert!(end.closed.detail.contains("RENEW"), "{}", end.closed);
+        eventually("the hub has let it go", || async {
+            hub.metrics().contains("\nnowconnect_tunnels 0\n")
+        })
+        .await;
+        // It may come back.
+        let _again = HastyAgent::join(&hub).await;
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_renewals_waits_in_no_queue() {
+    let hub = hub().start().await;
+    let run = async {
+        let agent = HastyAgent::join(&hub).await;
+        for _ in 0..32 {
+            agent.renew(&hub);
+        }
+        let end = agent.ended().await;
+        assert_eq!(end.closed.code, CloseCode::ProtocolViolation);
+        assert!(!end.closed.local);
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// What is well formed gets an answer at least: here nothing is read of it.
+#[tokio::test]
+async fn a_message_beyond_the_hubs_bound_breaks_the_tunnel_unread() {
+    const BOUND: usize = 139_264;
+    let hub = hub()
+        .tunnel(&format!("max_ws_message: {BOUND}"))
+        .start()
+        .await;
+    for (length, is_read) in [(BOUND, true), (BOUND + 1, false)] {
+        let mut websocket = upgraded(&hub).await;
+        // The break may come before the end of the message.
+        let _ = websocket.send(Message::binary(vec![0; length])).await;
+        let answer = timeout(SOON, websocket.next()).await.unwrap();
+        let says_goodbye = matches!(answer, Some(Ok(Message::Binary(_))));
+        assert_eq!(says_goodbye, is_read, "{length}: {answer:?}");
+    }
+}
+
+/// An agent whose every word the test chooses.
+struct HastyAgent {
+    handle: AgentTunnelHandle,
+    events: mpsc::UnboundedReceiver<AgentEvent>,
+    driver: JoinHandle<TunnelEnd>,
+}
+
+struct Shell(mpsc::UnboundedSender<AgentEvent>);
+
+impl AgentShell for Shell {
+    fn dial(&self, _dial: Dial) -> LocalBoxFuture<'static, Result<Dialed, DialError>> {
+        async {
+            Err(DialError {
+                code: ResetCode::ConnectFailed,
+                message: String::new(),
+            })
+        }
+        .boxed_local()
+    }
+
+    fn event(&self, event: AgentEvent) {
+        // The test may have seen enough.
+        let _ = self.0.send(event);
+    }
+}
+
+impl HastyAgent {
+    /// Joins as `plant`, once the hub has said HELLO_ACK.
+    async fn join(hub: &TestHub) -> Self {
+        let websocket = upgraded(hub).await;
+        let (told, mut events) = mpsc::unbounded_channel();
+        let (handle, commands) = agent_channel();
+        let driver = spawn_local(serve_agent(
+            websocket,
+            hello(),
+            ResumeFrom::Nothing,
+            Rc::new(Shell(told)),
+            commands,
+            TunnelSettings::default(),
+        ));
+        let first = timeout(SOON, events.recv()).await.unwrap();
+        assert!(matches!(first, Some(AgentEvent::Welcomed(_))), "{first:?}");
+        Self {
+            handle,
+            events,
+            driver,
+        }
+    }
+
+    fn renew(&self, hub: &TestHub) {
+        let token = hub.issuer.sign(&Claims::of("plant"));
+        assert!(self.handle.renew(Some(token), None));
+    }
+
+    /// What the hub says to the next renewal.
+    async fn renewed(&mut self) -> bool {
+        loop {
+            match timeout(SOON, self.events.recv()).await.unwrap() {
+                Some(AgentEvent::Renewed(ack)) => return ack.ok,
+                Some(_) => {}
+                None => panic!("the tunnel ended"),
+            }
+        }
+    }
+
+    async fn ended(self) -> TunnelEnd {
+        timeout(SOON, self.driver).await.unwrap().unwrap()
+    }
+}
+
+/// A WebSocket that the hub has taken for `plant`'s.
+async fn upgraded(hub: &TestHub) -> WebSocketStream<TcpStream> {
+    let stream = TcpStream::connect(hub.tunnel_address()).await.unwrap();
+    let token = hub.issuer.sign(&Claims::of("plant"));
+    let request = http::Request::builder()
+        .uri(format!("ws://{}/tunnel", hub.tunnel_address()))
+        .header("host", "hub")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", "nowconnect.v1")
+        .header("authorization", format!("Bearer {token}"))
+        .body(())
+        .unwrap();
+    let limits = websocket_config(&TunnelConfig::default());
+    let (websocket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(limits))
+        .await
+        .unwrap();
+    websocket
+}
+
+fn hello() -> Hello {
+    Hello {
+        ver_min: 1,
+        ver_max: 1,
+        agent_id: AgentId::parse("plant").unwrap(),
+        tenant: None,
+        instance: InstanceId(7),
+        role: Role::Primary,
+        connectors: vec![ConnectorName::parse("echo").unwrap()],
+        labels: Vec::new(),
+        transports: Vec::new(),
+        features: Features::default(),
+        last_epoch: None,
+        resume: None,
+        agent_version: "test".to_owned(),
+        max_data_payload: 131_072,
+        flow_window: 32_768,
+    }
+}

@@ -1,0 +1,137 @@
+//! How frames are put together to messages.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use nowconnect_protocol::frame::decode;
+use nowconnect_protocol::{
+    ConnectorName, Epoch, Features, FlowKind, FlowRef, FlowSource, FlowTerms, Frame, HubEnd,
+    HubEvent, OpenRequest, ProxyProtocol, ReplicaId, ResetCode, ResumeToken, SourceRead,
+    TunnelConfig, Welcome, limits,
+};
+
+use crate::samples;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the machine's caller brings the time, and a test is one"
+)]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+struct Silent;
+
+impl FlowSource for Silent {
+    fn read(&mut self, _: u32, _: &mut BytesMut, _: usize) -> SourceRead {
+        SourceRead::Blocked
+    }
+}
+
+/// A hub's end that an agent with these features has joined.
+fn joined(now: Instant, config: TunnelConfig, features: Features) -> HubEnd {
+    let mut hub = HubEnd::new(now, config);
+    let mut hello = samples::hello();
+    hello.features = features;
+    let mut message = BytesMut::new();
+    nowconnect_protocol::frame::encode(&Frame::Hello(Box::new(hello)), &mut message);
+    hub.handle_message(now, message.freeze());
+    assert!(matches!(hub.poll_event(), Some(HubEvent::Hello(_))));
+    let replica = ReplicaId::parse("hub-1").unwrap();
+    hub.accept(
+        now,
+        Welcome {
+            session: 1,
+            replica: replica.clone(),
+            epoch: Epoch {
+                counter: 1,
+                replica,
+            },
+            accepted: vec![ConnectorName::parse("ssh").unwrap()],
+            refused: Vec::new(),
+            resume_token: ResumeToken([1; 32]),
+            resume: None,
+            token_expires_in: None,
+        },
+    );
+    hub
+}
+
+fn request(number: u64) -> OpenRequest {
+    OpenRequest {
+        flow_ref: FlowRef {
+            origin: ReplicaId::parse("hub-1").unwrap(),
+            boot: 1,
+            number,
+        },
+        connector: ConnectorName::parse("ssh").unwrap(),
+        kind: FlowKind::Tcp,
+        client_address: None,
+        trace_parent: None,
+        metadata: Vec::new(),
+        proxy_protocol: None,
+        terms: FlowTerms::default(),
+        early: Vec::new(),
+    }
+}
+
+/// More OPENs than one message holds, each with bytes of its client behind it. A flow's bytes come
+/// after its OPEN, and no message is larger than what was agreed on.
+#[test]
+fn what_follows_an_open_stays_behind_it_however_long_the_queue() {
+    for max_message in [limits::MIN_MESSAGE_BYTES, limits::MAX_MESSAGE_BYTES] {
+        let now = clock();
+        let config = TunnelConfig {
+            max_message: u32::try_from(max_message).unwrap(),
+            ..TunnelConfig::default()
+        };
+        let mut hub = joined(now, config, Features::default());
+        let flows = 64;
+        for number in 1..=flows {
+            let request = OpenRequest {
+                metadata: (0..8)
+                    .map(|at| (format!("name-{at}"), "x".repeat(1_000)))
+                    .collect(),
+                early: vec![Bytes::from(vec![7; 9_000])],
+                ..request(number)
+            };
+            hub.open(now, request).unwrap();
+        }
+        let (mut buf, mut opened, mut carried) =
+            (BytesMut::new(), BTreeSet::new(), BTreeSet::new());
+        let mut messages = 0;
+        while let Some(mut message) = hub.poll_transmit(now, &mut Silent, &mut buf) {
+            messages += 1;
+            assert!(message.len() <= max_message, "{} bytes", message.len());
+            while let Some(frame) = decode(&mut message).unwrap() {
+                if let Frame::Open(open) = &frame {
+                    assert!(opened.insert(open.cid));
+                }
+                if let Frame::Data { cid, .. } = frame {
+                    assert!(opened.contains(&cid), "bytes of {cid} before its OPEN");
+                    carried.insert(cid);
+                }
+            }
+        }
+        assert_eq!(opened.len(), 64);
+        assert_eq!(carried, opened);
+        assert!(messages > 2, "all fits in {messages} messages");
+    }
+}
+
+/// Without the header its target would take the client for the agent.
+#[test]
+fn a_flow_with_a_proxy_header_goes_only_to_an_agent_that_writes_one() {
+    let now = clock();
+    let asks = OpenRequest {
+        proxy_protocol: Some(ProxyProtocol::V2),
+        ..request(1)
+    };
+    let mut plain = joined(now, TunnelConfig::default(), Features::RESUME);
+    let (_back, code) = plain.open(now, asks.clone()).unwrap_err();
+    assert_eq!(code, ResetCode::UnsupportedKind);
+    assert!(plain.open(now, request(2)).is_ok());
+    let mut able = joined(now, TunnelConfig::default(), Features::PROXY_PROTOCOL);
+    assert!(able.open(now, asks).is_ok());
+}
