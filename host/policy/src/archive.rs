@@ -6,6 +6,7 @@
 //! schema.cedarschema   optional: the extension of the core schema
 //! policies/*.cedar     static policies; templates were expanded when the archive was built
 //! entities.json        optional: groups and labels
+//! T@entities.json      optional: groups of tenant T's own
 //! tests/*.json         cases that must pass before the bundle can be active
 //! assertions/*.cedar   what must be provable of the policies
 //! ```
@@ -33,7 +34,7 @@ use crate::bundle::PolicyBundle;
 use crate::cases::{CaseReport, run_case_files};
 use crate::core_schema::CoreVersion;
 use crate::proof::read_assertions;
-use crate::source::{SourceFile, Sources};
+use crate::source::{SourceFile, Sources, TENANT_ENTITIES};
 
 pub use build::{Facts as ManifestFacts, Folder};
 pub use manifest::{Manifest, parse_time, time_text};
@@ -202,7 +203,10 @@ impl BundleArchive {
     }
 
     /// SHA-256 in hex over what the bundle *is*: its files and what they were written for. Two
-    /// archives with the same payload differ at most in revision, times and signatures.
+    /// archives with the same payload differ at most in revision, times, `min_hub` and
+    /// signatures. Revision, times and `min_hub` are no part of it on purpose, so that an earlier
+    /// payload is known again under a later revision; they are vouched for by the signatures,
+    /// which are over the exact bytes of the manifest.
     #[must_use]
     pub fn payload_digest(&self) -> String {
         let mut hash = Sha256::new();
@@ -228,6 +232,12 @@ impl BundleArchive {
         Ok(Sources {
             policies: self.below("policies/"),
             entities: self.one("entities.json"),
+            tenant_entities: self
+                .files
+                .iter()
+                .filter(|(path, _)| path.ends_with(TENANT_ENTITIES))
+                .map(|(path, text)| SourceFile::new(path, text))
+                .collect(),
             extension: self.one("schema.cedarschema"),
             core: Some(core),
         })
@@ -251,13 +261,28 @@ impl BundleArchive {
         run_case_files(bundle, &self.tests())
     }
 
+    /// Whether enough of these keys have signed the manifest. It looks at no other file: what is
+    /// in them is held against the manifest by [`verify`](Self::verify).
+    #[must_use]
+    pub fn is_signed_by(&self, keys: &TrustedKeys) -> bool {
+        self.signatures.check(&self.manifest_bytes, keys).is_ok()
+    }
+
+    /// Compiles the policies and nothing else.
+    ///
+    /// # Errors
+    /// `bundle_schema_unknown`, or `bundle_invalid` with every problem.
+    pub fn compile_policies(&self, generation: u64) -> Result<PolicyBundle, Refusal> {
+        PolicyBundle::compile(&self.sources()?, generation)
+            .map_err(|found| Refusal::new(RefusalCode::Invalid, found.to_string()))
+    }
+
     /// Compiles the policies and runs the bundle's own tests.
     ///
     /// # Errors
     /// `bundle_schema_unknown`, `bundle_invalid` with every problem, or `bundle_tests_failed`.
     pub fn compile(&self, generation: u64) -> Result<PolicyBundle, Refusal> {
-        let bundle = PolicyBundle::compile(&self.sources()?, generation)
-            .map_err(|found| Refusal::new(RefusalCode::Invalid, found.to_string()))?;
+        let bundle = self.compile_policies(generation)?;
         read_assertions(&self.assertions(), &bundle)
             .map_err(|found| Refusal::new(RefusalCode::Invalid, found.to_string()))?;
         let report = self.run_tests(&bundle);
@@ -323,6 +348,15 @@ impl Verified {
     /// As there.
     pub fn compile(&self, generation: u64) -> Result<PolicyBundle, Refusal> {
         self.archive.compile(generation)
+    }
+
+    /// The policies alone, for a bundle that was in force before: its tests and assertions were
+    /// held against it when it came, and another version of the hub may see these otherwise.
+    ///
+    /// # Errors
+    /// As [`BundleArchive::compile_policies`].
+    pub fn compile_policies(&self, generation: u64) -> Result<PolicyBundle, Refusal> {
+        self.archive.compile_policies(generation)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::question::Question;
 use crate::request::{Asked, Kit, Shared};
 use crate::scene::Scene;
 use crate::slices::Slices;
-use crate::source::{SourceFile, Sources};
+use crate::source::Sources;
 use crate::vocabulary::Vocabulary;
 
 /// A checked, indexed, immutable set of policies. Share it in an `Arc`.
@@ -35,6 +35,7 @@ pub struct PolicyBundle {
     warnings: Vec<Diagnostic>,
     generation: u64,
     digest: String,
+    schema_digest: String,
 }
 
 impl PolicyBundle {
@@ -49,7 +50,7 @@ impl PolicyBundle {
         };
         let vocabulary =
             Vocabulary::extended(core, sources.extension.as_ref()).map_err(Diagnostics)?;
-        let groups = read_groups(sources.entities.as_ref(), &vocabulary);
+        let groups = read_groups(sources, &vocabulary);
         let (groups, checked) = match (groups, check(sources, &vocabulary)) {
             (Ok(groups), Ok(checked)) => (groups, checked),
             (Err(problems), Ok(_)) | (Ok(_), Err(problems)) => return Err(Diagnostics(problems)),
@@ -63,6 +64,7 @@ impl PolicyBundle {
             places,
             warnings,
         } = checked;
+        let schema_digest = crate::archive::sha256(vocabulary.json.to_string().as_bytes());
         Ok(Self {
             meta: MetaReaders::of(&policies, &vocabulary),
             index: Index::new(policies, &vocabulary),
@@ -74,6 +76,7 @@ impl PolicyBundle {
             warnings,
             generation,
             digest: digest_of(sources),
+            schema_digest,
         })
     }
 
@@ -154,6 +157,13 @@ impl PolicyBundle {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// SHA-256 in hex over the schema that the set was compiled with, extension included: equal
+    /// wherever requests have the same shape.
+    #[must_use]
+    pub fn schema_digest(&self) -> &str {
+        &self.schema_digest
     }
 
     /// SHA-256 over all texts in hex: equal for equal sources.
@@ -257,21 +267,16 @@ impl PolicyBundle {
     }
 }
 
-fn read_groups(
-    file: Option<&SourceFile>,
-    vocabulary: &Vocabulary,
-) -> Result<Groups, Vec<Diagnostic>> {
-    let Some(file) = file else {
-        return Ok(Groups::none());
-    };
-    Groups::parse(&file.text, vocabulary).map_err(|problems| {
+fn read_groups(sources: &Sources, vocabulary: &Vocabulary) -> Result<Groups, Vec<Diagnostic>> {
+    let files = sources.entities.iter().chain(&sources.tenant_entities);
+    Groups::read(files, vocabulary).map_err(|problems| {
         problems
             .into_iter()
-            .map(|message| {
+            .map(|(file, message)| {
                 let (line, column) = place_in_message(&message).unwrap_or((1, 1));
                 Diagnostic {
                     severity: Severity::Error,
-                    file: file.name.clone(),
+                    file,
                     line,
                     column,
                     message,
@@ -298,7 +303,8 @@ fn digest_of(sources: &Sources) -> String {
     let mut hash = Sha256::new();
     hash.update(sources.core.map_or(0, CoreVersion::number).to_le_bytes());
     let files = sources.policies.iter();
-    for file in files.chain(&sources.entities).chain(&sources.extension) {
+    let files = files.chain(&sources.entities).chain(&sources.extension);
+    for file in files.chain(&sources.tenant_entities) {
         for part in [&file.name, &file.text] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());

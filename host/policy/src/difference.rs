@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::bundle::PolicyBundle;
 use crate::decision::PolicyRef;
-use crate::source::{SourceFile, Sources};
+use crate::source::{SourceFile, Sources, file_name};
 
 /// The change between two sets, told by the ids of policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -231,7 +231,14 @@ pub(crate) fn facts(
 ) -> Vec<String> {
     let text = |file: &Option<SourceFile>| file.as_ref().map(|file| file.text.clone());
     let mut facts = Vec::new();
-    if text(&before.0.entities) != text(&after.0.entities) {
+    let of_tenants = |sources: &Sources| {
+        let files = sources.tenant_entities.iter();
+        let named = files.map(|file| (file_name(&file.name).to_owned(), file.text.clone()));
+        named.collect::<BTreeMap<_, _>>()
+    };
+    if text(&before.0.entities) != text(&after.0.entities)
+        || of_tenants(before.0) != of_tenants(after.0)
+    {
         facts.push("the entities (groups and labels) change".to_owned());
     }
     if text(&before.0.extension) != text(&after.0.extension) {

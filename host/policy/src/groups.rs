@@ -3,26 +3,29 @@
 //! The file is Cedar's entity JSON, with one rule of ours: attributes stay empty, because what
 //! an agent or a connector *is* comes from the hub. The file only adds parents (`Group`s) and,
 //! for labels, `tags`.
+//!
+//! A tenant's own file, `TENANT@entities.json`, adds that tenant's agents, connectors and viewers to
+//! groups of its own, and says nothing else: in which groups of the hub something is, and which
+//! labels it has, the policies of the hub read too.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod reading;
+
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use cedar_policy::{Entities, Entity, EntityTypeName, EntityUid};
+use cedar_policy::EntityUid;
 use lru::LruCache;
 use parking_lot::Mutex;
-use serde::Deserialize;
 
-use crate::diagnostic::with_causes;
 use crate::row::Row;
-use crate::vocabulary::{self, Vocabulary};
+use crate::source::SourceFile;
+use crate::vocabulary::Vocabulary;
+use reading::Reading;
 
 /// Rows kept joined with this bundle's groups. A row is a few hundred bytes, so the store ends
 /// near 8 MiB.
 const JOINED_ROWS: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
-
-/// Bytes of a label's value, and of its name.
-const TAG_BYTES: usize = 1024;
 
 #[derive(Debug, Default)]
 struct Membership {
@@ -44,23 +47,7 @@ struct Joined {
     to: Arc<Row>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Item {
-    uid: serde_json::Value,
-    #[serde(default)]
-    attrs: serde_json::Map<String, serde_json::Value>,
-    #[serde(default)]
-    parents: Vec<serde_json::Value>,
-    #[serde(default)]
-    tags: serde_json::Map<String, serde_json::Value>,
-}
-
 impl Groups {
-    pub(crate) fn none() -> Self {
-        Self::of(HashMap::new())
-    }
-
     fn of(members: HashMap<EntityUid, Membership>) -> Self {
         Self {
             members,
@@ -68,43 +55,25 @@ impl Groups {
         }
     }
 
-    /// Reads the JSON; each problem is a sentence.
+    /// Reads the JSON of the hub's file and of those of tenants; each problem is a sentence, with
+    /// the name of its file.
+    pub(crate) fn read<'a>(
+        files: impl Iterator<Item = &'a SourceFile>,
+        vocabulary: &Vocabulary,
+    ) -> Result<Self, Vec<(String, String)>> {
+        let mut reading = Reading::default();
+        for file in files {
+            reading.file(file, vocabulary);
+        }
+        reading.done()
+    }
+
+    /// Reads one file of the hub's.
+    #[cfg(test)]
     pub(crate) fn parse(json: &str, vocabulary: &Vocabulary) -> Result<Self, Vec<String>> {
-        let items: Vec<Item> =
-            serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
-        let mut problems = Vec::new();
-        let mut entities = Vec::new();
-        let mut tags = HashMap::new();
-        for item in items {
-            match read_item(item, vocabulary) {
-                Ok((uid, parents, labels)) => {
-                    entities.push(Entity::new_no_attrs(uid.clone(), parents));
-                    tags.insert(uid, labels);
-                }
-                Err(problem) => problems.push(problem),
-            }
-        }
-        let entities = match Entities::from_entities(entities, None) {
-            Ok(entities) => entities,
-            Err(error) => {
-                problems.push(with_causes(&error));
-                Entities::empty()
-            }
-        };
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let members = tags
-            .into_iter()
-            .map(|(uid, tags)| {
-                let ancestors = entities
-                    .ancestors(&uid)
-                    .map(|ancestors| ancestors.cloned().collect())
-                    .unwrap_or_default();
-                (uid, Membership { ancestors, tags })
-            })
-            .collect();
-        Ok(Self::of(members))
+        let file = SourceFile::new("entities.json", json);
+        let read = Self::read(std::iter::once(&file), vocabulary);
+        read.map_err(|problems| problems.into_iter().map(|(_, problem)| problem).collect())
     }
 
     /// What an entity is in because of this file, besides what it is in anyway.
@@ -165,105 +134,12 @@ impl Groups {
     }
 }
 
-type ReadItem = (EntityUid, HashSet<EntityUid>, Vec<(String, String)>);
-
-fn read_item(item: Item, vocabulary: &Vocabulary) -> Result<ReadItem, String> {
-    let uid = EntityUid::from_json(item.uid).map_err(|error| format!("bad uid: {error}"))?;
-    let of_core = allowed_parents(uid.type_name());
-    let of_extension = vocabulary.parents.get(uid.type_name());
-    if of_core.is_none() && of_extension.is_none() {
-        return Err(format!(
-            "`{uid}`: entities of this type do not belong in this file"
-        ));
-    }
-    is_listed(&uid, vocabulary)?;
-    let may_be_in = |parent: &EntityTypeName| {
-        let core = of_core.into_iter().flatten().any(|name| **name == *parent);
-        core || of_extension.is_some_and(|types| types.contains(parent))
-    };
-    if let Some(attribute) = item.attrs.keys().next() {
-        return Err(format!(
-            "`{uid}`: attribute `{attribute}` is the hub's to know; leave `attrs` empty and use \
-             `parents` or `tags`"
-        ));
-    }
-    let mut parents = HashSet::new();
-    for parent in item.parents {
-        let parent = EntityUid::from_json(parent)
-            .map_err(|error| format!("`{uid}`: bad parent: {error}"))?;
-        if !may_be_in(parent.type_name()) {
-            return Err(format!("`{uid}` cannot be in `{parent}`"));
-        }
-        is_listed(&parent, vocabulary)?;
-        parents.insert(parent);
-    }
-    if !item.tags.is_empty() && !has_tags(uid.type_name()) {
-        return Err(format!("`{uid}`: entities of this type have no tags"));
-    }
-    let mut tags = Vec::new();
-    for (name, value) in item.tags {
-        let serde_json::Value::String(value) = value else {
-            return Err(format!("`{uid}`: tag `{name}` must be a string"));
-        };
-        if name.len() > TAG_BYTES || value.len() > TAG_BYTES {
-            return Err(format!(
-                "`{uid}`: tag `{name}` has more than {TAG_BYTES} bytes"
-            ));
-        }
-        tags.push((name, value));
-    }
-    Ok((uid, parents, tags))
-}
-
-/// An entity of a type with a closed list of ids has one of these.
-fn is_listed(uid: &EntityUid, vocabulary: &Vocabulary) -> Result<(), String> {
-    match vocabulary.closed.get(uid.type_name()) {
-        Some(ids) if !ids.contains(uid.id().unescaped()) => Err(format!(
-            "`{uid}` is none of the entities that the extension lists for its type"
-        )),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// What the schema lets an entity of this type be in and a file may say. A tenant is never
-/// given by a file: it is part of the name.
-fn allowed_parents(entity_type: &EntityTypeName) -> Option<&'static [&'static EntityTypeName]> {
-    static GROUP: std::sync::LazyLock<[&'static EntityTypeName; 1]> =
-        std::sync::LazyLock::new(|| [&*vocabulary::GROUP]);
-    static ROLE: std::sync::LazyLock<[&'static EntityTypeName; 1]> =
-        std::sync::LazyLock::new(|| [&*vocabulary::ROLE]);
-    let grouped = [
-        &*vocabulary::GROUP,
-        &*vocabulary::AGENT,
-        &*vocabulary::CONNECTOR,
-        &*vocabulary::VIEWER,
-    ];
-    if grouped.contains(&entity_type) {
-        return Some(&*GROUP);
-    }
-    if *entity_type == *vocabulary::OPERATOR {
-        return Some(&*ROLE);
-    }
-    (*entity_type == *vocabulary::ENDPOINT).then_some(&[])
-}
-
-fn has_tags(entity_type: &EntityTypeName) -> bool {
-    [
-        &*vocabulary::AGENT,
-        &*vocabulary::CONNECTOR,
-        &*vocabulary::VIEWER,
-        &*vocabulary::OPERATOR,
-        &*vocabulary::ENDPOINT,
-    ]
-    .contains(&entity_type)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use super::*;
-    use crate::vocabulary::uid;
+    use crate::vocabulary::{self, uid};
     use crate::{ConnectorFacts, CoreVersion, Name};
 
     fn core() -> Vocabulary {

@@ -117,6 +117,12 @@ pub fn replay(
 }
 
 impl Replay {
+    /// Decisions that both sets made. Where there are none, nothing is answered.
+    #[must_use]
+    pub fn decisions(&self) -> u64 {
+        self.same + self.newly_allowed + self.newly_denied
+    }
+
     fn one(
         &mut self,
         before: &PolicyBundle,

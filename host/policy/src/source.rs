@@ -12,6 +12,9 @@ pub const FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// Files of one folder.
 pub const FILES: usize = 1024;
 
+/// How the name of a tenant's entities ends.
+pub(crate) const TENANT_ENTITIES: &str = "@entities.json";
+
 /// One text with the name it is known by in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
@@ -39,6 +42,8 @@ pub struct Sources {
     pub policies: Vec<SourceFile>,
     /// Groups and memberships as Cedar's entity JSON.
     pub entities: Option<SourceFile>,
+    /// The same of single tenants: `TENANT@entities.json`, each about that tenant's own alone.
+    pub tenant_entities: Vec<SourceFile>,
     /// What the set adds to the core schema.
     pub extension: Option<SourceFile>,
     /// The version of the core schema that the set was written for. Where it does not say, the
@@ -47,8 +52,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Reads `*.cedar` and `entities.json` of a folder, without its sub-folders, in the order
-    /// of names. Templates are expanded by `links.json`. A `schema.cedarschema` is the extension;
+    /// Reads `*.cedar`, `entities.json` and `TENANT@entities.json` of a folder, without its
+    /// sub-folders, in the order of names. Templates are expanded by `links.json`. A `schema.cedarschema` is the extension;
     /// where it is a core schema, it says which version the folder was written for.
     ///
     /// # Errors
@@ -66,6 +71,12 @@ impl Sources {
             });
         }
         sources.entities = read_if_there(&dir.join("entities.json"))?;
+        for path in files_of(dir, "json")? {
+            let name = path.file_name().map(|name| name.to_string_lossy());
+            if name.is_some_and(|name| name.ends_with(TENANT_ENTITIES)) {
+                sources.tenant_entities.push(read(&path)?);
+            }
+        }
         if let Some(links) = read_if_there(&dir.join("links.json"))? {
             templates::expand(&mut sources.policies, &links).map_err(|problem| {
                 SourceError::Links {
@@ -145,6 +156,12 @@ pub(crate) fn read(path: &Path) -> Result<SourceFile, SourceError> {
     }
     let text = std::fs::read_to_string(path).map_err(cannot)?;
     Ok(SourceFile { name, text })
+}
+
+/// The last part of a path, without the `shipped:` of what is built in.
+pub(crate) fn file_name(name: &str) -> &str {
+    let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    name.strip_prefix("shipped:").unwrap_or(name)
 }
 
 macro_rules! embedded {

@@ -8,6 +8,8 @@
 //! else's place, and no guard's. The policies of the hub are in the same set: what they forbid, no
 //! tenant permits.
 
+use std::collections::HashSet;
+
 use cedar_policy::{ActionConstraint, EntityUid, Policy, PrincipalConstraint, ResourceConstraint};
 use serde_json::{Value, json};
 
@@ -47,13 +49,7 @@ pub(crate) fn id_of(tenant: &str, id: &str) -> String {
 
 /// The policy as it applies to this tenant alone; or a sentence and a way out.
 pub(crate) fn confine(policy: &Policy, tenant: &str) -> Result<Policy, (String, &'static str)> {
-    if !is_name(tenant) || tenant == DEFAULT_TENANT {
-        return Err((
-            format!("`{tenant}` in front of the `@` of the file's name is no tenant"),
-            "name the file `acme@anything.cedar`; policies of the hub and of the default tenant \
-             have no `@` in their file's name",
-        ));
-    }
+    check_name(tenant)?;
     let side = side_of(policy)?;
     let uid = vocabulary::uid(&vocabulary::TENANT, tenant);
     if side != Side::Resource
@@ -140,6 +136,46 @@ fn must_be_own(uid: &EntityUid, tenant: &str) -> Result<(), (String, &'static st
         ));
     }
     Ok(())
+}
+
+/// Whether a file may belong to it.
+pub(crate) fn check_name(tenant: &str) -> Result<(), (String, &'static str)> {
+    if is_name(tenant) && tenant != DEFAULT_TENANT {
+        return Ok(());
+    }
+    Err((
+        format!("`{tenant}` in front of the `@` of the file's name is no tenant"),
+        "name the file `acme@anything.cedar`; policies of the hub and of the default tenant have \
+         no `@` in their file's name",
+    ))
+}
+
+/// Whether an entry of a tenant's entities is about that tenant's own alone.
+pub(crate) fn own_groups(
+    tenant: &str,
+    uid: &EntityUid,
+    parents: &HashSet<EntityUid>,
+    tags: &[(String, String)],
+) -> Result<(), String> {
+    for named in std::iter::once(uid).chain(parents) {
+        let id = named.id().unescaped();
+        let is_own = id.split_once('/').is_some_and(|(owner, _)| owner == tenant);
+        let is_group = *named.type_name() == *vocabulary::GROUP;
+        let is_member = NAMED.contains(&named.type_name().basename());
+        if !is_own || !(is_group || is_member) {
+            return Err(format!(
+                "`{named}` is not of tenant `{tenant}`: in its own file a tenant puts what is named \
+                 `{tenant}/…` into groups that are named so too"
+            ));
+        }
+    }
+    match tags.first() {
+        None => Ok(()),
+        Some((name, _)) => Err(format!(
+            "`{uid}`: tag `{name}` is the hub's to give, whose policies read it too; a tenant says \
+             it by a group of its own"
+        )),
+    }
 }
 
 fn is_name(tenant: &str) -> bool {

@@ -10,7 +10,7 @@ use super::signing::Signatures;
 use super::{BundleArchive, contents, sha256};
 use crate::bundle::PolicyBundle;
 use crate::diagnostic::SourceError;
-use crate::source::{SourceFile, Sources, files_of, read};
+use crate::source::{SourceFile, Sources, file_name, files_of, read};
 
 /// What the manifest says besides what is in the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,7 @@ impl Folder {
             ("policies/", &sources.policies),
             ("tests/", &self.tests),
             ("assertions/", &self.assertions),
+            ("", &sources.tenant_entities),
         ] {
             for file in texts {
                 put(
@@ -147,12 +148,6 @@ fn read_all(dir: &Path, ending: &str) -> Result<Vec<SourceFile>, SourceError> {
         .iter()
         .map(|path| read(path))
         .collect()
-}
-
-/// The last part of a path, without the `shipped:` of what is built in.
-fn file_name(name: &str) -> &str {
-    let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
-    name.strip_prefix("shipped:").unwrap_or(name)
 }
 
 fn whole_seconds(time: SystemTime) -> SystemTime {

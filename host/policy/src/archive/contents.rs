@@ -8,7 +8,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::refusal::{Refusal, RefusalCode};
-use crate::source::{FILE_BYTES, FILES};
+use crate::source::{FILE_BYTES, FILES, TENANT_ENTITIES};
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const SIGNATURES: &str = "manifest.sig";
@@ -121,7 +121,7 @@ impl Bounded {
         if !is_member(&path) && path != MANIFEST && path != SIGNATURES {
             return Err(malformed(format!(
                 "`{}` has no place in a bundle: there are `policies/*.cedar`, `entities.json`, \
-                 `schema.cedarschema`, `tests/*.json` and `assertions/*.cedar`, with names of \
+                 `TENANT@entities.json`, `schema.cedarschema`, `tests/*.json` and `assertions/*.cedar`, with names of \
                  letters, digits, `.`, `-`, `_` and `@`",
                 shown(&path)
             )));
@@ -185,6 +185,9 @@ pub(super) fn is_member(path: &str) -> bool {
     }
     if path == "entities.json" || path == "schema.cedarschema" {
         return true;
+    }
+    if let Some(tenant) = path.strip_suffix(TENANT_ENTITIES) {
+        return !tenant.is_empty() && is_plain(tenant);
     }
     FOLDERS.iter().any(|(folder, ending)| {
         path.strip_prefix(folder)

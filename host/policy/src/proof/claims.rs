@@ -25,6 +25,8 @@ use crate::source::SourceFile;
 pub struct Assertion {
     id: String,
     policy: Policy,
+    /// Permits exactly the requests that it describes.
+    described: Policy,
 }
 
 /// Reads assertions, strictly like policies.
@@ -106,10 +108,23 @@ impl Reading {
         let policy = policy.new_id(PolicyId::new(&id));
         let set = PolicySet::from_policies([policy.clone()]).map_err(|error| error.to_string())?;
         let result = Validator::new(bundle.schema().clone()).validate(&set, ValidationMode::Strict);
-        match result.validation_errors().next() {
-            Some(error) => Err(error.to_string()),
-            None => Ok(Assertion { id, policy }),
+        if let Some(error) = result.validation_errors().next() {
+            return Err(error.to_string());
         }
+        let schema = bundle.schema();
+        if policy.get_valid_request_envs(schema).next().is_none() {
+            return Err(
+                "it describes no request: its scope and conditions leave out every kind of \
+                 request, so it would hold whatever the policies say"
+                    .to_owned(),
+            );
+        }
+        let described = as_permit(&policy)?;
+        Ok(Assertion {
+            id,
+            policy,
+            described,
+        })
     }
 
     fn problem(&mut self, file: &SourceFile, offset: usize, message: String) {
@@ -197,6 +212,13 @@ impl Proof {
         if !meant {
             return;
         }
+        let described = Query::AlwaysDenies {
+            set: vec![self.table.add(&assertion.described)],
+        };
+        let claim = Claim::Describes {
+            id: assertion.id.clone(),
+        };
+        self.claim(claim, env, State::Asked(described));
         let number = self.table.add(&assertion.policy);
         let query = match assertion.policy.effect() {
             // With it as one more forbid, nothing that was allowed is lost.
@@ -228,6 +250,13 @@ impl Proof {
             state,
         });
     }
+}
+
+/// The same requests, permitted.
+fn as_permit(policy: &Policy) -> Result<Policy, String> {
+    let mut json = policy.to_json().map_err(|error| error.to_string())?;
+    json["effect"] = "permit".into();
+    Policy::from_json(Some(policy.id().clone()), json).map_err(|error| error.to_string())
 }
 
 /// In the order of their names.

@@ -1,6 +1,6 @@
 //! Answers become verdicts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use cedar_policy::PolicySet;
@@ -32,6 +32,12 @@ pub enum Claim {
         /// Its id.
         id: String,
     },
+    /// There is a request that an assertion is about. One that is about none would hold whatever
+    /// the policies say, so it counts as not proved.
+    Describes {
+        /// The assertion's id.
+        id: String,
+    },
 }
 
 impl fmt::Display for Claim {
@@ -42,6 +48,7 @@ impl fmt::Display for Claim {
             Self::NeverErrors { policy } => write!(f, "`{policy}` never errors"),
             Self::SometimesAllows => f.write_str("allows something"),
             Self::Assertion { id } => write!(f, "assertion `{id}`"),
+            Self::Describes { id } => write!(f, "assertion `{id}` describes a request"),
         }
     }
 }
@@ -151,7 +158,7 @@ impl Proof {
                 answers.insert(query, answer);
             }
         }
-        let results = self
+        let mut results: Vec<ClaimResult> = self
             .claims
             .iter()
             .enumerate()
@@ -170,6 +177,7 @@ impl Proof {
                 }
             })
             .collect();
+        keep_what_is_described(&mut results);
         ProofReport {
             results,
             changed_facts: self.changed_facts.clone(),
@@ -179,7 +187,12 @@ impl Proof {
     fn verdict(&self, claim: &Claim, query: &Query, answer: Answer) -> Verdict {
         match (answer, claim) {
             (Answer::Proved, Claim::SometimesAllows) => not_proved("it denies every such request"),
-            (Answer::Counterexample { .. }, Claim::SometimesAllows) => Verdict::Proved,
+            (Answer::Proved, Claim::Describes { .. }) => {
+                not_proved("there is no such request that it is about")
+            }
+            (Answer::Counterexample { .. }, Claim::SometimesAllows | Claim::Describes { .. }) => {
+                Verdict::Proved
+            }
             (Answer::Proved, _) => Verdict::Proved,
             (Answer::Counterexample { request, entities }, _) => {
                 match self.confirm(claim, query, request, entities) {
@@ -262,6 +275,30 @@ impl Proof {
             after.as_ref(),
         ))
     }
+}
+
+/// An assertion may be about some kinds of request only: it is enough that it is about one.
+fn keep_what_is_described(results: &mut Vec<ClaimResult>) {
+    let described: HashSet<String> = results
+        .iter()
+        .filter(|result| result.verdict.holds())
+        .filter_map(|result| match &result.claim {
+            Claim::Describes { id } => Some(id.clone()),
+            Claim::LetsNothingNewIn
+            | Claim::DeniesNothingNew
+            | Claim::NeverErrors { .. }
+            | Claim::SometimesAllows
+            | Claim::Assertion { .. } => None,
+        })
+        .collect();
+    results.retain(|result| match &result.claim {
+        Claim::Describes { id } => result.verdict.holds() || !described.contains(id),
+        Claim::LetsNothingNewIn
+        | Claim::DeniesNothingNew
+        | Claim::NeverErrors { .. }
+        | Claim::SometimesAllows
+        | Claim::Assertion { .. } => true,
+    });
 }
 
 fn not_proved(why: &str) -> Verdict {

@@ -148,6 +148,37 @@ fn times_and_versions_are_held_against_this_hub() {
 }
 
 #[test]
+fn times_and_revision_are_no_part_of_the_payload_and_are_signed_all_the_same() {
+    let build = |change: fn(&mut ManifestFacts)| {
+        let mut facts = facts(1);
+        change(&mut facts);
+        let mut archive = folder().build(facts).unwrap();
+        archive.sign(&key('A'));
+        archive
+    };
+    let until = |facts: &mut ManifestFacts| {
+        facts.not_after = Some(now() + Duration::from_secs(60));
+    };
+    let plain = build(|_| {});
+    for other in [
+        build(|facts| facts.revision = 9),
+        build(|facts| facts.created -= Duration::from_secs(60)),
+        build(until),
+        build(|facts| facts.min_hub = Some("0.0.1".parse().unwrap())),
+    ] {
+        assert_eq!(other.payload_digest(), plain.payload_digest());
+        // Its manifest under the signature of the other: each word of it is vouched for.
+        let moved = with(
+            &plain,
+            "manifest.json",
+            Some(&member(&other, "manifest.json")),
+        );
+        let refused = moved.unwrap().verify(&trusted(), now(), HUB);
+        assert_eq!(code(refused), RefusalCode::BadSignature);
+    }
+}
+
+#[test]
 fn a_schema_that_is_not_served_is_refused_by_name() {
     let manifest = member(&signed(1), "manifest.json");
     let ours = format!("\"core_schema\": {}", CoreVersion::CURRENT.number());

@@ -206,9 +206,84 @@ fn assertions_are_checked_like_policies() {
         ("@id(\"x\")", "", "`@id` of its own"),
         ("viaMesh", "viaMash", "viaMash"),
         ("principal,", "principal == ?principal,", "template"),
+        // The types leave nothing over, and nobody would ever hear of it.
+        (
+            "context.viaMesh",
+            "context.viaMesh && false",
+            "describes no request",
+        ),
         (";", "", "a.cedar:"),
     ] {
         let refused = written(&good.replace(from, to)).unwrap_err().to_string();
         assert!(refused.contains(problem), "{problem}: {refused}");
     }
+}
+
+#[test]
+fn an_assertion_that_describes_no_request_counts_as_not_proved() {
+    // No type can see it: a solver has to.
+    let empty = "@id(\"x\") @assert(\"never_allows\") forbid (principal, action == \
+                 NowConnect::Action::\"open\", resource) \
+                 when { context.openFlows > 5 && context.openFlows < 3 };";
+    let proof = Proof::of_set(&sources(OLD), &[SourceFile::new("a.cedar", empty)]).unwrap();
+    let queries = task(&proof)["environments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|environment| environment["action"] == "NowConnect::Action::\"open\"")
+        .unwrap()["queries"]
+        .as_array()
+        .unwrap()
+        .clone();
+    // The last two are the assertion's: whether it describes anything, and whether it holds.
+    let [.., describes, holds] = queries.as_slice() else {
+        panic!("{queries:?}");
+    };
+    assert_eq!(describes["kind"], "always_denies");
+    assert_eq!(holds["kind"], "implies");
+    let own = |described: Value| {
+        let mut described = described;
+        described["query"] = describes["id"].clone();
+        let holds = json!({"query": holds["id"], "answer": "proved"});
+        let report = proof.report(&format!("{described}\n{holds}"), "");
+        report.all_hold(|claim| match claim {
+            Claim::Assertion { .. } | Claim::Describes { .. } => true,
+            Claim::LetsNothingNewIn
+            | Claim::DeniesNothingNew
+            | Claim::NeverErrors { .. }
+            | Claim::SometimesAllows => false,
+        })
+    };
+    assert!(!own(json!({"answer": "proved"})), "nothing is described");
+    assert!(!own(json!({"answer": "unknown", "message": "tired"})));
+    assert!(own(
+        json!({"answer": "counterexample", "request": {}, "entities": []})
+    ));
+}
+
+#[test]
+fn the_prover_sees_a_tenants_policies_as_they_are_confined() {
+    let before = sources(OLD);
+    let mut after = before.clone();
+    after.policies.push(SourceFile::new(
+        "acme@open.cedar",
+        "@id(\"anybody\") permit (principal, action == NowConnect::Action::\"open\", resource);",
+    ));
+    let proof = Proof::of_change(&before, &after).unwrap();
+    let task = task(&proof);
+    let confined: Vec<&str> = task["policies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|text| text.contains("NowConnect::Tenant::\"acme\""))
+        .collect();
+    assert_eq!(confined.len(), 1, "{task}");
+    assert!(
+        confined[0].contains("resource in NowConnect::Tenant::\"acme\""),
+        "{confined:?}"
+    );
+    let environments = task["environments"].as_array().unwrap();
+    assert_eq!(environments.len(), 1, "it is about opening alone");
+    assert_eq!(environments[0]["action"], "NowConnect::Action::\"open\"");
 }

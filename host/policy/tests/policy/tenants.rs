@@ -139,6 +139,113 @@ fn what_is_not_a_tenants_to_say_is_refused_with_a_place() {
     assert!(PolicyBundle::compile(&named, 1).is_err());
 }
 
+#[test]
+fn a_tenants_entities_put_its_own_into_groups_of_its_own() {
+    let grouped = r#"[{"uid": {"type": "NowConnect::Connector", "id": "acme/ldap"},
+        "parents": [{"type": "NowConnect::Group", "id": "acme/directory"}]}]"#;
+    let hub = format!(
+        "{HUB}
+         @id(\"open-directory\") permit (principal, action == NowConnect::Action::\"open\",
+           resource in NowConnect::Group::\"directory\");"
+    );
+    let own = "@id(\"own\") permit (principal, action == NowConnect::Action::\"open\",
+                 resource in NowConnect::Group::\"acme/directory\");";
+    let mut sources = sources(&[("hub.cedar", &hub), ("acme@own.cedar", own)]);
+    sources.entities = Some(SourceFile::new(
+        "entities.json",
+        r#"[{"uid": {"type": "NowConnect::Connector", "id": "acme/ldap"},
+             "tags": {"zone": "inner"}}]"#,
+    ));
+    let without = PolicyBundle::compile(&sources, 1).unwrap();
+    sources.tenant_entities = vec![SourceFile::new("acme@entities.json", grouped)];
+    let with = PolicyBundle::compile(&sources, 2).unwrap();
+    assert_ne!(without.digest(), with.digest());
+    let at = At::of(with);
+    let decision = at.open("acme", "acme/edge");
+    assert!(decision.allow, "{decision:?}");
+    assert_eq!(decision.policies[0].id, "acme/own");
+    assert!(!at.open("globex", "globex/edge").allow);
+    assert!(!At::of(without).open("acme", "acme/edge").allow);
+}
+
+#[test]
+fn a_tenants_entities_say_nothing_of_what_is_not_its_own() {
+    let entry = |kind: &str, id: &str, more: &str| {
+        format!(r#"[{{"uid": {{"type": "NowConnect::{kind}", "id": "{id}"}}{more}}}]"#)
+    };
+    let group =
+        |id: &str| format!(r#", "parents": [{{"type": "NowConnect::Group", "id": "{id}"}}]"#);
+    for (text, part) in [
+        // Into a group of the hub, whose policies may let everybody in there.
+        (
+            entry("Connector", "acme/ldap", &group("public")),
+            "`NowConnect::Group::\"public\"` is not of tenant `acme`",
+        ),
+        (
+            entry("Connector", "globex/ldap", &group("acme/x")),
+            "is not of tenant `acme`",
+        ),
+        (
+            entry("Connector", "ldap", &group("acme/x")),
+            "is not of tenant `acme`",
+        ),
+        (
+            entry("Group", "acme/x", &group("globex/y")),
+            "is not of tenant `acme`",
+        ),
+        (entry("Operator", "acme/x", ""), "is not of tenant `acme`"),
+        // A label that a policy of the hub reads.
+        (
+            entry(
+                "Connector",
+                "acme/vault",
+                r#", "tags": {"class": "public"}"#,
+            ),
+            "tag `class` is the hub's to give",
+        ),
+    ] {
+        let mut sources = sources(&[("hub.cedar", HUB)]);
+        sources.tenant_entities = vec![SourceFile::new("acme@entities.json", &text)];
+        let problems = PolicyBundle::compile(&sources, 1).unwrap_err();
+        let found = problems
+            .0
+            .iter()
+            .any(|found| found.message.contains(part) && found.file == "acme@entities.json");
+        assert!(found, "{part}: {problems}");
+    }
+    for name in ["default@entities.json", "@entities.json"] {
+        let mut sources = sources(&[("hub.cedar", HUB)]);
+        sources.tenant_entities = vec![SourceFile::new(name, "[]")];
+        assert!(PolicyBundle::compile(&sources, 1).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_tenants_entities_go_through_folder_and_archive() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("hub.cedar"), HUB).unwrap();
+    std::fs::write(dir.path().join("acme@entities.json"), "[]").unwrap();
+    let folder = nowconnect_policy::Folder::read(dir.path()).unwrap();
+    let archive = folder
+        .build(nowconnect_policy::ManifestFacts {
+            revision: 1,
+            created: std::time::SystemTime::now(),
+            not_after: None,
+            min_hub: None,
+        })
+        .unwrap();
+    assert!(archive.manifest().files.contains_key("acme@entities.json"));
+    let sources = archive.sources().unwrap();
+    assert_eq!(sources.tenant_entities[0].name, "acme@entities.json");
+    assert_eq!(sources.entities, None);
+    let mut without = sources.clone();
+    without.tenant_entities.clear();
+    let report = nowconnect_policy::Proof::of_change(&without, &sources)
+        .unwrap()
+        .report("", "");
+    assert_eq!(report.changed_facts.len(), 1, "no proof covers them");
+}
+
 fn agent_of(tenant: &str) -> String {
     match tenant {
         "default" => "edge".to_owned(),
@@ -163,6 +270,11 @@ struct At {
 
 impl At {
     fn new(files: &[(&str, &str)]) -> Self {
+        let bundle = PolicyBundle::compile(&sources(files), 1);
+        Self::of(bundle.unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
+    fn of(bundle: PolicyBundle) -> Self {
         let facts = Facts::new();
         for name in ["front", "tunnel"] {
             facts.put_listener(&ListenerFacts {
@@ -179,8 +291,6 @@ impl At {
                 ..nowconnect_policy::ConnectorFacts::tcp(Name::new(tenant, "vault"))
             });
         }
-        let bundle = PolicyBundle::compile(&sources(files), 1)
-            .unwrap_or_else(|problems| panic!("{problems}"));
         Self { bundle, facts }
     }
 

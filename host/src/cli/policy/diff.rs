@@ -1,5 +1,7 @@
 //! `nowconnect policy diff`: what a change says, what it would have done, what it can do.
 
+mod sides;
+
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -7,16 +9,14 @@ use clap::{Args, ValueEnum};
 use nowconnect_policy::{Difference, PolicyBundle, ProofReport, Replay, replay};
 use serde::Serialize;
 
-use super::material::Material;
-use super::{Exit, Refusal, print_all, prove};
+use super::{Exit, prove};
+use sides::Sides;
 
 /// See [`super::Command::Diff`].
 #[derive(Clone, Debug, Args)]
 pub struct Diff {
-    /// The set before: a folder or a bundle
-    before: PathBuf,
-    /// The set after
-    after: PathBuf,
+    #[command(flatten)]
+    sides: Sides,
     /// Put recorded requests to both: lines of JSON with `request`, `entities`, `decision` and
     /// `count`
     #[arg(long, value_name = "FILE")]
@@ -56,10 +56,7 @@ struct Answer {
 
 impl Diff {
     pub(super) fn run(&self, out: &mut dyn Write, problems: &mut dyn Write) -> io::Result<Exit> {
-        let Some(before) = Side::open(&self.before, problems)? else {
-            return Ok(Exit::Usage);
-        };
-        let Some(after) = Side::open(&self.after, problems)? else {
+        let Some((before, after)) = self.sides.open(problems)? else {
             return Ok(Exit::Usage);
         };
         let (old, new) = (
@@ -106,31 +103,6 @@ impl Diff {
     }
 }
 
-/// One of the two sets.
-struct Side {
-    material: Material,
-    bundle: PolicyBundle,
-}
-
-impl Side {
-    fn open(path: &Path, problems: &mut dyn Write) -> io::Result<Option<Self>> {
-        let material = match Material::open(path) {
-            Ok(material) => material,
-            Err(unusable) => {
-                Refusal::from(unusable).print(problems)?;
-                return Ok(None);
-            }
-        };
-        match PolicyBundle::compile(&material.folder.sources, 0) {
-            Ok(bundle) => Ok(Some(Self { material, bundle })),
-            Err(found) => {
-                print_all(&found, problems)?;
-                Ok(None)
-            }
-        }
-    }
-}
-
 fn read_replay(path: &Path, before: &PolicyBundle, after: &PolicyBundle) -> Result<Replay, String> {
     std::fs::File::open(path)
         .and_then(|file| replay(before, after, BufReader::new(file)))
@@ -171,6 +143,13 @@ impl Answer {
                 return Some(format!(
                     "replay: {found} decisions are newly {kind}, {} records cannot be replayed",
                     replay.unreadable
+                ));
+            }
+            if replay.decisions() == 0 {
+                return Some(format!(
+                    "nothing was replayed: the file of `--replay` has no recorded decision, so \
+                     nobody knows whether anything is newly {kind}; `nowconnect policy requests` \
+                     prints what a hub was asked"
                 ));
             }
         }

@@ -117,7 +117,8 @@ pub(super) fn print(report: &ProofReport, out: &mut dyn Write) -> io::Result<()>
             claim @ (Claim::LetsNothingNewIn
             | Claim::DeniesNothingNew
             | Claim::SometimesAllows
-            | Claim::Assertion { .. }) => claim.to_string(),
+            | Claim::Assertion { .. }
+            | Claim::Describes { .. }) => claim.to_string(),
         };
         claims.entry(key).or_default().push(result);
     }
@@ -159,7 +160,8 @@ pub(super) fn print(report: &ProofReport, out: &mut dyn Write) -> io::Result<()>
                     Claim::LetsNothingNewIn
                     | Claim::DeniesNothingNew
                     | Claim::SometimesAllows
-                    | Claim::Assertion { .. } => writeln!(out, "  {about}: {why}")?,
+                    | Claim::Assertion { .. }
+                    | Claim::Describes { .. } => writeln!(out, "  {about}: {why}")?,
                 },
                 Verdict::Disproved(example) => {
                     writeln!(out, "  {about}: it does not hold for this request:")?;

@@ -25,8 +25,10 @@ fn folder(text: &str) -> tempfile::TempDir {
 fn diff(before: &str, after: &str) -> Diff {
     let keep = |dir: tempfile::TempDir| dir.keep();
     Diff {
-        before: keep(folder(before)),
-        after: keep(folder(after)),
+        sides: Sides {
+            sets: vec![keep(folder(before)), keep(folder(after))],
+            ..Sides::default()
+        },
         replay: None,
         prove: false,
         timeout_sec: 60,
@@ -36,7 +38,7 @@ fn diff(before: &str, after: &str) -> Diff {
 }
 
 fn run(diff: Diff) -> (Exit, String, String) {
-    let folders = [diff.before.clone(), diff.after.clone()];
+    let folders = diff.sides.sets.clone();
     let (mut out, mut problems) = (Vec::new(), Vec::new());
     let env: BTreeMap<String, String> = BTreeMap::new();
     let exit = Command::Diff(diff).run_with(&env, &mut out, &mut problems);
@@ -100,7 +102,7 @@ fn each_policy_is_told_by_what_became_of_it() {
 #[test]
 fn facts_that_change_are_said() {
     let changed = diff(OLD, OLD);
-    std::fs::write(changed.after.join("entities.json"), "[]").unwrap();
+    std::fs::write(changed.sides.sets[1].join("entities.json"), "[]").unwrap();
     let (exit, out, _) = run(changed);
     assert_eq!(exit, Exit::Success);
     assert!(out.starts_with("changes facts: the entities"), "{out}");
@@ -156,7 +158,7 @@ fn recorded_requests_are_decided_by_both() {
     let new = OLD.replace("10.0.0.0/8", "10.1.0.0/16");
     let replayed = |old: &str, new: &str, fail_on: Vec<FailOn>| {
         let mut with = diff(old, new);
-        let file = with.before.join("requests.jsonl");
+        let file = with.sides.sets[0].join("requests.jsonl");
         let lines = [
             record("10.0.0.9", "allow", 7),
             record("10.1.0.9", "allow", 5),
@@ -198,8 +200,8 @@ fn a_replay_sees_who_is_in_which_group_now() {
     let mut with = diff(&grouped, &grouped);
     let entities = r#"[{"uid": {"type": "NowConnect::Connector", "id": "ldap"},
         "parents": [{"type": "NowConnect::Group", "id": "directory"}], "tags": {"a": "b"}}]"#;
-    std::fs::write(with.after.join("entities.json"), entities).unwrap();
-    let file = with.before.join("requests.jsonl");
+    std::fs::write(with.sides.sets[1].join("entities.json"), entities).unwrap();
+    let file = with.sides.sets[0].join("requests.jsonl");
     std::fs::write(&file, record("10.0.0.9", "deny", 3)).unwrap();
     with.replay = Some(file);
     let (_, out, problems) = run(with);
@@ -207,7 +209,7 @@ fn a_replay_sees_who_is_in_which_group_now() {
     assert!(out.contains("changes facts: the entities"), "{out}");
     // And the other way: the record has the group, and the set to come takes it away.
     let mut with = diff(&grouped, &grouped);
-    std::fs::write(with.before.join("entities.json"), entities).unwrap();
+    std::fs::write(with.sides.sets[0].join("entities.json"), entities).unwrap();
     let mut recorded: serde_json::Value =
         serde_json::from_str(&record("10.0.0.9", "allow", 2)).unwrap();
     let connector = &mut recorded["entities"][3];
@@ -215,7 +217,7 @@ fn a_replay_sees_who_is_in_which_group_now() {
     let parents = connector["parents"].as_array_mut().unwrap();
     parents.push(serde_json::json!({"type": "NowConnect::Group", "id": "directory"}));
     connector["tags"] = serde_json::json!({"a": "b"});
-    let file = with.before.join("requests.jsonl");
+    let file = with.sides.sets[0].join("requests.jsonl");
     std::fs::write(&file, recorded.to_string()).unwrap();
     with.replay = Some(file);
     let (_, out, problems) = run(with);
@@ -232,11 +234,68 @@ fn what_nobody_looked_into_cannot_be_ruled_out() {
 }
 
 #[test]
+fn a_replay_of_nothing_answers_nothing() {
+    let narrower = OLD.replace("10.0.0.0/8", "10.1.0.0/16");
+    let replayed = |recorded: &str, fail_on: FailOn| {
+        let mut with = diff(OLD, &narrower);
+        let file = with.sides.sets[0].join("requests.jsonl");
+        std::fs::write(&file, recorded).unwrap();
+        with.replay = Some(file);
+        with.fail_on = vec![fail_on];
+        run(with)
+    };
+    let never = record("10.1.0.9", "allow", 0);
+    for recorded in ["", "\n  \n", &never] {
+        for fail_on in [FailOn::NewAllow, FailOn::NewDeny] {
+            let (exit, _, problems) = replayed(recorded, fail_on);
+            assert_eq!(exit, Exit::Failure, "{recorded:?} {fail_on:?}");
+            assert!(problems.contains("nothing was replayed"), "{problems}");
+        }
+    }
+    let (exit, _, problems) = replayed(&record("10.1.0.9", "allow", 1), FailOn::NewAllow);
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""));
+}
+
+#[test]
 fn sets_that_do_not_compile_or_are_not_there_are_wrong_arguments() {
     let (exit, _, problems) = run(diff(OLD, "permit"));
     assert_eq!(exit, Exit::Usage);
     assert!(problems.contains("refused: 1 error"), "{problems}");
     let mut gone = diff(OLD, OLD);
-    gone.replay = Some(gone.before.join("gone"));
+    gone.replay = Some(gone.sides.sets[0].join("gone"));
     assert_eq!(run(gone).0, Exit::Usage);
+}
+
+#[test]
+fn two_sets_are_named_by_path_or_by_a_hub() {
+    let compare = |sets: usize, active: bool, staged: bool| {
+        let mut compared = diff(OLD, OLD);
+        let all = compared.sides.sets.clone();
+        compared.sides.sets.truncate(sets);
+        compared.sides.active = active;
+        compared.sides.staged = staged;
+        compared.sides.socket = Some(all[0].join("no-hub.sock"));
+        let (mut out, mut problems) = (Vec::new(), Vec::new());
+        let env: BTreeMap<String, String> = BTreeMap::new();
+        let exit = Command::Diff(compared).run_with(&env, &mut out, &mut problems);
+        for folder in all {
+            std::fs::remove_dir_all(folder).unwrap();
+        }
+        (exit, String::from_utf8(problems).unwrap())
+    };
+    for (sets, active, staged) in [
+        (0, false, false),
+        (1, false, false),
+        (2, true, false),
+        (1, true, true),
+    ] {
+        let (exit, problems) = compare(sets, active, staged);
+        assert_eq!(exit, Exit::Usage);
+        assert!(problems.contains("two sets are compared"), "{problems}");
+    }
+    for (sets, active, staged) in [(1, true, false), (1, false, true), (0, true, true)] {
+        let (exit, problems) = compare(sets, active, staged);
+        assert_eq!(exit, Exit::Usage);
+        assert!(problems.contains("no-hub.sock"), "{problems}");
+    }
 }
