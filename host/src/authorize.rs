@@ -10,9 +10,13 @@
 //! Whatever fails on the way denies: a policy that cannot be evaluated, a plugin that does not
 //! answer, the pipeline's own deadline, too many decisions waiting.
 //!
-//! One request reads the generation once. Each decision leaves one record under an id that the
-//! peer's answer, the log line and the record share. A permit holds what was asked, so that the
-//! same question can be put again when policies change.
+//! One request reads the generation once, so no answer mixes the policies of one with the plugins
+//! or the decision point of another. Where something that it rests on changed while it was waited
+//! for, the answer counts for nothing and the whole pipeline runs again, a bounded number of times.
+//! A permit carries the stamp that it was made under, for whoever puts it to use some time later.
+//!
+//! Each decision leaves one record under an id that the peer's answer, the log line and the record
+//! share. A permit holds what was asked, so that the same question can be put again.
 //!
 //! Invariant: the fields of [`HelloPermit`] and [`OpenPermit`] are private to this module, so a
 //! value of either proves that the pipeline ran to its end.
@@ -22,6 +26,7 @@ mod external;
 mod hello;
 mod open;
 mod record;
+mod running;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -40,7 +45,7 @@ pub use open::{OpenAsk, OpenPermit};
 
 use crate::bundle::shadow::Shadow;
 use crate::codes::DenialCode;
-use crate::generation::{Generation, Generations};
+use crate::generation::{Generation, Generations, Stamp};
 use crate::identity::AgentIdentity;
 use crate::limit::Slots;
 use crate::pdp::{self, Pdp};
@@ -54,6 +59,14 @@ use crate::telemetry::traces;
 /// Decisions that may wait for plugins at once. Each holds a few KiB; a longer queue would only
 /// answer clients that have given up.
 pub const MAX_PENDING_DECISIONS: usize = 1024;
+
+/// How often a decision is begun that is overtaken by changes each time. A change takes a build of
+/// all policies or plugins, so more than one within a single decision is rare; whoever makes them
+/// faster than decisions are made keeps everybody out, not in.
+const MAX_ATTEMPTS: u32 = 4;
+
+/// What each attempt rested on changed before it was done.
+pub(crate) const CHANGING: &str = DenialCode::PoliciesChanging.as_str();
 
 /// The listener that tunnels come in by, as policies see it.
 pub const TUNNEL_LISTENER: &str = "tunnel";
@@ -176,6 +189,14 @@ impl Refused {
         )
     }
 
+    fn changing() -> Self {
+        Self::by_hub(
+            Why::Limit,
+            DenialCode::PoliciesChanging,
+            "policies or plugins changed again and again while this was decided, try again",
+        )
+    }
+
     fn too_slow() -> Self {
         Self::by_hub(
             Why::Plugin,
@@ -267,6 +288,11 @@ impl Authorizer {
         self.pdp.store(pdp.map(Arc::new));
     }
 
+    /// Whether what a decision rests on has changed since it was begun.
+    fn is_overtaken(&self, asking: &Asking) -> bool {
+        self.generations.stamp() != asking.stamp
+    }
+
     /// Whether this identity counts now, whatever the policies say.
     fn check_identity(&self, identity: &AgentIdentity, now: SystemTime) -> Result<(), Refused> {
         if identity.is_expired(now) {
@@ -302,6 +328,7 @@ struct Asking {
     id: DecisionId,
     /// The id as text, for policies and plugins.
     request_id: Arc<str>,
+    stamp: Stamp,
     generation: Arc<Generation>,
     now: SystemTime,
     started: Instant,
@@ -318,6 +345,8 @@ impl Asking {
         Self {
             id,
             request_id: id.to_string().into(),
+            // Before everything that it stands for is read.
+            stamp: authorizer.generations.stamp(),
             generation: authorizer.generations.current(),
             now: SystemTime::now(),
             started: Instant::now(),

@@ -49,7 +49,7 @@ use build::{Surroundings, name};
 use problem::Problems;
 use tree::{Node, Path as At};
 
-pub use bundle::{BundleConfig, BundleRequire, BundleSource};
+pub use bundle::{BundleConfig, BundleRequire, BundleSource, OnUntrusted};
 pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use nowconnect_plugins::{EngineError, EngineSettings, MemoryKv, MemoryKvSettings, PluginEngine};
-use nowconnect_policy::{Facts, ListenerFacts, Name, PolicyBundle};
+use nowconnect_policy::{Facts, ListenerFacts, Name};
 use nowconnect_protocol::WindowPool;
 use nowconnect_tunnel::Workers;
 use rustls::pki_types::CertificateDer;
@@ -33,7 +33,7 @@ use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
 use crate::drain::{self, Drains, Phase};
 use crate::flow_table::FlowTable;
-use crate::generation::{Generation, GenerationError, Generations};
+use crate::generation::{Brought, Generation, GenerationError, Generations};
 use crate::health::HealthRoutes;
 use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
 use crate::identity::Authenticator;
@@ -41,7 +41,7 @@ use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
 use crate::page_server;
 use crate::pdp::Pdp;
-use crate::recheck;
+use crate::recheck::{self, Rounds};
 use crate::registry::Registry;
 use crate::registry::memory::MemoryRegistry;
 use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
@@ -152,7 +152,7 @@ impl Gateway {
         let (asks, waiting_asks) = mpsc::channel(MAX_WAITING_RELOADS);
         let (end, ended) = mpsc::channel(1);
         let (orders, waiting_orders) = mpsc::channel(MAX_WAITING_ORDERS);
-        let (keeper, policies) = begin_bundles(&config).await?;
+        let (keeper, brought) = begin_bundles(&config).await?;
         let bundles = Bundles::new(orders, keeper.is_some());
         let hub = make_hub(
             &config,
@@ -160,7 +160,7 @@ impl Gateway {
             options.logs.clone(),
             options.registry.clone(),
             Arc::downgrade(&workers),
-            (asks, end, bundles, policies),
+            (asks, end, bundles, brought),
         )
         .await?;
 
@@ -201,6 +201,7 @@ impl Gateway {
             port.serve(&hub);
         }
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
+        tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
         if let Some(keeper) = &keeper {
             keeper.started(&hub);
@@ -326,9 +327,16 @@ pub(crate) async fn ask_reload(hub: &Hub) -> ReloadReport {
     if hub.reload_asks.try_send(ReloadAsk { answer }).is_err() {
         return refused("too many reloads are waiting; try again in a moment");
     }
-    answered
+    let mut report = answered
         .await
-        .unwrap_or_else(|_| refused("the hub is shutting down"))
+        .unwrap_or_else(|_| refused("the hub is shutting down"));
+    if let Some(begun) = &report.recheck {
+        let recheck = hub.rounds().settled(begun.round).await;
+        report.flows_closed = recheck.flows_closed;
+        report.sessions_closed = recheck.sessions_closed;
+        report.recheck = Some(recheck);
+    }
+    report
 }
 
 fn start_workers(config: &CloudConfig) -> Result<Arc<Workers>, BindError> {
@@ -363,13 +371,13 @@ type Ends = (
     mpsc::Sender<ReloadAsk>,
     mpsc::Sender<Duration>,
     Bundles,
-    Option<Arc<PolicyBundle>>,
+    Option<Brought>,
 );
 
 /// Opens the state of the bundles, where there are any.
 async fn begin_bundles(
     config: &CloudConfig,
-) -> Result<(Option<Keeper>, Option<Arc<PolicyBundle>>), BindError> {
+) -> Result<(Option<Keeper>, Option<Brought>), BindError> {
     let Some(bundle) = config.policy.bundle.clone() else {
         return Ok((None, None));
     };
@@ -377,7 +385,7 @@ async fn begin_bundles(
         .await
         .map_err(|_| BindError::Generation(GenerationError::Panicked))?
         .map_err(BindError::Credentials)?;
-    Ok((Some(begun.keeper), Some(begun.policies)))
+    Ok((Some(begun.keeper), Some(begun.brought)))
 }
 
 async fn make_hub(
@@ -386,7 +394,7 @@ async fn make_hub(
     logs: Option<Logs>,
     registry: Option<Arc<dyn Registry>>,
     workers: Weak<Workers>,
-    (asks, end, bundles, policies): Ends,
+    (asks, end, bundles, brought): Ends,
 ) -> Result<Arc<Hub>, BindError> {
     let engine = PluginEngine::new(
         EngineSettings {
@@ -398,7 +406,7 @@ async fn make_hub(
         Arc::new(MemoryKv::new(MemoryKvSettings::default())),
         Arc::new(PluginTelemetry::new(Arc::clone(&metrics))),
     )?;
-    let first = Generation::build(config, &engine, 1, policies).await?;
+    let first = Generation::build(config, &engine, 1, brought).await?;
     first.activated(&metrics);
     let generations = Arc::new(Generations::new(first));
     let credentials = |error: String| BindError::Credentials(error);
@@ -463,6 +471,7 @@ async fn make_hub(
         registry: registry.unwrap_or_else(|| Arc::new(MemoryRegistry::default())),
         parked: ParkedSessions::default(),
         flows: FlowTable::default(),
+        rounds: Rounds::default(),
         connectors: ConnectorTable::default(),
         metrics,
         decisions,

@@ -27,8 +27,19 @@ use crate::telemetry::metrics::Metrics;
 pub struct Generation {
     number: u64,
     policies: Arc<PolicyBundle>,
+    /// Of the bundle that the policies came in.
+    revision: Option<u64>,
     plugins: Arc<PluginSet>,
     built_at: SystemTime,
+}
+
+/// Policies that came in a bundle and are compiled.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// The policies.
+    pub policies: Arc<PolicyBundle>,
+    /// The bundle's revision; `None` where none was ever in force.
+    pub revision: Option<u64>,
 }
 
 impl Generation {
@@ -41,11 +52,14 @@ impl Generation {
         config: &CloudConfig,
         engine: &PluginEngine,
         number: u64,
-        brought: Option<Arc<PolicyBundle>>,
+        brought: Option<Brought>,
     ) -> Result<Self, GenerationError> {
-        let policies = match brought {
-            Some(policies) => policies,
-            None => Arc::new(Self::compile(config, number).await?),
+        let Brought { policies, revision } = match brought {
+            Some(brought) => brought,
+            None => Brought {
+                policies: Arc::new(Self::compile(config, number).await?),
+                revision: None,
+            },
         };
         let specs = config.plugins.list.iter().map(plugin_spec).collect();
         let plugins = PluginSet::load(engine, specs)
@@ -55,6 +69,7 @@ impl Generation {
         Ok(Self {
             number,
             policies,
+            revision,
             plugins: Arc::new(plugins),
             built_at: SystemTime::now(),
         })
@@ -78,16 +93,18 @@ impl Generation {
         Self {
             number,
             policies: Arc::new(policies),
+            revision: None,
             plugins: Arc::new(plugins),
             built_at: SystemTime::now(),
         }
     }
 
     /// The same plugins, as they run, under other policies.
-    pub(crate) fn with_policies(&self, number: u64, policies: Arc<PolicyBundle>) -> Self {
+    pub(crate) fn with_policies(&self, number: u64, brought: Brought) -> Self {
         Self {
             number,
-            policies,
+            policies: brought.policies,
+            revision: brought.revision,
             plugins: Arc::clone(&self.plugins),
             built_at: SystemTime::now(),
         }
@@ -103,9 +120,18 @@ impl Generation {
         &self.policies
     }
 
-    /// The policies, for who keeps them longer than the generation.
-    pub(crate) fn shared_policies(&self) -> Arc<PolicyBundle> {
-        Arc::clone(&self.policies)
+    /// The revision of the bundle that the policies came in; `None` where they are a folder's, or
+    /// no bundle was in force yet.
+    pub fn revision(&self) -> Option<u64> {
+        self.revision
+    }
+
+    /// The policies with what they came in, for the generation after this one.
+    pub(crate) fn brought(&self) -> Brought {
+        Brought {
+            policies: Arc::clone(&self.policies),
+            revision: self.revision,
+        }
     }
 
     /// The plugins.
@@ -137,11 +163,30 @@ impl Generation {
     }
 }
 
+/// How often what decisions rest on has changed: with every generation, and with whatever else a
+/// reload puts in force. A decision that began under one stamp and is answered under another
+/// rests on what is no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// As a number, for who keeps it in an atomic.
+    pub(crate) fn to_number(self) -> u64 {
+        self.0
+    }
+
+    /// From such a number.
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// The generation in force, and the news when it changes.
 #[derive(Debug)]
 pub struct Generations {
     current: ArcSwap<Generation>,
     last_number: AtomicU64,
+    stamp: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
@@ -152,6 +197,7 @@ impl Generations {
         Self {
             current: ArcSwap::from_pointee(first),
             last_number: AtomicU64::new(number),
+            stamp: AtomicU64::new(1),
             changed: watch::channel(number).0,
         }
     }
@@ -170,7 +216,18 @@ impl Generations {
     pub fn publish(&self, next: Generation) {
         let number = next.number;
         self.current.store(Arc::new(next));
+        self.touch();
         self.changed.send_replace(number);
+    }
+
+    /// Something else that decisions rest on has changed, such as the external decision point.
+    pub(crate) fn touch(&self) {
+        self.stamp.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Read it *before* whatever a decision rests on, and compare it afterwards.
+    pub fn stamp(&self) -> Stamp {
+        Stamp(self.stamp.load(Ordering::Acquire))
     }
 
     /// Tells when another generation is in force.

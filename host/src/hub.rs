@@ -28,6 +28,7 @@ use crate::health::{Readiness, ReadyState, Reason, ReasonCode};
 use crate::identity::{Authenticator, KeepFresh};
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
+use crate::recheck::Rounds;
 use crate::registry::Registry;
 use crate::router::Router;
 use crate::session::{LiveTunnel, ParkedSessions};
@@ -61,6 +62,8 @@ pub struct Hub {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) parked: ParkedSessions,
     pub(crate) flows: FlowTable,
+    /// Re-checks of all that runs, one at a time.
+    pub(crate) rounds: Rounds,
     pub(crate) connectors: ConnectorTable,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) decisions: Arc<DecisionRing>,
@@ -147,6 +150,10 @@ impl Hub {
 
     pub(crate) fn flows(&self) -> &FlowTable {
         &self.flows
+    }
+
+    pub(crate) fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 
     pub(crate) fn authenticator(&self) -> Arc<Authenticator> {

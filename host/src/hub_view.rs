@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use nowconnect_policy::{BundleArchive, Question};
+use nowconnect_policy::{BundleArchive, Question, TrustedKeys};
 use nowconnect_protocol::{AgentId, CloseCode, ConnectorName, ResetCode, Role, TenantName};
 use serde_json::Value;
 
@@ -131,13 +131,10 @@ impl HubView for Hub {
             .map_or(0, |bundle| bundle.max_bytes)
     }
 
-    fn is_signed(&self, archive: &BundleArchive) -> bool {
+    fn trusted_keys(&self) -> TrustedKeys {
         let config = self.config();
-        config.policy.bundle.as_ref().is_some_and(|bundle| {
-            let then = archive.manifest().created;
-            let verified = archive.clone().verify(&bundle.trusted, then, HUB_VERSION);
-            verified.is_ok()
-        })
+        let bundle = config.policy.bundle.as_ref();
+        bundle.map_or_else(TrustedKeys::default, |bundle| bundle.trusted.clone())
     }
 
     fn push_bundle(
@@ -157,7 +154,11 @@ impl HubView for Hub {
                 stage_only: push.stage_only,
                 answer,
             });
-            Ok(order.await?)
+            let mut report = order.await?;
+            if let Some(activation) = &mut report.activation {
+                self.settle(activation).await;
+            }
+            Ok(report)
         }
         .boxed()
     }
@@ -171,7 +172,9 @@ impl HubView for Hub {
                 request: request.clone(),
                 answer,
             });
-            Ok(order.await?)
+            let mut report = order.await?;
+            self.settle(&mut report).await;
+            Ok(report)
         }
         .boxed()
     }
@@ -197,9 +200,6 @@ impl HubView for Hub {
     }
 }
 
-/// What manifests compare with their `min_hub`.
-const HUB_VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// `REVISION` or `REVISION unsigned`; without either, whatever it is.
 fn bundle_subject(resource: Option<&str>) -> AdminSubject {
     let text = resource.unwrap_or_default();
@@ -214,6 +214,18 @@ fn bundle_subject(resource: Option<&str>) -> AdminSubject {
 }
 
 impl Hub {
+    /// Waits a moment for the re-check that an activation ordered, and reports what it did.
+    async fn settle(&self, report: &mut ActivateReport) {
+        let Some(begun) = &report.recheck else {
+            return;
+        };
+        let recheck = self.rounds.settled(begun.round).await;
+        report.flows_closed = recheck.flows_closed;
+        report.sessions_closed = recheck.sessions_closed;
+        report.connectors_lost = recheck.connectors_lost;
+        report.recheck = Some(recheck);
+    }
+
     fn status_now(&self) -> HubStatus {
         let (bytes_c2a, bytes_a2c) = self.metrics.traffic.bytes_total();
         let tunnels = self.router.agent_count();
@@ -325,7 +337,7 @@ impl Hub {
             .filter(|entry| entry.flow_ref.to_string() == flow)
             .ok_or_else(missing)?;
         let tunnel = self.router.tunnel_of(&entry.agent).ok_or_else(missing)?;
-        if tunnel.close_flow(entry.flow_ref.clone(), ResetCode::OperatorClosed) {
+        if tunnel.close_flow(entry.flow_ref.clone(), ResetCode::OperatorClosed, "") {
             Ok(())
         } else {
             Err(AdminRefusal::Unavailable(
@@ -353,9 +365,10 @@ impl Hub {
                     quarantined: plugin.quarantined,
                 })
                 .collect(),
-            policy_revision: bundles.active.as_ref().map(|entry| entry.revision),
+            policy_revision: generation.revision(),
             staged_revision: bundles.staged.as_ref().map(|entry| entry.revision),
             last_errors: self.last_errors.load().as_ref().clone(),
+            recheck: self.rounds.status(),
         }
     }
 
@@ -386,14 +399,36 @@ impl Hub {
         }
     }
 
+    /// What ended a flow where a re-check did, and else what let it in, as long as it runs.
+    fn decision_about(&self, flow: &str) -> Option<Arc<DecisionRecord>> {
+        let about = DecisionFilter {
+            flow: Some(flow),
+            ..DecisionFilter::default()
+        };
+        if let Some(record) = self.decisions.recent(&about, 1).pop() {
+            return Some(record);
+        }
+        let number = flow.rsplit('.').next()?.parse().ok()?;
+        let entry = self.flows.find(number)?;
+        (entry.flow_ref.to_string() == flow)
+            .then(|| self.decisions.by_id(entry.decision))
+            .flatten()
+    }
+
     fn explain_now(&self, request: &ExplainRequest) -> Result<Value, AdminRefusal> {
         let generation = self.generations.current();
         let policies = generation.policies();
-        let mut explanation = match (&request.decision, &request.client, &request.question) {
-            (None, None, Some(question)) => policies
+        let asked = (
+            &request.decision,
+            &request.client,
+            &request.flow,
+            &request.question,
+        );
+        let mut explanation = match asked {
+            (None, None, None, Some(question)) => policies
                 .explain_json(&question.to_string())
                 .map_err(AdminRefusal::Invalid)?,
-            (Some(id), None, None) => {
+            (Some(id), None, None, None) => {
                 let id: DecisionId = id.parse().map_err(
                     |error: crate::telemetry::decisions::ParseDecisionIdError| {
                         AdminRefusal::Invalid(error.to_string())
@@ -408,7 +443,7 @@ impl Hub {
                     })?;
                 return self.explain_record(&record);
             }
-            (None, Some(client), None) => {
+            (None, Some(client), None, None) => {
                 let filter = client_filter(client)?;
                 // The operator who asks may sit at the client's address; his own calls, this
                 // one among them, are not what he asks about.
@@ -423,9 +458,18 @@ impl Hub {
                     })?;
                 return self.explain_record(&record);
             }
+            (None, None, Some(flow), None) => {
+                let record = self
+                    .decision_about(flow)
+                    .ok_or_else(|| AdminRefusal::NotFound {
+                        what: "decision about flow",
+                        name: flow.clone(),
+                    })?;
+                return self.explain_record(&record);
+            }
             _ => {
                 return Err(AdminRefusal::Invalid(
-                    "give one of `decision`, `client` and `question`".to_owned(),
+                    "give one of `decision`, `client`, `flow` and `question`".to_owned(),
                 ));
             }
         };

@@ -1,154 +1,101 @@
-//! Asking again about flows that run.
+//! Asking again about what runs.
 //!
-//! A flow keeps the question that let it in. The same question is put again when a new
-//! generation is in force, when its agent renews or comes back, and at an interval; what happens
-//! to a flow that is now forbidden is the operator's choice (`policy.on_swap`). It is done in
-//! small slices with a pause between them, so that ten thousand flows make no storm.
+//! A flow keeps the question that let it in, and a session what its HELLO said. The same
+//! questions are put again when something that they rest on has changed, when an agent renews or
+//! comes back, and at an interval; what happens to what is now forbidden is the operator's choice
+//! (`policy.on_swap`).
 //!
-//! What was decided at HELLO is asked again in the same way, see [`sessions`]; and what a staged
-//! set would do to all of it is foreseen by [`forecast`](forecast::forecast) without doing it.
+//! All that runs is asked about in a [round](rounds). Rounds have a task of their own, because an
+//! answer may have to be waited for: neither the swap that caused one nor the next swap waits for
+//! it. Within a round a few are asked at once, in small slices with a pause between them, so that
+//! ten thousand flows make no storm; and one that does not answer holds up its own slice only.
+//!
+//! What a staged set would do to all of it is foreseen by [`forecast`](forecast::forecast)
+//! without doing it.
+//!
+//! Invariant: whatever is let in is in the flow table or the router *before* its stamp is
+//! compared with the one in force ([`flow_came`], [`tunnel_came`]), and a round collects from
+//! there *after* the stamp has changed. So what was decided before a change is seen by the round
+//! that follows it or sees the change itself; nothing falls between.
 
+mod flows;
 mod forecast;
+mod rounds;
 mod sessions;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use nowconnect_protocol::ResetCode;
-use tracing::{info, warn};
 
 use crate::config::OnSwap;
 use crate::flow_table::FlowEntry;
+use crate::generation::Stamp;
 use crate::hub::Hub;
 use crate::registry::AgentKey;
-use crate::telemetry::decisions::Why;
-use crate::telemetry::events;
+use crate::session::LiveTunnel;
 pub(crate) use forecast::forecast;
-pub(crate) use sessions::recheck_sessions;
+use rounds::Tally;
+pub(crate) use rounds::{Rounds, recheck_on_change};
 
-/// The pause between two slices. With the default slice of 100 questions at some 10 µs each, a
-/// re-check takes a third of one core at most.
+/// The pause between two slices. With the default slice of 64 questions at some 10 µs each, a
+/// re-check takes a quarter of one core at most.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How often a driver that has too much to do is asked to close a flow.
-const CLOSE_TRIES: u32 = 50;
+/// Questions that wait for an external decision point or for plugins at once. More would crowd
+/// out the questions of those who come.
+const ASKED_AT_ONCE: usize = 8;
 
-/// What a re-check found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rechecked {
-    pub(crate) asked: u64,
-    pub(crate) denied: u64,
-    pub(crate) closed: u64,
-}
-
-/// Asks about every running flow that `wanted` picks.
-pub(crate) async fn recheck(hub: &Arc<Hub>, wanted: impl Fn(&FlowEntry) -> bool) -> Rechecked {
-    let config = hub.config();
-    let close = match config.policy.on_swap {
-        OnSwap::Keep => return Rechecked::default(),
-        OnSwap::Recheck => false,
-        OnSwap::RecheckAndClose => true,
-    };
-    let slice = usize::try_from(config.policy.recheck_batch)
-        .unwrap_or(usize::MAX)
-        .max(1);
-    let mut found = Rechecked::default();
-    let flows = hub.flows().collect(wanted);
-    for (index, flows) in flows.chunks(slice).enumerate() {
-        if index > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        for flow in flows {
-            found.asked += 1;
-            if let Some(code) = ask_again(hub, flow).await {
-                found.denied += 1;
-                if close && end(hub, flow, code).await {
-                    found.closed += 1;
-                }
-            }
-        }
+/// Whether what is now forbidden ends; `None` where nothing is asked about again.
+fn ends(on_swap: OnSwap) -> Option<bool> {
+    match on_swap {
+        OnSwap::Keep => None,
+        OnSwap::Recheck => Some(false),
+        OnSwap::RecheckAndClose => Some(true),
     }
-    if found.denied > 0 {
-        hub.metrics().policy.recheck_closed(found.closed);
-        info!(
-            event = events::RECHECK_CLOSED,
-            asked = found.asked,
-            denied = found.denied,
-            closed = found.closed,
-            generation = hub.generations().current().number(),
-            "running flows were asked about again"
-        );
-    }
-    found
-}
-
-/// The code to end the flow with, if it may not go on.
-async fn ask_again(hub: &Hub, flow: &FlowEntry) -> Option<ResetCode> {
-    // A flow whose agent is away waits for it; it is asked about when the agent comes back.
-    let tunnel = hub.router().tunnel_of(&flow.agent)?;
-    let identity = Arc::clone(&tunnel.standing().identity);
-    match hub
-        .authorizer()
-        .recheck(&flow.question, &identity, flow.client)
-        .await
-    {
-        Ok(generation) => {
-            flow.generation.store(generation, Ordering::Relaxed);
-            None
-        }
-        Err(denial) => {
-            warn!(
-                flow = %flow.flow_ref,
-                connector = %flow.connector,
-                client = %flow.client,
-                code = %denial.code,
-                by = denial.by.as_deref().unwrap_or("hub"),
-                decision = %denial.decision,
-                "a running flow is now forbidden"
-            );
-            Some(match denial.why {
-                Why::Identity => ResetCode::Revoked,
-                Why::Permitted
-                | Why::Forbidden
-                | Why::NotPermitted
-                | Why::Error
-                | Why::Plugin
-                | Why::Pdp
-                | Why::Limit
-                | Why::Address
-                | Why::NoAgent => ResetCode::PolicyDenied,
-            })
-        }
-    }
-}
-
-async fn end(hub: &Hub, flow: &FlowEntry, code: ResetCode) -> bool {
-    for _ in 0..CLOSE_TRIES {
-        let Some(tunnel) = hub.router().tunnel_of(&flow.agent) else {
-            return false;
-        };
-        if tunnel.close_flow(flow.flow_ref.clone(), code) {
-            return true;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    false
 }
 
 /// An agent renewed or came back: its flows are asked about in the background.
 pub(crate) fn agent_came(hub: &Arc<Hub>, agent: &AgentKey) {
-    match hub.config().policy.on_swap {
-        OnSwap::Keep => return,
-        OnSwap::Recheck | OnSwap::RecheckAndClose => {}
-    }
+    let Some(close) = ends(hub.config().policy.on_swap) else {
+        return;
+    };
     let (shared, agent) = (Arc::clone(hub), agent.clone());
     hub.runtime.spawn(async move {
-        recheck(&shared, |flow| flow.agent == agent).await;
+        let flows = shared.flows().collect(|flow| flow.agent == agent);
+        flows::ask_all(&shared, flows, close, &Tally::default()).await;
     });
 }
 
-/// Asks about every flow at the configured interval, until dropped.
+/// A flow is in the table and with its tunnel: where everything changed since it was decided
+/// about, it is asked about again. Call it after both, so that its end is not ordered before it.
+pub(crate) fn flow_came(hub: &Arc<Hub>, flow: &Arc<FlowEntry>, decided: Stamp) {
+    if hub.generations().stamp() == decided {
+        return;
+    }
+    let Some(close) = ends(hub.config().policy.on_swap) else {
+        return;
+    };
+    let (shared, flow) = (Arc::clone(hub), Arc::clone(flow));
+    hub.runtime.spawn(async move {
+        flows::ask_all(&shared, vec![flow], close, &Tally::default()).await;
+    });
+}
+
+/// A tunnel is in force, or its renewal is: where everything changed since it was decided about,
+/// its agent is asked about again.
+pub(crate) fn tunnel_came(hub: &Arc<Hub>, tunnel: &Arc<LiveTunnel>) {
+    if hub.generations().stamp() == tunnel.decided() {
+        return;
+    }
+    let Some(close) = ends(hub.config().policy.on_swap) else {
+        return;
+    };
+    let (shared, tunnel) = (Arc::clone(hub), Arc::clone(tunnel));
+    hub.runtime.spawn(async move {
+        sessions::ask_all(&shared, vec![tunnel], close, &Tally::default()).await;
+    });
+}
+
+/// Asks about everything at the configured interval, until dropped.
 pub(crate) async fn recheck_at_intervals(hub: Arc<Hub>) {
     /// How often the interval itself is read anew while there is none.
     const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -156,8 +103,10 @@ pub(crate) async fn recheck_at_intervals(hub: Arc<Hub>) {
         match hub.config().policy.recheck_interval {
             Some(interval) => {
                 tokio::time::sleep(interval.max(LOOK_EVERY)).await;
-                recheck(&hub, |_| true).await;
-                recheck_sessions(&hub).await;
+                // One that is under way asks about everything anyway, and would begin anew.
+                if !hub.rounds().is_running() {
+                    hub.rounds().begin();
+                }
             }
             None => tokio::time::sleep(LOOK_EVERY).await,
         }

@@ -1,10 +1,10 @@
 //! Taking over what changed while the hub runs: whole, or not at all.
 //!
 //! ```text
-//! file, SIGHUP, admin call ─► read ─► build beside what serves ─► publish ─► ask running flows
+//! file, SIGHUP, admin call ─► read ─► build beside what serves ─► publish ─► order a re-check
 //!                               └──────────────┴─► any error: everything stays as it was
 //! ```
-//! One task does one reload after another. Everything that can fail comes first: reading,
+//! One task does one reload after another; the re-check has a [task of its own](crate::recheck). Everything that can fail comes first: reading,
 //! checking, compiling, binding added ports. Publishing cannot fail. What a refused reload was
 //! about is read again with every later one, so that nothing on disk is forgotten, and its
 //! errors are shown (log, metric, admin answer, `bundle_stale` in `/readyz`) until all of it is
@@ -26,12 +26,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::admin::view::ReloadReport;
+use crate::admin::view::{RecheckStatus, ReloadReport};
 use crate::bundle::board::Order;
 use crate::bundle::keeper::{Keeper, LOOK_EVERY};
 use crate::config::{CloudConfig, ConfigError};
 use crate::hub::Hub;
-use crate::recheck;
 use crate::session;
 use crate::telemetry::events;
 use crate::telemetry::logs::LevelControl;
@@ -157,6 +156,10 @@ impl Reloader {
                 changed = next_change(&mut watcher) => (changed, None),
             };
             let report = self.reload(&what).await;
+            if let Some(keeper) = &mut self.keeper {
+                // Other keys may be trusted now.
+                keeper.look(&self.hub).await;
+            }
             self.hub.bundles().look.notify_one();
             if let Some(watcher) = &mut watcher {
                 let mut set = WatchSet::of(&self.hub.config());
@@ -196,18 +199,15 @@ impl Reloader {
         if !report.ok {
             return report;
         }
-        let rechecked = recheck::recheck(&hub, |_| true).await;
-        report.flows_closed = rechecked.closed;
-        report.sessions_closed = recheck::recheck_sessions(&hub).await.closed;
         info!(
             event = events::RELOADED,
             generation = report.generation,
             changed = %report.changed.join(", "),
             needs_restart = %report.needs_restart.join(", "),
-            flows_closed = report.flows_closed,
-            sessions_closed = report.sessions_closed,
             "what was read is in force"
         );
+        // Whoever asked waits for it; the next reload does not.
+        report.recheck = Some(RecheckStatus::begun(hub.rounds().begin()));
         report
     }
 

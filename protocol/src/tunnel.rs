@@ -495,10 +495,16 @@ impl Tunnel {
     }
 
     /// Ends a flow wherever it is: on this tunnel, or on its way here from an earlier one.
-    /// Returns whether there was one.
-    pub fn reset_ref(&mut self, now: Instant, flow_ref: &FlowRef, code: ResetCode) -> bool {
+    /// Returns whether there was one. The far end is told `message` where the flow is here.
+    pub fn reset_ref(
+        &mut self,
+        now: Instant,
+        flow_ref: &FlowRef,
+        code: ResetCode,
+        message: &str,
+    ) -> bool {
         if let Some(cid) = self.cid_of(flow_ref) {
-            self.reset(now, cid, code, "");
+            self.reset(now, cid, code, message);
             return true;
         }
         let Some(flow) = self.awaiting.remove(flow_ref) else {

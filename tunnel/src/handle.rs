@@ -72,7 +72,7 @@ pub struct RejectedOpen {
 
 pub(crate) enum Command {
     Open(Box<OpenFlow>),
-    CloseFlow(FlowRef, ResetCode),
+    CloseFlow(FlowRef, ResetCode, String),
     Withdraw(Vec<ConnectorName>),
     Drain(Duration),
     Close(CloseCode, String),
@@ -159,10 +159,11 @@ impl TunnelHandle {
         }
     }
 
-    /// Ends one flow. Returns whether the driver was told.
-    pub fn close_flow(&self, flow_ref: FlowRef, code: ResetCode) -> bool {
+    /// Ends one flow, and tells the agent `message` with the code. Returns whether the driver was
+    /// told.
+    pub fn close_flow(&self, flow_ref: FlowRef, code: ResetCode, message: String) -> bool {
         self.commands
-            .try_send(Command::CloseFlow(flow_ref, code))
+            .try_send(Command::CloseFlow(flow_ref, code, message))
             .is_ok()
     }
 

@@ -1,8 +1,10 @@
 //! The routes of policy bundles.
 //!
-//! A pushed bundle is held against the trusted keys before the policies are asked whether its
-//! operator may bring it, so that they know its revision and whether it is signed; it is
-//! verified in full, compiled and tested after that.
+//! The policies are asked whether an operator may bring a bundle before anything is made of it
+//! but its manifest, of which they are told the revision and whether it is signed. What else is in
+//! it is hashed, compiled and tested after that.
+
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -12,16 +14,21 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::header;
 use http_body_util::{BodyExt as _, Limited};
-use nowconnect_policy::BundleArchive;
+use nowconnect_policy::{BundleArchive, Refusal};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::problem::{Problem, ProblemCode};
 use super::routes::{AdminState, Answer, Caller};
 use super::view::{AdminAction, BundlePush};
-use crate::bundle::refused::BundleRefused;
+use crate::bundle::refused::{BundleRefused, codes};
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
+
+/// Bundles that are taken in at once. Each may hold `policy.bundle.max_bytes` before anybody knows
+/// whether its operator may bring it.
+pub(crate) const MAX_UPLOADS: usize = 2;
 
 /// Stands behind the revision of a bundle that is not signed as the hub asks.
 pub(crate) const UNSIGNED: &str = " unsigned";
@@ -48,6 +55,7 @@ pub(super) fn routes() -> Router<AdminState> {
         .route("/policy/bundles/{revision}", get(bytes))
         .route("/policy/activate", post(activate))
         .route("/policy/discard", post(discard))
+        .layer(Extension(Arc::new(Semaphore::new(MAX_UPLOADS))))
 }
 
 async fn status(
@@ -69,33 +77,48 @@ async fn shadow(
 async fn push(
     State(admin): State<AdminState>,
     Extension(caller): Caller,
+    Extension(uploads): Extension<Arc<Semaphore>>,
     query: Result<Query<BundlePush>, QueryRejection>,
     request: Request,
 ) -> Answer<DeliverReport> {
     let Query(push) = query?;
+    let Ok(_upload) = uploads.try_acquire() else {
+        let message = "too many bundles come at once; try again in a moment";
+        return Err(Problem::of_bundle(&BundleRefused::new(
+            codes::BUSY,
+            message,
+        )));
+    };
     let action = if push.rollback {
         AdminAction::RollbackPolicy
     } else {
         AdminAction::StagePolicy
     };
-    let read = match read(&admin, request.into_body()).await {
-        Ok(body) => tokio::task::spawn_blocking(move || BundleArchive::from_tar(&body))
-            .await
-            .map_err(|_| Problem::new(ProblemCode::Unavailable, "the hub failed at this"))?,
+    let body = match read(&admin, request.into_body()).await {
+        Ok(body) => body,
         Err(problem) => {
             admin.may(&caller, action, None).await?;
             return Err(problem);
         }
     };
-    let archive = match read {
-        Ok(archive) => archive,
+    let trusted = admin.hub.trusted_keys();
+    let looked = tokio::task::spawn_blocking(move || {
+        let archive = BundleArchive::from_tar(&body)?;
+        let is_signed = archive.is_signed_by(&trusted);
+        Ok::<_, Refusal>((archive, is_signed))
+    });
+    let looked = looked
+        .await
+        .map_err(|_| Problem::new(ProblemCode::Unavailable, "the hub failed at this"))?;
+    let (archive, is_signed) = match looked {
+        Ok(looked) => looked,
         Err(refusal) => {
             admin.may(&caller, action, None).await?;
             return Err(Problem::of_bundle(&BundleRefused::from(refusal)));
         }
     };
     let mut subject = archive.revision().to_string();
-    if !admin.hub.is_signed(&archive) {
+    if !is_signed {
         subject.push_str(UNSIGNED);
     }
     admin.may(&caller, action, Some(&subject)).await?;

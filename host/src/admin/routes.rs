@@ -374,10 +374,11 @@ async fn explain(
     let given = [
         request.decision.is_some(),
         request.client.is_some(),
+        request.flow.is_some(),
         request.question.is_some(),
     ];
     if given.iter().filter(|given| **given).count() != 1 {
-        let detail = "name exactly one of `decision`, `client` and `question`";
+        let detail = "name exactly one of `decision`, `client`, `flow` and `question`";
         return Err(Problem::new(ProblemCode::InvalidRequest, detail));
     }
     Ok(Json(admin.hub.explain(&request).await?))

@@ -99,7 +99,7 @@ async fn refusals_have_codes() {
     let both = ExplainRequest {
         decision: Some(String::from("b-1")),
         client: Some(String::from("192.0.2.7")),
-        question: None,
+        ..ExplainRequest::default()
     };
     assert_eq!(code(client.explain(&both).await), "invalid_request");
     let one = ExplainRequest {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, ready};
-use nowconnect_policy::BundleArchive;
+use nowconnect_policy::{BundleArchive, TrustedKeys};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle;
@@ -87,9 +87,9 @@ pub trait HubView: Send + Sync + 'static {
         0
     }
 
-    /// Whether a bundle carries the signatures that this hub asks for.
-    fn is_signed(&self, _archive: &BundleArchive) -> bool {
-        false
+    /// Whose signatures count; nobody's where no bundles are taken.
+    fn trusted_keys(&self) -> TrustedKeys {
+        TrustedKeys::default()
     }
 
     /// Verifies a bundle, stages it and, where that is configured, puts it in force.
@@ -504,6 +504,9 @@ pub struct GenerationStatus {
     /// Why the newest sources on disk are not in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_errors: Vec<String>,
+    /// The re-check of what runs that is under way, or the last one.
+    #[serde(default)]
+    pub recheck: RecheckStatus,
 }
 
 /// One plugin of a generation.
@@ -536,12 +539,53 @@ pub struct ReloadReport {
     /// Every error; with any, nothing is in force but the revocation list.
     #[serde(default)]
     pub errors: Vec<String>,
-    /// Running flows that the new generation ended.
+    /// Running flows that were ended because of it, so far.
     #[serde(default)]
     pub flows_closed: u64,
-    /// Agents' sessions that it ended.
+    /// Agents' sessions that were ended because of it, so far.
     #[serde(default)]
     pub sessions_closed: u64,
+    /// How far what runs was asked about again; absent where nothing came into force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recheck: Option<RecheckStatus>,
+}
+
+/// How far what runs was asked about again after a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecheckStatus {
+    /// Its number; each change begins one, and the newest takes the place of the others.
+    pub round: u64,
+    /// The generation that was in force when it began.
+    pub generation: u64,
+    /// Whether it is still under way: the counts grow.
+    pub running: bool,
+    /// Flows that there are to ask about.
+    pub flows: u64,
+    /// Those that were asked about.
+    pub flows_asked: u64,
+    /// Those that are now forbidden.
+    pub flows_denied: u64,
+    /// Those that ended, also by a round that this one took the place of.
+    pub flows_closed: u64,
+    /// Agents that there are to ask about.
+    pub agents: u64,
+    /// Those that were asked about.
+    pub agents_asked: u64,
+    /// Those whose session ended.
+    pub sessions_closed: u64,
+    /// Connectors that others lost.
+    pub connectors_lost: u64,
+}
+
+impl RecheckStatus {
+    /// One that was ordered just now.
+    pub(crate) fn begun(round: u64) -> Self {
+        Self {
+            round,
+            running: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// How to drain.
@@ -602,6 +646,9 @@ pub struct ExplainRequest {
     /// The last decision about this client, `IP` or `IP:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The last decision about this flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<String>,
     /// A question in the form of the policy cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<serde_json::Value>,

@@ -1,23 +1,25 @@
 //! HELLO and RENEW: may this agent join, and with which connectors.
 
+mod facts;
+mod offers;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nowconnect_plugins as plugins;
 use nowconnect_plugins::{CallInfo, Carry, HelloOutcome, Hook};
-use nowconnect_policy::{AgentFacts, Announce, Decision, Meta, Name, PolicyBundle, Question};
+use nowconnect_policy::{AgentFacts, Decision, PolicyBundle, Question};
 use nowconnect_protocol::{AgentId, ConnectorName, Refusal, TenantName};
 
 use super::record::Draft;
-use super::{
-    Asking, Authorizer, Denial, Refused, TUNNEL_LISTENER, connector_names, net, plugin_peer,
-    plugin_tenant, policy_name, unix_ms,
-};
+use super::{Asking, Authorizer, Denial, MAX_ATTEMPTS, Refused, plugin_peer, plugin_tenant};
 use crate::codes::DenialCode;
+use crate::generation::Stamp;
 use crate::identity::AgentIdentity;
-use crate::pdp::Answer;
 use crate::telemetry::decisions::{DecisionAction, DecisionId, Why};
+use facts::{agent_facts, plugin_agent};
+use offers::Offer;
 
 /// Why a HELLO is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,7 @@ pub struct HelloPermit {
     agent: Arc<plugins::Agent>,
     decision: DecisionId,
     generation: u64,
+    stamp: Stamp,
 }
 
 impl HelloPermit {
@@ -119,6 +122,11 @@ impl HelloPermit {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// What it rests on. Whoever lets the agent in compares it with what is in force then.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
 }
 
 impl Authorizer {
@@ -128,41 +136,26 @@ impl Authorizer {
     /// The agent may not join at all. Connectors that it may not offer are no error: they are
     /// in the permit with their reasons, and the permit may hold none that it may.
     pub async fn hello(&self, ask: &HelloAsk<'_>) -> Result<HelloPermit, Denial> {
-        let mut asking = Asking::begin(self);
         let facts = Arc::new(agent_facts(ask));
-        let outcome = self.hello_steps(ask, &mut asking, &facts).await;
-        let draft = Draft::new(self, &asking, DecisionAction::Hello)
-            .principal("Agent", facts.agent.as_str())
-            .resource("Node", &self.hub)
-            .client(ask.remote)
-            .agent(facts.agent.as_str())
-            .recheck(ask.reason == HelloReason::Recheck);
-        match outcome {
-            Ok(steps) => {
-                draft
-                    .question(&steps.hello.question)
-                    .policies(&steps.hello.decision)
-                    .allow();
-                Ok(HelloPermit {
-                    accepted: steps.accepted,
-                    refused: steps.refused,
-                    carry: steps.carry,
-                    agent: steps.agent,
-                    facts,
-                    decision: asking.id,
-                    generation: asking.generation.number(),
-                })
+        let mut attempt = 1;
+        loop {
+            let mut asking = Asking::begin(self);
+            let outcome = self.hello_steps(ask, &mut asking, &facts).await;
+            let overtaken = self.is_overtaken(&asking);
+            if overtaken && attempt < MAX_ATTEMPTS {
+                attempt += 1;
+                self.metrics.policy.decided_again(DecisionAction::Hello);
+                continue;
             }
-            Err((refused, answered)) => {
-                let draft = match &answered {
-                    Some(answered) => draft
-                        .question(&answered.question)
-                        .policies(&answered.decision),
-                    None => draft,
-                };
-                draft.deny(&refused);
-                Err(refused.into_denial(asking.id))
-            }
+            return match outcome {
+                Ok(steps) if overtaken => {
+                    let hello = Some(Box::new(steps.hello));
+                    let refused = Refused::changing();
+                    Err(self.not_let_in(ask, &asking, &facts, NotLet { refused, hello }))
+                }
+                Ok(steps) => Ok(self.let_in(ask, &asking, facts, steps)),
+                Err(not_let) => Err(self.not_let_in(ask, &asking, &facts, not_let)),
+            };
         }
     }
 
@@ -186,35 +179,127 @@ impl Authorizer {
         })
     }
 
-    async fn hello_steps(
+    /// The permit and the records, the HELLO's own last.
+    fn let_in(
         &self,
         ask: &HelloAsk<'_>,
+        asking: &Asking,
+        facts: Arc<AgentFacts>,
+        steps: HelloSteps<'_>,
+    ) -> HelloPermit {
+        let (mut accepted, mut refused) = (Vec::with_capacity(steps.offers.len()), Vec::new());
+        for offer in steps.offers {
+            match self.offer_decided(ask, asking, &facts, offer) {
+                Ok(connector) => accepted.push(connector),
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        self.hello_draft(ask, asking, &facts)
+            .question(&steps.hello.question)
+            .policies(&steps.hello.decision)
+            .allow();
+        HelloPermit {
+            accepted,
+            refused,
+            carry: steps.carry,
+            agent: steps.agent,
+            facts,
+            decision: asking.id,
+            generation: asking.generation.number(),
+            stamp: asking.stamp,
+        }
+    }
+
+    fn not_let_in(
+        &self,
+        ask: &HelloAsk<'_>,
+        asking: &Asking,
+        facts: &AgentFacts,
+        NotLet { refused, hello }: NotLet,
+    ) -> Denial {
+        let draft = self.hello_draft(ask, asking, facts);
+        match &hello {
+            Some(answered) => draft
+                .question(&answered.question)
+                .policies(&answered.decision)
+                .deny(&refused),
+            None => draft.deny(&refused),
+        }
+        refused.into_denial(asking.id)
+    }
+
+    fn hello_draft(&self, ask: &HelloAsk<'_>, asking: &Asking, facts: &AgentFacts) -> Draft<'_> {
+        Draft::new(self, asking, DecisionAction::Hello)
+            .principal("Agent", facts.agent.as_str())
+            .resource("Node", &self.hub)
+            .client(ask.remote)
+            .agent(facts.agent.as_str())
+            .recheck(ask.reason == HelloReason::Recheck)
+    }
+
+    async fn hello_steps<'a>(
+        &self,
+        ask: &HelloAsk<'a>,
         asking: &mut Asking,
         facts: &Arc<AgentFacts>,
-    ) -> Result<HelloSteps, (Refused, Option<Answered>)> {
-        self.check_identity(ask.identity, asking.now)
-            .map_err(|refused| (refused, None))?;
-        let _slot = self
-            .pending
-            .take()
-            .ok_or_else(|| (Refused::overloaded(), None))?;
-        let generation = Arc::clone(&asking.generation);
+    ) -> Result<HelloSteps<'a>, NotLet> {
+        self.check_identity(ask.identity, asking.now)?;
+        let _slot = self.pending.take().ok_or_else(Refused::overloaded)?;
+        let (hello, mut offers) = self.hello_policies(ask, asking, facts)?;
+        let steps = async {
+            self.hello_asked(ask, asking, &hello, &mut offers).await?;
+            let carry = self.hello_gates(ask, asking, &mut offers).await?;
+            // The token may have run out, or been revoked, while others were waited for.
+            if ask.reason != HelloReason::Recheck {
+                self.check_identity(ask.identity, SystemTime::now())?;
+            }
+            Ok::<_, Refused>(carry)
+        };
+        match steps.await {
+            Ok((carry, agent)) => Ok(HelloSteps {
+                carry,
+                agent,
+                hello,
+                offers,
+            }),
+            Err(refused) => Err(NotLet {
+                refused,
+                hello: Some(Box::new(hello)),
+            }),
+        }
+    }
+
+    /// What the policies say to the HELLO and to each connector.
+    fn hello_policies<'a>(
+        &self,
+        ask: &HelloAsk<'a>,
+        asking: &mut Asking,
+        facts: &Arc<AgentFacts>,
+    ) -> Result<(Answered, Vec<Offer<'a>>), NotLet> {
         let started = Instant::now();
         let questions = self.hello_questions(ask, asking, facts);
-        let answers = generation.policies().decide_all(&self.facts, &questions);
+        let answers = asking
+            .generation
+            .policies()
+            .decide_all(&self.facts, &questions);
         asking.policy_time += started.elapsed();
         let questions = questions.into_iter().map(Arc::new);
         let answers: Vec<_> = questions.zip(answers).collect();
         if ask.reason != HelloReason::Recheck {
             self.shadow_hello(asking, &answers);
         }
-        let mut answers = answers.into_iter();
-        let Some((question, decision)) = answers.next() else {
-            return Err((policy_fault(), None));
+        let mut answers = answers
+            .into_iter()
+            .map(|(question, decision)| Answered { question, decision });
+        let hello = answers.next().ok_or_else(policy_fault)?;
+        let deny = |refused, hello| {
+            Err(NotLet {
+                refused,
+                hello: Some(Box::new(hello)),
+            })
         };
-        let hello = Answered { question, decision };
         if !hello.decision.allow {
-            return Err((Refused::by_policy(&hello.decision), Some(hello)));
+            return deny(Refused::by_policy(&hello.decision), hello);
         }
         // Policies decide about a false claim first, so that the record names the policy. What
         // they let pass is refused all the same: names in the wire must be the proven ones.
@@ -227,39 +312,18 @@ impl Authorizer {
                 DenialCode::AgentIdMismatch,
                 "the tenant and agent_id in HELLO must be those of the token",
             );
-            return Err((refused, Some(hello)));
+            return deny(refused, hello);
         }
-        let mut steps = HelloSteps {
-            accepted: Vec::with_capacity(ask.connectors.len()),
-            refused: Vec::new(),
-            carry: Carry::default(),
-            agent: Arc::new(plugin_agent(ask)),
-            hello,
-        };
-        let mut offers = Vec::with_capacity(ask.connectors.len());
-        for connector in ask.connectors {
-            match answers.next() {
-                Some((question, decision)) => offers.push(Offer {
-                    connector,
-                    answered: Answered { question, decision },
-                    external: None,
-                }),
-                None => return Err((policy_fault(), Some(steps.hello))),
-            }
+        let offers: Vec<Offer<'a>> = ask
+            .connectors
+            .iter()
+            .zip(answers)
+            .map(|(connector, answered)| Offer::new(connector, answered))
+            .collect();
+        if offers.len() < ask.connectors.len() {
+            return deny(policy_fault(), hello);
         }
-        if let Err(refused) = self
-            .hello_asked(ask, asking, &steps.hello, &mut offers)
-            .await
-        {
-            return Err((refused, Some(steps.hello)));
-        }
-        for offer in &offers {
-            self.announced(ask, asking, facts, offer, &mut steps);
-        }
-        match self.hello_gates(ask, asking, &mut steps).await {
-            Ok(()) => Ok(steps),
-            Err(refused) => Err((refused, Some(steps.hello))),
-        }
+        Ok((hello, offers))
     }
 
     fn shadow_hello(&self, asking: &Asking, answers: &[(Arc<Question>, Decision)]) {
@@ -273,130 +337,26 @@ impl Authorizer {
         }
     }
 
-    fn hello_questions(
-        &self,
-        ask: &HelloAsk<'_>,
-        asking: &Asking,
-        facts: &Arc<AgentFacts>,
-    ) -> Vec<Question> {
-        let tenant = &ask.identity.tenant;
-        let net = net(ask.remote, Name::bare(TUNNEL_LISTENER));
-        let meta = Meta {
-            recheck: ask.reason == HelloReason::Recheck,
-            ..self.meta(asking.now, &asking.request_id)
-        };
-        let announced = connector_names(tenant, ask.connectors);
-        let claimed_tenant = ask.claimed_tenant.unwrap_or(tenant);
-        let hello = Question::Hello(nowconnect_policy::Hello {
-            net: net.clone(),
-            meta: meta.clone(),
-            agent: Arc::clone(facts),
-            claimed: policy_name(claimed_tenant, ask.claimed_agent.as_str()),
-            agent_version: ask.agent_version.to_owned(),
-            announced: announced.clone(),
-            replacing: ask.replacing,
-        });
-        std::iter::once(hello)
-            .chain(announced.into_iter().map(|connector| {
-                Question::Announce(Announce {
-                    net: net.clone(),
-                    meta: meta.clone(),
-                    agent: Arc::clone(facts),
-                    connector,
-                    scopes_required: ask.scopes_required,
-                })
-            }))
-            .collect()
-    }
-
-    /// Asks the external decision point about the HELLO and what the policies accept of it.
-    async fn hello_asked(
-        &self,
-        ask: &HelloAsk<'_>,
-        asking: &mut Asking,
-        hello: &Answered,
-        offers: &mut [Offer<'_>],
-    ) -> Result<(), Refused> {
-        let questions: Vec<&Question> = std::iter::once(&*hello.question)
-            .chain(
-                offers
-                    .iter()
-                    .filter(|offer| offer.answered.decision.allow)
-                    .map(|offer| &*offer.answered.question),
-            )
-            .collect();
-        let again = ask.reason == HelloReason::Recheck;
-        let Some(answers) = self.hello_external(asking, &questions, again).await? else {
-            return Ok(());
-        };
-        let mut answers = answers.into_iter();
-        let Some(answer) = answers.next() else {
-            return Err(policy_fault());
-        };
-        asking.pdp = Some(answer.recorded());
-        if !answer.allow {
-            return Err(Refused::by_pdp(&answer));
-        }
-        let accepted = offers
-            .iter_mut()
-            .filter(|offer| offer.answered.decision.allow);
-        for offer in accepted {
-            offer.external = Some(answers.next().ok_or_else(policy_fault)?);
-        }
-        Ok(())
-    }
-
-    fn announced(
-        &self,
-        ask: &HelloAsk<'_>,
-        asking: &Asking,
-        facts: &AgentFacts,
-        offer: &Offer<'_>,
-        steps: &mut HelloSteps,
-    ) {
-        let decision = &offer.answered.decision;
-        let name = policy_name(&ask.identity.tenant, offer.connector.as_str());
-        let draft = Draft::announce(self, asking)
-            .principal("Agent", facts.agent.as_str())
-            .resource("Connector", name.as_str())
-            .client(ask.remote)
-            .agent(facts.agent.as_str())
-            .connector(name.as_str())
-            .recheck(ask.reason == HelloReason::Recheck)
-            .question(&offer.answered.question)
-            .policies(decision)
-            .pdp(offer.external.as_ref().map(Answer::recorded));
-        let refused = match &offer.external {
-            _ if !decision.allow => Some(Refused::by_policy(decision)),
-            Some(answer) if !answer.allow => Some(Refused::by_pdp(answer)),
-            Some(_) | None => None,
-        };
-        match refused {
-            None => {
-                draft.allow();
-                steps.accepted.push(offer.connector.clone());
-            }
-            Some(refused) => {
-                let id = draft.id();
-                draft.deny(&refused);
-                steps.refuse(offer.connector.clone(), &refused, id);
-            }
-        }
-    }
-
+    /// Asks the plugins. A plugin narrows: what it does not name is out, what it makes up was
+    /// never in. Gives what they attach to the session.
     async fn hello_gates(
         &self,
         ask: &HelloAsk<'_>,
         asking: &mut Asking,
-        steps: &mut HelloSteps,
-    ) -> Result<(), Refused> {
+        offers: &mut [Offer<'_>],
+    ) -> Result<(Carry, Arc<plugins::Agent>), Refused> {
+        let agent = Arc::new(plugin_agent(ask));
         let generation = Arc::clone(&asking.generation);
         if !generation.plugins().has(Hook::Hello) {
-            return Ok(());
+            return Ok((Carry::default(), agent));
         }
         let started = Instant::now();
         let peer = plugin_peer(ask.remote);
-        let announced: Vec<&str> = steps.accepted.iter().map(ConnectorName::as_str).collect();
+        let announced: Vec<&str> = offers
+            .iter()
+            .filter(|offer| offer.is_accepted())
+            .map(|offer| offer.connector.as_str())
+            .collect();
         let call = CallInfo {
             request_id: &asking.request_id,
             tenant: plugin_tenant(&ask.identity.tenant),
@@ -406,7 +366,7 @@ impl Authorizer {
             ..CallInfo::default()
         };
         let question = plugins::Hello {
-            agent: &steps.agent,
+            agent: &agent,
             peer: &peer,
             announced: &announced,
             why: ask.reason.as_str(),
@@ -422,60 +382,34 @@ impl Authorizer {
             Ok(HelloOutcome::Deny(denial)) => return Err(Refused::by_plugin(denial)),
             Err(_) => return Err(Refused::too_slow()),
         };
-        // A plugin narrows: what it did not name is out, what it made up was never in.
-        let (kept, left_out): (Vec<_>, Vec<_>) = std::mem::take(&mut steps.accepted)
-            .into_iter()
-            .partition(|connector| {
-                welcome
-                    .accepted
-                    .iter()
-                    .any(|name| name == connector.as_str())
-            });
-        steps.accepted = kept;
-        let agent = policy_name(&ask.identity.tenant, ask.identity.agent_id.as_str());
-        for connector in left_out {
-            let by = welcome
-                .refused
-                .iter()
-                .find(|(name, _)| name == connector.as_str())
-                .map(|(_, plugin)| Arc::clone(plugin));
-            let mut refused = Refused::by_hub(
-                Why::Plugin,
-                DenialCode::PluginRefused,
-                "a plugin does not let the agent offer it",
-            );
-            refused.by = by;
-            let name = policy_name(&ask.identity.tenant, connector.as_str());
-            let draft = Draft::announce(self, asking)
-                .principal("Agent", agent.as_str())
-                .resource("Connector", name.as_str())
-                .client(ask.remote)
-                .agent(agent.as_str())
-                .connector(name.as_str())
-                .recheck(ask.reason == HelloReason::Recheck);
-            let id = draft.id();
-            draft.deny(&refused);
-            steps.refuse(connector, &refused, id);
+        for offer in offers.iter_mut().filter(|offer| offer.is_accepted()) {
+            offer.gate(&welcome);
         }
-        steps.carry = welcome.carry;
-        Ok(())
+        Ok((welcome.carry, agent))
     }
 }
 
-struct HelloSteps {
-    accepted: Vec<ConnectorName>,
-    refused: Vec<Refusal>,
+/// What a HELLO that may join is let in with.
+struct HelloSteps<'a> {
     carry: Carry,
     agent: Arc<plugins::Agent>,
     hello: Answered,
+    offers: Vec<Offer<'a>>,
 }
 
-/// A connector with what was said about it.
-struct Offer<'a> {
-    connector: &'a ConnectorName,
-    answered: Answered,
-    /// Of the external decision point.
-    external: Option<Answer>,
+/// A HELLO that may not join, with what the policies said to it where they were asked.
+struct NotLet {
+    refused: Refused,
+    hello: Option<Box<Answered>>,
+}
+
+impl From<Refused> for NotLet {
+    fn from(refused: Refused) -> Self {
+        Self {
+            refused,
+            hello: None,
+        }
+    }
 }
 
 /// A question with its answer.
@@ -484,78 +418,10 @@ struct Answered {
     decision: Decision,
 }
 
-impl HelloSteps {
-    fn refuse(&mut self, connector: ConnectorName, refused: &Refused, decision: DecisionId) {
-        self.refused.push(Refusal {
-            connector,
-            code: refused.code.to_string(),
-            message: refused.message.to_string(),
-            decision: decision.to_string(),
-        });
-    }
-}
-
 fn policy_fault() -> Refused {
     Refused::by_hub(
         Why::Error,
         DenialCode::PolicyError,
         "the policies did not answer",
     )
-}
-
-/// The prefix of tags that come from HELLO and not from the token.
-const LABEL_PREFIX: &str = "label.";
-
-fn agent_facts(ask: &HelloAsk<'_>) -> AgentFacts {
-    let identity = ask.identity;
-    let labels = ask
-        .labels
-        .iter()
-        .map(|(name, value)| (format!("{LABEL_PREFIX}{name}"), value.clone()));
-    // A claim cannot be passed off as a label nor the other way round: labels come first, and a
-    // claim that is named like one replaces it.
-    let mut tags: Vec<(String, String)> = labels
-        .filter(|(name, _)| !identity.tags.contains_key(name))
-        .collect();
-    tags.extend(
-        identity
-            .tags
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
-    AgentFacts {
-        agent: policy_name(&identity.tenant, identity.agent_id.as_str()),
-        scopes: connector_names(
-            &identity.tenant,
-            identity.scopes.as_deref().unwrap_or_default(),
-        ),
-        ephemeral: false,
-        token_expires_ms: unix_ms(identity.expires_at),
-        groups: identity
-            .groups
-            .iter()
-            .map(|group| Arc::from(group.as_str()))
-            .collect(),
-        tags,
-    }
-}
-
-fn plugin_agent(ask: &HelloAsk<'_>) -> plugins::Agent {
-    plugins::Agent {
-        id: ask.identity.agent_id.to_string(),
-        version: ask.agent_version.to_owned(),
-        scopes: ask
-            .identity
-            .scopes
-            .iter()
-            .flatten()
-            .map(ToString::to_string)
-            .collect(),
-        attributes: ask
-            .identity
-            .tags
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
-    }
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nowconnect_plugins as plugins;
 use nowconnect_plugins::{Agent, CallInfo, Carry, Enrich, Hook, OpenOutcome, Terms};
-use nowconnect_policy::{Decision, Name, Open, PolicyBundle, Question, Signals, Viewer};
+use nowconnect_policy::{Decision, Name, Open, Question, Signals, Viewer};
 use nowconnect_protocol::TenantName;
 
 use super::record::Draft;
-use super::{Asking, Authorizer, Denial, Refused, net, plugin_peer, plugin_tenant};
+use super::{Asking, Authorizer, Denial, MAX_ATTEMPTS, Refused, net, plugin_peer, plugin_tenant};
+use crate::generation::Stamp;
 use crate::identity::AgentIdentity;
 use crate::telemetry::decisions::{DecisionAction, DecisionId};
 
@@ -50,6 +51,7 @@ pub struct OpenPermit {
     decision: DecisionId,
     request_id: Arc<str>,
     generation: u64,
+    stamp: Stamp,
 }
 
 impl OpenPermit {
@@ -73,10 +75,14 @@ impl OpenPermit {
         &self.request_id
     }
 
-    /// The newest generation that allows it: the one that decided, or a later one that came while
-    /// plugins or a decision point were waited for, and lets the answer stand.
+    /// The generation that allowed it.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What it rests on. Whoever lets the flow in compares it with what is in force then.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Takes the metadata for OPEN and what plugins attached for the close hook.
@@ -95,9 +101,32 @@ impl Authorizer {
     /// # Errors
     /// It may not start.
     pub async fn open(&self, ask: &OpenAsk<'_>) -> Result<OpenPermit, Denial> {
-        let mut asking = Asking::begin(self);
-        let mut seen = Seen::default();
-        let outcome = self.open_steps(ask, &mut asking, &mut seen).await;
+        let mut attempt = 1;
+        loop {
+            let mut asking = Asking::begin(self);
+            let mut seen = Seen::default();
+            let outcome = self.open_steps(ask, &mut asking, &mut seen).await;
+            let overtaken = self.is_overtaken(&asking);
+            if overtaken && attempt < MAX_ATTEMPTS {
+                attempt += 1;
+                self.metrics.policy.decided_again(DecisionAction::Open);
+                continue;
+            }
+            let outcome = match outcome {
+                Ok(_) if overtaken => Err(Refused::changing()),
+                outcome => outcome,
+            };
+            return self.open_decided(ask, asking, seen, outcome);
+        }
+    }
+
+    fn open_decided(
+        &self,
+        ask: &OpenAsk<'_>,
+        asking: Asking,
+        seen: Seen,
+        outcome: Result<Terms, Refused>,
+    ) -> Result<OpenPermit, Denial> {
         let mut draft = Draft::new(self, &asking, DecisionAction::Open)
             .principal("Viewer", "anonymous")
             .resource("Connector", ask.connector.as_str())
@@ -120,12 +149,13 @@ impl Authorizer {
                     }),
                     terms,
                     decision: asking.id,
-                    generation: seen.confirmed.unwrap_or_else(|| asking.generation.number()),
+                    generation: asking.generation.number(),
+                    stamp: asking.stamp,
                     request_id: asking.request_id,
                 })
             }
             Err(refused) => {
-                draft.recheck(seen.overruled).deny(&refused);
+                draft.deny(&refused);
                 self.metrics.hub.denied_open(&refused.code);
                 Err(refused.into_denial(asking.id))
             }
@@ -151,70 +181,6 @@ impl Authorizer {
             .deny(&refused);
         self.metrics.hub.denied_open(&refused.code);
         refused.into_denial(asking.id)
-    }
-
-    /// Asks about a running flow again: expiry apart, which has a rule of its own, everything
-    /// that can change its answer without its client's doing, the external decision point
-    /// included. Open gates are not asked again, because one that counts would count twice.
-    ///
-    /// # Errors
-    /// It may not go on.
-    pub(crate) async fn recheck(
-        &self,
-        question: &Arc<Question>,
-        identity: &AgentIdentity,
-        client: SocketAddr,
-    ) -> Result<u64, Denial> {
-        let mut asking = Asking::begin(self);
-        let asked_again = again(question, asking.now);
-        let mut decision = None;
-        let outcome = if self.revocations.load().is_revoked(identity) {
-            Err(Refused::by_hub(
-                crate::telemetry::decisions::Why::Identity,
-                crate::codes::DenialCode::Revoked,
-                "the agent's credential was revoked",
-            ))
-        } else {
-            let answer = asking
-                .generation
-                .policies()
-                .decide(&self.facts, &asked_again);
-            asking.policy_time = answer.took;
-            let refused = (!answer.allow).then(|| Refused::by_policy(&answer));
-            decision = Some(answer);
-            match refused {
-                Some(refused) => Err(refused),
-                None => self.recheck_external(&mut asking, &asked_again).await,
-            }
-        };
-        match outcome {
-            // An unchanged answer is no news: the record of the first decision stands.
-            Ok(()) => Ok(asking.generation.number()),
-            Err(refused) => {
-                let mut draft = Draft::new(self, &asking, DecisionAction::Open)
-                    .principal("Viewer", "anonymous")
-                    .client(client)
-                    .question(question)
-                    .recheck(true);
-                if let Question::Open(open) = question.as_ref() {
-                    draft = draft
-                        .resource("Connector", open.connector.as_str())
-                        .agent(open.agent.as_str())
-                        .connector(open.connector.as_str());
-                }
-                if let Some(decision) = &decision {
-                    draft = draft.policies(decision);
-                }
-                draft.deny(&refused);
-                Err(refused.into_denial(asking.id))
-            }
-        }
-    }
-
-    /// Whether these policies let a running flow go on.
-    pub(crate) fn foresee_open(&self, policies: &PolicyBundle, question: &Question) -> bool {
-        let asked_again = again(question, SystemTime::now());
-        policies.decide(&self.facts, &asked_again).allow
     }
 
     async fn open_steps(
@@ -301,41 +267,9 @@ impl Authorizer {
             Ok(outcome) => outcome?,
             Err(_) => return Err(Refused::too_slow()),
         };
-        self.still_allowed(ask, asking, seen)?;
-        Ok(terms)
-    }
-
-    /// What was decided some time ago, because plugins or a decision point had to be waited for,
-    /// must hold now: a re-check of running flows does not know of this one yet.
-    ///
-    /// This is such a re-check: the later policies see the signals of the plugins before them.
-    /// They can only take back. Where they do not, the record stays that of the one generation
-    /// whose policies and plugins decided.
-    fn still_allowed(
-        &self,
-        ask: &OpenAsk<'_>,
-        asking: &mut Asking,
-        seen: &mut Seen,
-    ) -> Result<(), Refused> {
+        // The token may have run out, or been revoked, while others were waited for.
         self.check_identity(ask.identity, SystemTime::now())?;
-        let current = self.generations.current();
-        if current.number() == asking.generation.number() {
-            return Ok(());
-        }
-        seen.confirmed = Some(current.number());
-        let Some(question) = seen.question.clone() else {
-            return Ok(());
-        };
-        let decision = current.policies().decide(&self.facts, &question);
-        asking.policy_time += decision.took;
-        if decision.allow {
-            return Ok(());
-        }
-        let refused = Refused::by_policy(&decision);
-        asking.generation = current;
-        seen.decision = Some(decision);
-        seen.overruled = true;
-        Err(refused)
+        Ok(terms)
     }
 
     fn open_policies(
@@ -384,18 +318,4 @@ impl Authorizer {
 struct Seen {
     question: Option<Arc<Question>>,
     decision: Option<Decision>,
-    /// A later generation that lets the answer stand.
-    confirmed: Option<u64>,
-    /// A later generation took the answer back.
-    overruled: bool,
-}
-
-/// The same question, asked now.
-fn again(question: &Question, now: SystemTime) -> Question {
-    let mut question = question.clone();
-    if let Question::Open(open) = &mut question {
-        open.meta.now_ms = super::unix_ms(now);
-        open.meta.recheck = true;
-    }
-    question
 }

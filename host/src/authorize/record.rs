@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nowconnect_policy::{Decision, PolicyRef, Question, ReasonKind};
+use nowconnect_protocol::FlowRef;
 
 use super::{Asking, Authorizer, Refused, unix_ms};
 use crate::generation::Generation;
@@ -47,9 +48,14 @@ impl<'a> Draft<'a> {
             action,
             (false, Why::Error),
         );
-        record.trace_id = traces::current_trace_id();
-        let digest = asking.generation.policies().digest();
-        record.policy_digest = digest.get(..SHOWN_DIGITS).map(Arc::from);
+        if let Some((trace, span)) = traces::current_ids() {
+            record.trace_id = Some(trace);
+            record.span_id = Some(span);
+        }
+        let policies = asking.generation.policies();
+        record.policy_digest = policies.digest().get(..SHOWN_DIGITS).map(Arc::from);
+        record.schema_digest = policies.schema_digest().get(..SHOWN_DIGITS).map(Arc::from);
+        record.revision = asking.generation.revision();
         record.latency = Latency {
             policy_us: micros(asking.policy_time),
             plugins_us: micros(asking.plugin_time),
@@ -110,6 +116,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn pdp(mut self, answer: Option<PdpAnswer>) -> Self {
         self.record.pdp = answer;
+        self
+    }
+
+    pub(super) fn flow(mut self, flow: &FlowRef) -> Self {
+        self.record.flow = Some(flow.to_string());
         self
     }
 

@@ -1,14 +1,17 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod external;
+mod swaps;
 
 use std::collections::BTreeMap;
 
 use nowconnect_plugins::PluginSet;
 use nowconnect_policy::{ConnectorFacts, ListenerFacts, PolicyBundle, SourceFile, Sources};
-use nowconnect_protocol::AgentId;
+use nowconnect_protocol::{AgentId, FlowRef, ReplicaId};
 
 use super::*;
+use crate::flow_table::FlowEntry;
+use crate::registry::{AgentKey, ConnectorKey};
 use crate::telemetry::decisions::{DecisionFilter, DecisionRing};
 
 #[tokio::test]
@@ -72,13 +75,11 @@ async fn a_revoked_credential_is_denied_though_every_policy_permits() {
     assert_eq!(denial.code, "revoked");
     let denial = hello(&at, &identity(), "plant").await.unwrap_err();
     assert_eq!(denial.code, "revoked");
-    let question = Arc::new(open_question(&at));
-    let denial = at
-        .authorizer
-        .recheck(&question, &identity(), CLIENT.parse().unwrap())
-        .await
-        .unwrap_err();
+    let flow = running_flow(&at);
+    let denial = at.authorizer.recheck(&flow, &identity()).await.unwrap_err();
     assert_eq!(denial.code, "revoked");
+    let record = at.ring.by_id(denial.decision).unwrap();
+    assert_eq!(record.flow, Some(flow.flow_ref.to_string()));
 }
 
 #[tokio::test]
@@ -262,6 +263,35 @@ async fn hello_because(
             pipeline_timeout: Duration::from_secs(1),
         })
         .await
+}
+
+fn running_flow(at: &At) -> FlowEntry {
+    let tenant = TenantName::default();
+    FlowEntry {
+        flow_ref: FlowRef {
+            origin: ReplicaId::parse("hub").unwrap(),
+            boot: 1,
+            number: 7,
+        },
+        agent: AgentKey {
+            tenant: tenant.clone(),
+            agent: AgentId::parse("plant").unwrap(),
+        },
+        connector: ConnectorKey {
+            tenant,
+            name: ConnectorName::parse("ldap").unwrap(),
+        },
+        listener: Arc::from("front"),
+        client: CLIENT.parse().unwrap(),
+        decision: at.authorizer.ids.next_id(),
+        question: Arc::new(open_question(at)),
+        generation: 1.into(),
+        opened: Instant::now(),
+        opened_at: SystemTime::now(),
+        acknowledged: true.into(),
+        bytes_c2a: 0.into(),
+        bytes_a2c: 0.into(),
+    }
 }
 
 fn open_question(at: &At) -> nowconnect_policy::Question {

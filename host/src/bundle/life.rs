@@ -7,6 +7,7 @@
 //! Absent: the generation, traffic and time. [`Life`] is told the time, and does not know what a
 //! bundle does once it is active.
 
+mod load;
 #[cfg(test)]
 mod tests;
 
@@ -14,12 +15,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nowconnect_policy::{
-    BundleArchive, PolicyBundle, Refusal, Sources, TrustedKeys, Verified, admit,
+    BundleArchive, PolicyBundle, Refusal, RefusalCode, Sources, TrustedKeys, Verified, admit,
+    time_text,
 };
 
 use super::refused::{BundleRefused, codes};
 use super::state::{HistoryEntry, Origin, Stage, State};
 use super::store::{Kind, Store, StoreError};
+use crate::generation::Brought;
+pub(crate) use load::Opened;
 
 /// What manifests compare with their `min_hub`.
 const HUB_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -35,9 +39,25 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    /// Whether its time has run out.
-    pub(crate) fn is_past(&self, now_ms: u64) -> bool {
-        self.entry.not_after_ms.is_some_and(|end| now_ms > end)
+    /// The policies with what they came in.
+    pub(crate) fn brought(&self) -> Brought {
+        Brought {
+            policies: Arc::clone(&self.policies),
+            revision: Some(self.revision),
+        }
+    }
+
+    /// What to say where its time has run out.
+    pub(crate) fn past(&self, now: SystemTime) -> Option<BundleRefused> {
+        let end = UNIX_EPOCH + Duration::from_millis(self.entry.not_after_ms?);
+        (now > end).then(|| {
+            let message = format!(
+                "revision {} is past its `not_after`, {}; it stays in force until another comes",
+                self.revision,
+                time_text(end)
+            );
+            BundleRefused::new(RefusalCode::Expired.as_str(), message)
+        })
     }
 }
 
@@ -50,17 +70,20 @@ pub(crate) enum Standing {
     Active,
     /// It is staged.
     Staged,
-    /// The same was rejected before.
-    Rejected(String),
+    /// The same was rejected before, for something that is still so.
+    Rejected(BundleRefused),
 }
 
-/// What was found at the start.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) life: Life,
-    pub(crate) active: Option<Set>,
-    /// What the operator should know.
-    pub(crate) troubles: Vec<BundleRefused>,
+/// Whether a rejection is about the bundle itself, or an operator's word. Keys, times, versions
+/// and what a disk lost say nothing about a bundle that was verified just now.
+fn is_lasting(code: &str) -> bool {
+    [
+        RefusalCode::Invalid.as_str(),
+        RefusalCode::TestsFailed.as_str(),
+        codes::REPLACED,
+        codes::DISCARDED,
+    ]
+    .contains(&code)
 }
 
 /// See the module.
@@ -74,42 +97,6 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Begins with what an earlier run left. Whatever is wrong with it is told, and never keeps
-    /// the hub from starting.
-    pub(crate) fn open(store: Box<dyn Store>, trusted: &TrustedKeys, now: SystemTime) -> Opened {
-        let mut troubles = Vec::new();
-        let state = match read_state(store.as_ref()) {
-            Ok(state) => state,
-            Err(problem) => {
-                let message = format!(
-                    "the state {problem}; revisions were taken from the bundles beside it, and \
-                     what was staged waits for `nowconnect policy activate`"
-                );
-                troubles.push(BundleRefused::new(codes::STATE_BROKEN, message));
-                let recovered = recover(store.as_ref(), trusted, now);
-                // Written before anything else: the next start must not take it for a first one.
-                if let Err(error) = store.write_state(&recovered.to_bytes()) {
-                    troubles.push(error.into());
-                }
-                recovered
-            }
-        };
-        let mut life = Self {
-            store,
-            state,
-            staged: None,
-            kept: Vec::new(),
-        };
-        let active = life.load_active(trusted, &mut troubles);
-        life.load_staged(trusted, now, &mut troubles);
-        life.look_what_is_kept();
-        Opened {
-            life,
-            active,
-            troubles,
-        }
-    }
-
     /// Holds an archive against keys, time and the revisions that were seen.
     ///
     /// # Errors
@@ -150,8 +137,11 @@ impl Life {
             .iter()
             .rev()
             .find(|entry| entry.revision == revision && entry.payload_digest == digest)
-            .and_then(|entry| entry.code.clone())
-            .map_or(Standing::New, Standing::Rejected)
+            .and_then(|entry| entry.code.as_deref().zip(entry.message.as_deref()))
+            .filter(|(code, _)| is_lasting(code))
+            .map_or(Standing::New, |(code, message)| {
+                Standing::Rejected(BundleRefused::known(code, message))
+            })
     }
 
     /// Whether the same payload was in force here before.
@@ -282,6 +272,26 @@ impl Life {
         Ok(set)
     }
 
+    /// Whether the keys of now still vouch for the set in force.
+    ///
+    /// # Errors
+    /// They do not, or its file cannot be read to see.
+    pub(crate) fn vouched_for(&self, trusted: &TrustedKeys) -> Result<(), BundleRefused> {
+        let Some(revision) = self.state.active else {
+            return Ok(());
+        };
+        let archive = BundleArchive::from_tar(&self.bytes_of(revision)?)?;
+        // What was in force stays so though its time runs out.
+        let then = archive.manifest().created;
+        match archive.verify(trusted, then, HUB_VERSION) {
+            Ok(_) => Ok(()),
+            Err(refusal) => {
+                let message = format!("revision {revision} is in force and {}", refusal.message);
+                Err(BundleRefused::new(refusal.code.as_str(), message))
+            }
+        }
+    }
+
     /// Takes the staged set back.
     ///
     /// # Errors
@@ -363,86 +373,6 @@ impl Life {
             let _ = self.store.remove_bundle(Kind::Active, *revision);
         }
     }
-
-    fn load_active(
-        &mut self,
-        trusted: &TrustedKeys,
-        troubles: &mut Vec<BundleRefused>,
-    ) -> Option<Set> {
-        let revision = self.state.active?;
-        match self.load(revision, trusted) {
-            Ok(set) => Some(set),
-            Err(problem) => {
-                let message = format!(
-                    "revision {revision} was in force and cannot be loaded ({problem}); until a \
-                     bundle comes, nothing is permitted"
-                );
-                troubles.push(BundleRefused::new(codes::LOST, message));
-                self.state.active = None;
-                None
-            }
-        }
-    }
-
-    fn load_staged(
-        &mut self,
-        trusted: &TrustedKeys,
-        now: SystemTime,
-        troubles: &mut Vec<BundleRefused>,
-    ) {
-        let Some(revision) = self.state.staged else {
-            return;
-        };
-        match self.load(revision, trusted) {
-            Ok(set) => self.staged = Some(set),
-            Err(problem) => {
-                let message =
-                    format!("revision {revision} was staged and cannot be loaded ({problem})");
-                let refused = BundleRefused::new(codes::LOST, message);
-                if let Some(entry) = self.state.entry(revision).cloned() {
-                    let mut entry = entry.rejected(refused.code, &refused.message);
-                    entry.since_ms = crate::authorize::unix_ms(now);
-                    self.state.put(entry);
-                }
-                self.state.staged = None;
-                troubles.push(refused);
-            }
-        }
-    }
-
-    /// Reads, verifies and compiles a bundle that was taken before. Its time may have run out
-    /// since: what was in force stays so over a restart.
-    fn load(&mut self, revision: u64, trusted: &TrustedKeys) -> Result<Set, String> {
-        let bytes = self.bytes_of(revision).map_err(|error| error.to_string())?;
-        let archive = BundleArchive::from_tar(&bytes).map_err(|error| error.to_string())?;
-        if archive.revision() != revision {
-            return Err(format!("its file holds revision {}", archive.revision()));
-        }
-        let then = archive.manifest().created;
-        let verified = archive
-            .verify(trusted, then, HUB_VERSION)
-            .map_err(|error| error.to_string())?;
-        let digest = verified.archive().payload_digest();
-        let kept = self.state.entry(revision).cloned();
-        let entry = match kept {
-            Some(entry) if entry.payload_digest == digest => entry,
-            Some(_) => return Err("its file holds another payload".to_owned()),
-            None => HistoryEntry::new(&verified, Stage::Active, Origin::Path, then),
-        };
-        let policies = verified
-            .compile(revision)
-            .map_err(|error| error.to_string())?;
-        let sources = verified
-            .archive()
-            .sources()
-            .map_err(|error| error.to_string())?;
-        Ok(Set {
-            revision,
-            policies: Arc::new(policies),
-            sources: Arc::new(sources),
-            entry,
-        })
-    }
 }
 
 fn none_staged() -> BundleRefused {
@@ -450,62 +380,4 @@ fn none_staged() -> BundleRefused {
         codes::NONE_STAGED,
         "no bundle is staged; `nowconnect policy push BUNDLE` brings one",
     )
-}
-
-/// The state, or what is wrong with it. One that cannot be read is put aside.
-fn read_state(store: &dyn Store) -> Result<State, String> {
-    let problem = match store.read_state() {
-        Ok(Some(bytes)) => match State::parse(&bytes) {
-            Ok(state) => return Ok(state),
-            Err(problem) => problem,
-        },
-        Ok(None) => {
-            return match store.bundles() {
-                Ok(kept) if kept.is_empty() => Ok(State::default()),
-                Ok(_) | Err(_) => Err("is missing where bundles are kept".to_owned()),
-            };
-        }
-        Err(error) => error.to_string(),
-    };
-    Err(match store.set_state_aside() {
-        Ok(()) => format!("cannot be read ({problem}) and was put aside as `state.json.broken`"),
-        Err(error) => format!("cannot be read ({problem}) nor put aside ({error})"),
-    })
-}
-
-/// The state as the kept bundles tell it. Revisions of active bundles only grow, so the highest
-/// of them was in force last.
-fn recover(store: &dyn Store, trusted: &TrustedKeys, now: SystemTime) -> State {
-    // Whether a person held back what was staged is not known any more.
-    let mut state = State::held();
-    for (kind, revision) in store.bundles().unwrap_or_default() {
-        let verified = store
-            .read_bundle(kind, revision)
-            .ok()
-            .and_then(|bytes| BundleArchive::from_tar(&bytes).ok())
-            .and_then(|archive| {
-                let then = archive.manifest().created;
-                archive.verify(trusted, then, HUB_VERSION).ok()
-            })
-            .filter(|verified| verified.archive().revision() == revision);
-        let Some(verified) = verified else {
-            continue;
-        };
-        state.saw(&verified);
-        let stage = match kind {
-            Kind::Active => {
-                if let Some(earlier) = state.active.and_then(|old| state.entry(old)) {
-                    earlier.stage = Stage::Superseded;
-                }
-                state.active = Some(revision);
-                Stage::Active
-            }
-            Kind::Staged => {
-                state.staged = Some(revision);
-                Stage::Staged
-            }
-        };
-        state.put(HistoryEntry::new(&verified, stage, Origin::Path, now));
-    }
-    state
 }

@@ -70,6 +70,17 @@ impl BundleRefused {
         }
     }
 
+    /// One that was written down; a code of another version of the hub is told as an internal one.
+    pub(crate) fn known(code: &str, message: &str) -> Self {
+        let own = codes::ALL.iter().copied();
+        let found = RefusalCode::ALL
+            .iter()
+            .map(|code| code.as_str())
+            .chain(own)
+            .find(|known| *known == code);
+        Self::new(found.unwrap_or(codes::INTERNAL), message)
+    }
+
     /// Whether the very same may be taken later: a clock is set right, a disk has room again.
     pub(crate) fn may_pass(&self) -> bool {
         [

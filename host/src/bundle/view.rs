@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shadow::{ShadowCounts, ShadowReport, ShadowSample};
 use super::state::{HistoryEntry, Stage};
+use crate::admin::view::RecheckStatus;
 use crate::telemetry::decisions::DecisionAction;
 
 /// The bundles of a hub.
@@ -14,6 +15,10 @@ pub struct BundleStatus {
     /// The one in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<HistoryEntry>,
+    /// It is withheld: nobody who is trusted vouches for it any more, and nothing is permitted
+    /// (`policy.bundle.on_untrusted: deny`).
+    #[serde(default)]
+    pub withheld: bool,
     /// The one beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<HistoryEntry>,
@@ -97,15 +102,18 @@ pub struct ActivateReport {
     /// Requirements that are not met; only after a dry run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmet: Vec<BundleProblem>,
-    /// Flows that ended.
+    /// Flows that ended, so far.
     #[serde(default)]
     pub flows_closed: u64,
-    /// Sessions of agents that ended.
+    /// Sessions of agents that ended, so far.
     #[serde(default)]
     pub sessions_closed: u64,
-    /// Connectors that agents lost.
+    /// Connectors that agents lost, so far.
     #[serde(default)]
     pub connectors_lost: u64,
+    /// How far what runs was asked about again; not after a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recheck: Option<RecheckStatus>,
     /// Microseconds from the order until new decisions were made with it.
     #[serde(default)]
     pub visible_after_us: u64,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Exit;
+use super::status::rechecking;
 use crate::admin::view::{FlowQuery, ReloadReport};
 use crate::admin::{AdminClient, ClientError};
 
@@ -53,6 +54,9 @@ impl Reload {
                         "generation {} is in force; {} running flows were ended",
                         report.generation, report.flows_closed
                     )?;
+                    if let Some(recheck) = report.recheck.filter(|recheck| recheck.running) {
+                        writeln!(out, "{}", rechecking(&recheck))?;
+                    }
                     Ok(Exit::Success)
                 } else {
                     writeln!(

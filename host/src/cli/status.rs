@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Exit;
-use crate::admin::view::{AgentStatus, HubStatus, Totals};
+use crate::admin::view::{AgentStatus, HubStatus, RecheckStatus, Totals};
 use crate::admin::{AdminClient, ClientError};
 use crate::health::Readiness;
 use table::{Align, Table};
@@ -178,6 +178,9 @@ pub(super) fn head(status: &HubStatus, rates: Option<Rates>) -> String {
             .unwrap_or_default();
         lines.push(format!("policy revision {revision}{staged}"));
     }
+    if generation.recheck.running {
+        lines.push(rechecking(&generation.recheck));
+    }
     for error in &generation.last_errors {
         lines.push(format!("newest sources refused: {error}"));
     }
@@ -210,6 +213,14 @@ pub(super) fn head(status: &HubStatus, rates: Option<Rates>) -> String {
         text.push('\n');
     }
     text
+}
+
+/// How far what runs is asked about again.
+pub(super) fn rechecking(recheck: &RecheckStatus) -> String {
+    format!(
+        "asking again about what runs: {} of {} flows, {} of {} agents",
+        recheck.flows_asked, recheck.flows, recheck.agents_asked, recheck.agents
+    )
 }
 
 fn readiness(readiness: &Readiness) -> String {

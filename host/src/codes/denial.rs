@@ -43,6 +43,7 @@ named! {
         RateLimited = "rate_limited";
         ConnectionLimit = "connection_limit";
         DecisionTimeout = "decision_timeout";
+        PoliciesChanging = "policies_changing";
         Overloaded = "overloaded";
         TokenExpired = "token_expired";
         Revoked = "revoked";
@@ -105,6 +106,12 @@ fn denial(code: DenialCode) -> Text {
             "Plugins together took longer than `plugins.pipeline_timeout_ms`.",
             "`nowconnect_plugin_call_seconds` shows the slow one",
         ),
+        DenialCode::PoliciesChanging => text(
+            "what the decision rests on changed again and again while it was made",
+            "Policies, plugins or the external decision point were swapped four times in a row, each time before the answer was there; no decision mixes what was with what is.",
+            "try again; look for what reloads so often in `nowconnect_reloads_total` and `nowconnect_policy_decided_again_total`",
+        )
+        .counted(&["nowconnect_policy_decided_again_total"]),
         DenialCode::Overloaded => text(
             "too many decisions were waiting",
             "Clients come faster than plugins and the external decision point answer.",

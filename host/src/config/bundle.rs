@@ -6,7 +6,7 @@ use std::time::Duration;
 use nowconnect_policy::{PublicKey, TrustedKeys};
 
 use super::build::{Surroundings, ms, url};
-use super::file::BundleFile;
+use super::file::{BundleFile, OnUntrustedFile};
 use super::problem::Problems;
 use super::tree::Path;
 
@@ -15,6 +15,8 @@ use super::tree::Path;
 pub struct BundleConfig {
     /// Whose signatures count.
     pub trusted: TrustedKeys,
+    /// What happens to the bundle in force when they do not any more.
+    pub on_untrusted: OnUntrusted,
     /// Where bundles come from beside pushes.
     pub source: BundleSource,
     /// How often the source is looked at.
@@ -33,6 +35,15 @@ pub struct BundleConfig {
     pub state_dir: PathBuf,
     /// How many superseded bundles are kept.
     pub keep: usize,
+}
+
+/// What happens to the bundle in force when a reload takes the trust from those who signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUntrusted {
+    /// It serves until another takes its place; the operator is told.
+    Keep,
+    /// Nothing is permitted until another takes its place.
+    Deny,
 }
 
 /// Where bundles come from.
@@ -114,6 +125,10 @@ impl BundleConfig {
         };
         Some(Self {
             trusted: TrustedKeys::new(keys).require(required),
+            on_untrusted: match file.on_untrusted {
+                OnUntrustedFile::Keep => OnUntrusted::Keep,
+                OnUntrustedFile::Deny => OnUntrusted::Deny,
+            },
             source: source(
                 file.source.as_deref(),
                 &path.key("source"),

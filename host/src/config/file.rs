@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use bundle::{BundleFile, BundleRequireFile};
+pub use bundle::{BundleFile, BundleRequireFile, OnUntrustedFile};
 pub use ha::{HaFile, HaModeFile, IngressFile, MeshFile, MeshTlsFile};
 pub use limits::{LimitsFile, RateFile};
 pub use listener::{

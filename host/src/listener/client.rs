@@ -22,6 +22,7 @@ use crate::flow_table::FlowEntry;
 use crate::hub::Hub;
 use crate::limit::{Pass, Slot};
 use crate::proxy_protocol;
+use crate::recheck;
 use crate::router::Candidate;
 use crate::session::LiveTunnel;
 use crate::telemetry::decisions::Why;
@@ -204,19 +205,23 @@ impl Client {
             Err(denial) => return self.log_denial(&denial),
         };
         self.tried.push(tunnel.session());
-        let flow = self.flow(&tunnel, permit, io, early);
-        if let Err(rejected) = tunnel.open(flow) {
-            let code = match rejected.reason {
-                Rejected::Closed | Rejected::Draining => ResetCode::Draining,
-                Rejected::Busy => ResetCode::AgentBusy,
-            };
-            let flow = *rejected.flow;
-            flow.observer.not_started(FailedOpen {
-                code,
-                message: format!("the tunnel took no flow: {:?}", rejected.reason),
-                io: flow.io,
-                early: flow.early,
-            });
+        let (hub, decided) = (Arc::clone(&self.hub), permit.stamp());
+        let (flow, entry) = self.flow(&tunnel, permit, io, early);
+        match tunnel.open(flow) {
+            Ok(()) => recheck::flow_came(&hub, &entry, decided),
+            Err(rejected) => {
+                let code = match rejected.reason {
+                    Rejected::Closed | Rejected::Draining => ResetCode::Draining,
+                    Rejected::Busy => ResetCode::AgentBusy,
+                };
+                let flow = *rejected.flow;
+                flow.observer.not_started(FailedOpen {
+                    code,
+                    message: format!("the tunnel took no flow: {:?}", rejected.reason),
+                    io: flow.io,
+                    early: flow.early,
+                });
+            }
         }
     }
 
@@ -299,7 +304,7 @@ impl Client {
         mut permit: OpenPermit,
         io: FlowIo,
         early: Vec<Bytes>,
-    ) -> OpenFlow {
+    ) -> (OpenFlow, Arc<FlowEntry>) {
         let (metadata, carry) = permit.take_attachments();
         let terms = terms(&self.rules, &permit);
         let flow_ref = self.hub.next_flow_ref();
@@ -320,7 +325,7 @@ impl Client {
             bytes_a2c: AtomicU64::new(0),
         });
         self.hub.flows.insert(Arc::clone(&entry));
-        OpenFlow {
+        let flow = OpenFlow {
             flow_ref,
             connector: self.rules.connector.key.name.clone(),
             client_address: Some(self.address.to_string()),
@@ -330,8 +335,9 @@ impl Client {
             terms,
             io,
             early,
-            observer: Box::new(Carried::new(self, entry, carry, open)),
-        }
+            observer: Box::new(Carried::new(self, Arc::clone(&entry), carry, open)),
+        };
+        (flow, entry)
     }
 
     fn no_agent(self) {

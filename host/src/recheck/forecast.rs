@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use nowconnect_policy::PolicyBundle;
 
-use super::PAUSE;
 use super::sessions::{AGENTS_PER_SLICE, question};
+use super::{PAUSE, ends};
 use crate::bundle::view::Forecast;
-use crate::config::OnSwap;
 use crate::hub::Hub;
 
 /// Asks the staged set about every running flow and every connected agent. What the set in force
@@ -15,10 +14,7 @@ use crate::hub::Hub;
 pub(crate) async fn forecast(hub: &Arc<Hub>, staged: &PolicyBundle) -> Forecast {
     let config = hub.config();
     let mut found = Forecast {
-        ends: match config.policy.on_swap {
-            OnSwap::RecheckAndClose => true,
-            OnSwap::Keep | OnSwap::Recheck => false,
-        },
+        ends: ends(config.policy.on_swap) == Some(true),
         ..Forecast::default()
     };
     let generation = hub.generations().current();

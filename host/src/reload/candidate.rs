@@ -69,7 +69,7 @@ impl Candidate {
                 .policy
                 .bundle
                 .is_some()
-                .then(|| hub.generations.current().shared_policies());
+                .then(|| hub.generations.current().brought());
             let built = Generation::build(config, &hub.engine, number, brought).await;
             keep(built, Part::Generation, faults)
         } else {
@@ -220,6 +220,8 @@ impl Candidate {
             hub.generations.publish(generation);
             report.changed.push(format!("generation {number}"));
         }
+        // Last: what was decided before rests on something else than what is in force now.
+        hub.generations.touch();
         report
     }
 }

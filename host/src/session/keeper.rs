@@ -72,7 +72,7 @@ fn end_unanswered_opens(hub: &Hub) {
     });
     for flow in late {
         if let Some(tunnel) = hub.router().tunnel_of(&flow.agent) {
-            tunnel.close_flow(flow.flow_ref.clone(), ResetCode::ConnectTimeout);
+            tunnel.close_flow(flow.flow_ref.clone(), ResetCode::ConnectTimeout, "");
         }
     }
 }

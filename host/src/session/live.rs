@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::parked::ResumeHashes;
+use crate::generation::Stamp;
 use crate::hub::{Hub, now_ms};
 use crate::identity::AgentIdentity;
 use crate::limit::Rate;
@@ -58,6 +59,8 @@ pub(crate) struct LiveTunnel {
     pub(super) max_flows: u32,
     pub(super) standing: ArcSwap<Standing>,
     pub(super) expires_ms: AtomicU64,
+    /// The stamp under which its agent was decided about last.
+    pub(super) decided: AtomicU64,
     pub(super) flows_carried: AtomicU64,
     /// Takes no new flows: draining, expired or about to be closed.
     pub(super) closing: AtomicBool,
@@ -93,6 +96,16 @@ impl LiveTunnel {
         *self.expiry_handled.lock() = None;
     }
 
+    /// The stamp under which its agent was decided about last.
+    pub(crate) fn decided(&self) -> Stamp {
+        Stamp::from_number(self.decided.load(Ordering::Acquire))
+    }
+
+    /// Its agent was decided about anew; what is older than the last decision says nothing.
+    pub(crate) fn decided_under(&self, stamp: Stamp) {
+        self.decided.fetch_max(stamp.to_number(), Ordering::AcqRel);
+    }
+
     /// Takes connectors away that it may not serve any more. Gives those that are left.
     pub(crate) fn lose(&self, refused: &[Refusal]) -> Vec<ConnectorName> {
         let is_lost = |name: &ConnectorName| refused.iter().any(|lost| lost.connector == *name);
@@ -124,8 +137,8 @@ impl LiveTunnel {
     }
 
     /// Ends one flow. `false` if the driver has too much to do or has ended; ask again.
-    pub(crate) fn close_flow(&self, flow_ref: FlowRef, code: ResetCode) -> bool {
-        self.handle.close_flow(flow_ref, code)
+    pub(crate) fn close_flow(&self, flow_ref: FlowRef, code: ResetCode, message: &str) -> bool {
+        self.handle.close_flow(flow_ref, code, message.to_owned())
     }
 
     pub(crate) fn withdraw(&self, connectors: Vec<ConnectorName>) -> bool {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -24,7 +24,7 @@ use super::keeper;
 use super::live::{LiveTunnel, Standing};
 use super::parked::{ResumeHashes, TokenHash};
 use super::refusals;
-use crate::authorize::{HelloAsk, HelloPermit, HelloReason};
+use crate::authorize::{self, HelloAsk, HelloPermit, HelloReason};
 use crate::connector;
 use crate::drain::Phase;
 use crate::hub::Hub;
@@ -398,7 +398,8 @@ impl At {
                 refused: refusals::fitting(permit.accepted(), permit.refused()),
                 carry: permit.carry().clone(),
             }),
-            expires_ms: AtomicU64::new(crate::authorize::unix_ms(self.identity.expires_at)),
+            expires_ms: AtomicU64::new(authorize::unix_ms(self.identity.expires_at)),
+            decided: AtomicU64::new(permit.stamp().to_number()),
             flows_carried: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             final_end: AtomicBool::new(false),
@@ -466,6 +467,7 @@ impl At {
             }
         });
         recheck::agent_came(hub, &live.key);
+        recheck::tunnel_came(hub, live);
         keeper::end_if_revoked(hub, live);
     }
 
@@ -582,6 +584,10 @@ impl At {
             carry: permit.carry().clone(),
         });
         at.publish_renewed(live, &permit);
+        // Also where a round has decided since then: it may have been about what this replaced.
+        live.decided
+            .store(permit.stamp().to_number(), Ordering::Release);
+        recheck::tunnel_came(&self.hub, live);
         // A registry that has lost the claim answers with its own event; service goes on.
         let _ = self
             .hub
@@ -722,7 +728,9 @@ fn close_code(code: &str) -> CloseCode {
         "token_expired" => CloseCode::TokenExpired,
         "revoked" => CloseCode::Revoked,
         // Trouble that may be over soon: the agent dials again.
-        "overloaded" | "decision_timeout" | crate::pdp::UNAVAILABLE => CloseCode::Overloaded,
+        "overloaded" | "decision_timeout" | authorize::CHANGING | crate::pdp::UNAVAILABLE => {
+            CloseCode::Overloaded
+        }
         _ => CloseCode::Denied,
     }
 }

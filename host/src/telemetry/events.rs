@@ -62,6 +62,9 @@ events! {
     PDP_BREAKER = "pdp_breaker";
     /// A re-check refused an agent, or some of its connectors.
     AGENT_RECHECKED = "agent_rechecked";
+    /// Nobody who is trusted vouches for the bundle in force, so nothing is permitted:
+    /// `revision`, `generation`.
+    BUNDLE_WITHHELD = "bundle_withheld";
     /// A policy bundle has come: `revision`, `origin`.
     BUNDLE_DELIVERED = "bundle_delivered";
     /// It is verified, compiled and tested, and compared with what is in force: `revision`.

@@ -29,7 +29,9 @@ use prometheus::{Registry, TextEncoder};
 
 pub use bundle::BundleMetrics;
 pub use decisions::DecisionMetrics;
-pub use governance::{PdpResult, PluginMetrics, PolicyMetrics, ReloadPart, ReloadResult};
+pub use governance::{
+    PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,
+};
 pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
 pub use pdp::{PdpCache, PdpMetrics};
 pub use registrar::{Family, FamilyKind, markdown_table};

@@ -302,6 +302,11 @@ pub fn plugin_called(plugin: &str, hook: &'static str, outcome: &'static str, to
         .end_with_timestamp(end);
 }
 
+/// The ids of the trace and of the span that the caller runs in, 32 and 16 hexadecimal digits.
+pub fn current_ids() -> Option<(String, String)> {
+    trace_parent(&Span::current()).map(|parent| (parent.trace_id(), parent.span_id()))
+}
+
 /// The id of the trace that the caller runs in, 32 hexadecimal digits.
 pub fn current_trace_id() -> Option<String> {
     trace_parent(&Span::current()).map(|parent| parent.trace_id())

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Claims, SOON, TestAgent, echo, eventually, http_get, hub};
+use tokio::io::AsyncReadExt as _;
+
+use crate::cluster::{
+    Claims, Client, SOON, TestAgent, TestHub, TestTarget, echo, eventually, http_get, hub,
+};
 
 #[tokio::test]
 async fn without_a_valid_token_there_is_no_upgrade() {
     let hub = hub().start().await;
-    let upgrade = [
-        ("connection", "Upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ("sec-websocket-protocol", "nowconnect.v1"),
-    ];
+    let upgrade = upgrade("nowconnect.v1");
     let (status, body) = http_get(hub.tunnel_address(), "/tunnel", &upgrade).await;
     assert_eq!(status, 401);
     assert!(body.contains("token_missing"), "{body}");
@@ -39,14 +37,8 @@ async fn without_a_valid_token_there_is_no_upgrade() {
 async fn an_unknown_subprotocol_is_refused_with_its_code() {
     let hub = hub().start().await;
     let bearer = format!("Bearer {}", hub.issuer.sign(&Claims::of("a")));
-    let headers = [
-        ("connection", "Upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ("sec-websocket-protocol", "nowconnect.v9"),
-        ("authorization", bearer.as_str()),
-    ];
+    let mut headers = upgrade("nowconnect.v9").to_vec();
+    headers.push(("authorization", &bearer));
     let (status, body) = http_get(hub.tunnel_address(), "/tunnel", &headers).await;
     assert_eq!(status, 400);
     assert!(body.contains("unsupported_subprotocol"), "{body}");
@@ -123,85 +115,26 @@ async fn an_agent_of_another_tenant_never_gets_a_flow() {
 
 #[tokio::test]
 async fn a_token_that_expires_stops_new_flows_and_keeps_running_ones() {
-    let target = echo().await;
-    let hub = hub()
-        .listener("echo")
-        .security("on_expiry: keep\nclock_skew_ms: 0")
-        .start()
-        .await;
-    let agent = hub
-        .agent("plant")
-        .claims(|claims| claims.expires_in_s(3))
-        .target("echo", target.address())
-        .ready()
-        .await;
-    let mut running = hub.client("echo").await;
-    running.echoes(b"before").await;
-    eventually("new flows are refused", || async {
-        hub.metrics().contains("no_agent_for_connector") || {
-            let mut client = hub.client("echo").await;
-            client.send(b"x").await;
-            let mut byte = [0];
-            !matches!(
-                tokio::io::AsyncReadExt::read(&mut client.stream, &mut byte).await,
-                Ok(1)
-            )
-        }
-    })
-    .await;
-    running.echoes(b"after").await;
-    drop(agent);
+    let mut at = expiring("on_expiry: keep\nclock_skew_ms: 0").await;
+    eventually("new flows are refused", || is_refused(&at.hub)).await;
+    at.running.echoes(b"after").await;
 }
 
 #[tokio::test]
 async fn a_token_that_expires_can_end_running_flows_at_once() {
-    let target = echo().await;
-    let hub = hub()
-        .listener("echo")
-        .security("on_expiry: close\nclock_skew_ms: 0")
-        .start()
-        .await;
-    let _agent = hub
-        .agent("plant")
-        .claims(|claims| claims.expires_in_s(3))
-        .target("echo", target.address())
-        .ready()
-        .await;
-    let mut running = hub.client("echo").await;
-    running.echoes(b"before").await;
-    running.is_closed().await;
+    let mut at = expiring("on_expiry: close\nclock_skew_ms: 0").await;
+    at.running.is_closed().await;
 }
 
 #[tokio::test]
 async fn a_token_that_expires_gives_running_flows_a_time_to_end() {
-    let target = echo().await;
-    let hub = hub()
-        .listener("echo")
-        .security("on_expiry: drain\non_expiry_drain_ms: 3000\nclock_skew_ms: 0")
-        .start()
-        .await;
-    let _agent = hub
-        .agent("plant")
-        .claims(|claims| claims.expires_in_s(3))
-        .target("echo", target.address())
-        .ready()
-        .await;
-    let mut running = hub.client("echo").await;
-    running.echoes(b"before").await;
-    eventually("new flows are refused", || async {
-        let mut client = hub.client("echo").await;
-        client.send(b"x").await;
-        let mut byte = [0];
-        !matches!(
-            tokio::io::AsyncReadExt::read(&mut client.stream, &mut byte).await,
-            Ok(1)
-        )
-    })
-    .await;
-    running.echoes(b"within the time to end").await;
-    running.is_closed().await;
+    let mut at = expiring("on_expiry: drain\non_expiry_drain_ms: 3000\nclock_skew_ms: 0").await;
+    eventually("new flows are refused", || is_refused(&at.hub)).await;
+    at.running.echoes(b"within the time to end").await;
+    at.running.is_closed().await;
     eventually("the cause is counted", || async {
-        hub.metrics()
+        at.hub
+            .metrics()
             .contains("nowconnect_flow_ends_total{cause=\"token_expired\"} 1")
     })
     .await;
@@ -349,6 +282,53 @@ async fn of_two_instances_that_say_hello_at_once_one_gets_in() {
         metrics.contains("nowconnect_handshakes_total{result=\"accepted\"} 1\n"),
         "{metrics}"
     );
+}
+
+/// The head of a request for a tunnel, with this subprotocol.
+fn upgrade(subprotocol: &str) -> [(&str, &str); 5] {
+    [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-protocol", subprotocol),
+    ]
+}
+
+/// An agent whose token is good for three seconds, and a flow that runs.
+struct Expiring {
+    hub: TestHub,
+    running: Client,
+    _agent: TestAgent,
+    _target: TestTarget,
+}
+
+/// With these lines of the section `security`.
+async fn expiring(security: &str) -> Expiring {
+    let target = echo().await;
+    let hub = hub().listener("echo").security(security).start().await;
+    let agent = hub
+        .agent("plant")
+        .claims(|claims| claims.expires_in_s(3))
+        .target("echo", target.address())
+        .ready()
+        .await;
+    let mut running = hub.client("echo").await;
+    running.echoes(b"before").await;
+    Expiring {
+        hub,
+        running,
+        _agent: agent,
+        _target: target,
+    }
+}
+
+/// Whether a new client gets no answer from the target.
+async fn is_refused(hub: &TestHub) -> bool {
+    let mut client = hub.client("echo").await;
+    client.send(b"x").await;
+    let mut byte = [0];
+    !matches!(client.stream.read(&mut byte).await, Ok(1))
 }
 
 /// Starts one agent after another until one is accepted.

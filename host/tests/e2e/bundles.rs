@@ -1,7 +1,9 @@
 //! Signed bundles change the policies of a running hub.
 
+mod faults;
 mod load;
 mod sources;
+mod trust;
 
 use clap::Parser as _;
 use nowconnect::admin::view::BundlePush;
@@ -11,7 +13,7 @@ use nowconnect::bundle::view::{ActivateRequest, DeliverReport};
 use nowconnect::cli::Exit;
 use nowconnect::cli::policy::live::Command;
 
-use crate::cluster::{Bundler, TestHub, echo, eventually, forbid_open, hub};
+use crate::cluster::{Bundler, TestAgent, TestHub, TestTarget, echo, eventually, forbid_open, hub};
 
 const STAGE: &str = "auto_activate: false";
 
@@ -47,21 +49,9 @@ async fn until_the_first_bundle_nothing_is_permitted_and_the_hub_is_not_ready() 
 
 #[tokio::test]
 async fn a_staged_bundle_is_compared_on_live_traffic_and_changes_nothing() {
-    let target = echo().await;
-    let maker = Bundler::new();
-    let hub = hub()
-        .admin()
-        .listener("echo")
-        .bundles(&maker, STAGE)
-        .start()
-        .await;
-    begin(&hub, &maker).await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
-    let report = push(&hub, maker.tar(2, &forbid_open("echo")))
+    let served = serving(STAGE).await;
+    let (hub, maker) = (&served.hub, &served.maker);
+    let report = push(hub, maker.tar(2, &forbid_open("echo")))
         .await
         .unwrap();
     assert_eq!(report.stage, Stage::Staged);
@@ -268,34 +258,22 @@ async fn what_was_in_force_serves_after_a_restart_and_nothing_older_comes_back()
 
 #[tokio::test]
 async fn a_rollback_is_one_command_and_a_new_revision() {
-    let target = echo().await;
-    let maker = Bundler::new();
-    let hub = hub()
-        .admin()
-        .listener("echo")
-        .bundles(&maker, STAGE)
-        .start()
-        .await;
-    begin(&hub, &maker).await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
-    push(&hub, maker.tar(2, &forbid_open("echo")))
+    let served = serving(STAGE).await;
+    let (hub, maker) = (&served.hub, &served.maker);
+    push(hub, maker.tar(2, &forbid_open("echo")))
         .await
         .unwrap();
-    let (exit, said) = policy(&hub, &["activate"]).await;
+    let (exit, said) = policy(hub, &["activate"]).await;
     assert_eq!(exit, Exit::Success, "{said}");
     hub.client("echo").await.is_closed().await;
 
     let key = maker.key_file(&hub.path(""));
     let key = key.to_str().unwrap();
-    let (exit, said) = policy(&hub, &["rollback", "--to", "1", "--key", key]).await;
+    let (exit, said) = policy(hub, &["rollback", "--to", "1", "--key", key]).await;
     assert_eq!(exit, Exit::Success, "{said}");
     assert!(said.contains("revision 3 is in force"), "{said}");
     hub.client("echo").await.echoes(b"as before").await;
-    let (_, said) = policy(&hub, &["history"]).await;
+    let (_, said) = policy(hub, &["history"]).await;
     let lines: Vec<Vec<&str>> = said
         .lines()
         .map(|line| line.split_whitespace().collect())
@@ -350,20 +328,8 @@ async fn what_is_required_holds_a_bundle_back_until_the_shadow_has_seen_enough()
 
 #[tokio::test]
 async fn refused_bundles_have_their_code_and_harm_nothing() {
-    let target = echo().await;
-    let maker = Bundler::new();
-    let hub = hub()
-        .admin()
-        .listener("echo")
-        .bundles(&maker, "max_bytes: 65536")
-        .start()
-        .await;
-    begin(&hub, &maker).await;
-    let _agent = hub
-        .agent("plant")
-        .target("echo", target.address())
-        .ready()
-        .await;
+    let served = serving("max_bytes: 65536").await;
+    let (hub, maker) = (&served.hub, &served.maker);
     let stranger = Bundler::new().tar(2, "");
     let cut = maker.tar(2, "")[..1500].to_vec();
     let cases = [
@@ -373,7 +339,7 @@ async fn refused_bundles_have_their_code_and_harm_nothing() {
         (vec![0; 100_000], "too_large"),
     ];
     for (bytes, expected) in cases {
-        let refused = code(push(&hub, bytes).await.unwrap_err());
+        let refused = code(push(hub, bytes).await.unwrap_err());
         assert_eq!(refused, expected);
     }
     hub.client("echo").await.echoes(b"unharmed").await;
@@ -440,8 +406,36 @@ async fn a_hub_without_trusted_keys_takes_no_bundle() {
     assert!(said.contains("takes no bundles"), "{said}");
 }
 
+/// A hub whose revision 1 permits everything, and an agent that serves `echo` there.
+pub(crate) struct Served {
+    pub(crate) hub: TestHub,
+    pub(crate) maker: Bundler,
+    _agent: TestAgent,
+    _target: TestTarget,
+}
+
+/// With these further lines of `policy.bundle`.
+pub(crate) async fn serving(lines: &str) -> Served {
+    let target = echo().await;
+    let maker = Bundler::new();
+    let hub = hub()
+        .admin()
+        .listener("echo")
+        .bundles(&maker, lines)
+        .start()
+        .await;
+    begin(&hub, &maker).await;
+    let agent = hub.plant("echo", target.address()).await;
+    Served {
+        hub,
+        maker,
+        _agent: agent,
+        _target: target,
+    }
+}
+
 /// Revision 1, which permits everything, is in force.
-async fn begin(hub: &TestHub, maker: &Bundler) {
+pub(crate) async fn begin(hub: &TestHub, maker: &Bundler) {
     let report = push(hub, maker.tar(1, "")).await.unwrap();
     if report.stage == Stage::Staged {
         let request = ActivateRequest::default();
@@ -449,12 +443,12 @@ async fn begin(hub: &TestHub, maker: &Bundler) {
     }
 }
 
-async fn push(hub: &TestHub, tar: Vec<u8>) -> Result<DeliverReport, ClientError> {
+pub(crate) async fn push(hub: &TestHub, tar: Vec<u8>) -> Result<DeliverReport, ClientError> {
     let operator: AdminClient = hub.operator();
     operator.push_bundle(tar, BundlePush::default()).await
 }
 
-fn code(error: ClientError) -> String {
+pub(crate) fn code(error: ClientError) -> String {
     match error {
         ClientError::Refused { code, .. } => code,
         other @ (ClientError::NotRunning { .. }
@@ -462,6 +456,34 @@ fn code(error: ClientError) -> String {
         | ClientError::Timeout { .. }
         | ClientError::Unexpected { .. }) => panic!("{other}"),
     }
+}
+
+/// Waits until this revision is in force.
+pub(crate) async fn in_force(hub: &TestHub, revision: u64) {
+    let operator = hub.operator();
+    eventually("the bundle is in force", async || {
+        let active = operator.bundles().await.unwrap().active;
+        active.is_some_and(|entry| entry.revision == revision)
+    })
+    .await;
+}
+
+/// Waits until the operator is told of this.
+pub(crate) async fn trouble(hub: &TestHub, code: &str) {
+    let operator = hub.operator();
+    eventually(code, async || {
+        let problems = operator.bundles().await.unwrap().problems;
+        problems.iter().any(|problem| problem.code == code)
+    })
+    .await;
+}
+
+/// Waits until nothing is wrong any more.
+pub(crate) async fn ready(hub: &TestHub) {
+    eventually("the trouble is over", async || {
+        hub.get("/readyz").await.1 == r#"{"status":"ready"}"#
+    })
+    .await;
 }
 
 /// `nowconnect policy …` against this hub; the exit and all that it said.

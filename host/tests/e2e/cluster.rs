@@ -5,6 +5,7 @@ mod bundler;
 pub(crate) mod guest;
 mod issuer;
 mod link;
+pub(crate) mod pdp;
 mod process;
 mod target;
 pub(crate) mod tls;
@@ -56,6 +57,7 @@ pub(crate) fn hub() -> HubPlan {
         watch: false,
         admin: false,
         registry: None,
+        largest_file: None,
     }
 }
 
@@ -77,6 +79,8 @@ pub(crate) struct HubPlan {
     watch: bool,
     admin: bool,
     registry: Option<Arc<dyn Registry>>,
+    /// Bytes of the largest file that a hub of its own process can write.
+    largest_file: Option<u64>,
 }
 
 impl HubPlan {
@@ -179,6 +183,12 @@ impl HubPlan {
         self
     }
 
+    /// It can write no larger file: for a hub of its own process.
+    pub(crate) fn largest_file(mut self, bytes: u64) -> Self {
+        self.largest_file = Some(bytes);
+        self
+    }
+
     /// Files are watched, as in production.
     pub(crate) fn watched(mut self) -> Self {
         self.watch = true;
@@ -210,7 +220,9 @@ impl HubPlan {
     /// Starts it as a process of its own.
     pub(crate) async fn start_process(self) -> TestHub {
         let mut hub = self.admin().prepare().await;
-        hub.process = Some(HubProcess::start(&hub.file, hub.path("admin.sock")).await);
+        let (socket, plan) = (hub.path("admin.sock"), &hub.plan);
+        let process = HubProcess::start(&hub.file, socket, plan.largest_file, plan.bundles);
+        hub.process = Some(process.await);
         hub
     }
 
@@ -295,7 +307,17 @@ impl TestHub {
 
     /// Ends it and starts it anew with what it left on disk.
     pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.start_again().await;
+    }
+
+    /// Ends it; its folder stays.
+    pub(crate) async fn stop(&mut self) {
         self.take_running().shutdown().await;
+    }
+
+    /// Starts it with what it finds in its folder.
+    pub(crate) async fn start_again(&mut self) {
         let options = GatewayOptions::default();
         self.running = Some(Gateway::bind(load(&self.file), options).await.unwrap());
     }
@@ -368,6 +390,10 @@ impl TestHub {
 
     pub(crate) fn clear_listeners(&mut self) {
         self.plan.listeners.clear();
+    }
+
+    pub(crate) fn clear_policy(&mut self) {
+        self.plan.policy.clear();
     }
 
     pub(crate) fn clear_top(&mut self) {

@@ -19,6 +19,7 @@ mod limits;
 mod masking;
 mod plugins;
 mod policies;
+mod recheck;
 mod refused;
 mod reload;
 mod resume;

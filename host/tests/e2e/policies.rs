@@ -77,6 +77,9 @@ async fn a_running_flow_that_is_now_forbidden_ends_with_its_own_reason() {
     hub.write_policy("closed.cedar", &forbid_open("echo"));
     let report = hub.reload().await;
     assert_eq!(report.flows_closed, 1, "{report:?}");
+    let recheck = report.recheck.unwrap();
+    assert!(!recheck.running, "{recheck:?}");
+    assert_eq!((recheck.flows_asked, recheck.agents_asked), (2, 1));
     forbidden.is_closed().await;
     other.echoes(b"after").await;
     eventually("the reason is counted", || async {

@@ -199,7 +199,7 @@ fn a_flow_that_waits_to_be_named_can_be_closed() {
     let closed = hub
         .end
         .tunnel_mut()
-        .reset_ref(hub.now, &flow(1), ResetCode::PolicyDenied);
+        .reset_ref(hub.now, &flow(1), ResetCode::PolicyDenied, "");
     assert!(closed);
     hub.hear(&[resume(1), Frame::ResumeEnd]);
     let events = hub.flow_events();

@@ -141,8 +141,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HubDriver<S> {
             any = true;
             match command {
                 Command::Open(flow) => self.open(now, *flow),
-                Command::CloseFlow(flow_ref, code) => {
-                    self.core.end.tunnel_mut().reset_ref(now, &flow_ref, code);
+                Command::CloseFlow(flow_ref, code, message) => {
+                    self.core
+                        .end
+                        .tunnel_mut()
+                        .reset_ref(now, &flow_ref, code, &message);
                 }
                 Command::Withdraw(connectors) => self.withdraw(now, &connectors),
                 Command::Drain(deadline) => self.core.end.drain(deadline),

@@ -165,12 +165,9 @@ async fn a_running_flow_is_asked_about_and_trouble_alone_does_not_end_it() {
         _ => Reply::Json("trouble".to_owned()),
     })
     .await;
-    let question = |at: &At| Arc::new(open_question(at));
     let ask = async |at: &At| {
-        let client = CLIENT.parse().unwrap();
-        at.authorizer
-            .recheck(&question(at), &identity(), client)
-            .await
+        let (flow, identity) = (running_flow(at), identity());
+        at.authorizer.recheck(&flow, &identity).await
     };
     let at = with_pdp(PERMIT, &server, |_| {});
     assert_eq!(ask(&at).await.unwrap_err().code, "pdp_denied");
@@ -185,44 +182,7 @@ async fn a_running_flow_is_asked_about_and_trouble_alone_does_not_end_it() {
     assert_eq!(server.seen().len(), asked);
 }
 
-#[tokio::test]
-async fn a_generation_that_came_while_it_was_waited_for_counts() {
-    let slow = async |swap: &str| {
-        let server =
-            serve(|_, _| Reply::Late(Duration::from_millis(200), "{\"decision\":true}".to_owned()))
-                .await;
-        let at = with_pdp(PERMIT, &server, |_| {});
-        let identity = identity();
-        let asked = open(&at, &identity);
-        let swapped = async {
-            while server.seen().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            let next = Generation::new(2, bundle(swap, 2), PluginSet::empty());
-            at.authorizer.generations.publish(next);
-        };
-        let (outcome, ()) = tokio::join!(asked, swapped);
-        let decision = match &outcome {
-            Ok(permit) => permit.decision(),
-            Err(denial) => denial.decision,
-        };
-        (outcome, at.ring.by_id(decision).unwrap())
-    };
-    let other_permit = PERMIT.replace("p-open", "p-later");
-    let (permit, record) = slow(&other_permit).await;
-    assert_eq!(permit.unwrap().generation(), 2);
-    // The later generation let it stand; the record is that of the one that decided.
-    assert_eq!((record.generation, record.recheck), (1, false));
-    assert_eq!(record.policies[0].id.as_ref(), "p-open");
-    let (denial, record) =
-        slow("@id(\"shut\") forbid (principal, action == NowConnect::Action::\"open\", resource);")
-            .await;
-    assert_eq!(denial.unwrap_err().why, Why::Forbidden);
-    assert_eq!((record.generation, record.recheck), (2, true));
-    assert_eq!(record.policies[0].id.as_ref(), "shut");
-}
-
-fn with_pdp(policies: &str, server: &Server, change: impl FnOnce(&mut PdpConfig)) -> At {
+pub(super) fn with_pdp(policies: &str, server: &Server, change: impl FnOnce(&mut PdpConfig)) -> At {
     let at = authorizer(policies);
     let mut config = CloudConfig::default();
     config.pdp.url = Some(server.url.parse().unwrap());

@@ -83,10 +83,70 @@ fn a_rejected_bundle_counts_as_seen() {
     let life = at.open().life;
     assert_eq!(at.refusal(&life, at.archive(6)), "bundle_rollback");
     let again = life.verify(at.archive(7), &at.trusted, at.now).unwrap();
-    assert_eq!(
-        life.standing(&again),
-        Standing::Rejected("bundle_tests_failed".to_owned())
-    );
+    assert_eq!(life.standing(&again), Standing::Rejected(refused));
+}
+
+#[test]
+fn what_was_staged_and_lost_may_come_again_from_its_source() {
+    let at = At::new();
+    let mut life = at.open().life;
+    at.stage(&mut life, 1).unwrap();
+    drop(life);
+    at.disk.files.lock().remove("Staged-1");
+    let mut opened = at.open();
+    assert!(opened.life.staged().is_none());
+    assert_eq!(opened.troubles[0].code, codes::LOST);
+    let again = opened
+        .life
+        .verify(at.archive(1), &at.trusted, at.now)
+        .unwrap();
+    assert_eq!(opened.life.standing(&again), Standing::New);
+    at.stage(&mut opened.life, 1).unwrap();
+    assert_eq!(opened.life.staged().unwrap().revision, 1);
+}
+
+#[test]
+fn only_what_is_wrong_with_a_bundle_itself_keeps_the_same_one_out() {
+    for (code, lasting) in [
+        ("bundle_tests_failed", true),
+        ("bundle_invalid", true),
+        (codes::DISCARDED, true),
+        ("bundle_expired", false),
+        ("bundle_untrusted_key", false),
+        (codes::LOST, false),
+    ] {
+        let at = At::new();
+        let mut life = at.open().life;
+        at.stage(&mut life, 1).unwrap();
+        let refused = BundleRefused::new(code, "for the test");
+        life.discard(&refused, at.now).unwrap();
+        let again = life.verify(at.archive(1), &at.trusted, at.now).unwrap();
+        let expected = match lasting {
+            true => Standing::Rejected(refused),
+            false => Standing::New,
+        };
+        assert_eq!(life.standing(&again), expected, "{code}");
+    }
+}
+
+#[test]
+fn a_set_in_force_is_vouched_for_by_the_keys_of_now() {
+    let at = At::new();
+    let mut life = at.open().life;
+    let nobody = TrustedKeys::new(vec![SecretKey::generate().unwrap().public()]);
+    assert_eq!(life.vouched_for(&nobody), Ok(()), "nothing is in force");
+    let mut archive = at.archive(1);
+    let second = SecretKey::generate().unwrap();
+    archive.sign(&second);
+    at.stage_archive(&mut life, archive).unwrap();
+    life.activate(&at.trusted, at.now, 10).unwrap();
+    assert_eq!(life.vouched_for(&at.trusted), Ok(()));
+    // The key that was not trusted when it came may be by now.
+    let replaced = TrustedKeys::new(vec![second.public()]);
+    assert_eq!(life.vouched_for(&replaced), Ok(()));
+    let refused = life.vouched_for(&nobody).unwrap_err();
+    assert_eq!(refused.code, "bundle_untrusted_key");
+    assert!(refused.message.contains("revision 1"), "{refused}");
 }
 
 #[test]
@@ -267,8 +327,9 @@ fn what_was_in_force_is_in_force_after_a_restart_though_its_time_has_run_out() {
     let later = at.now + 2 * DAY;
     let opened = Life::open(Box::new(Arc::clone(&at.disk)), &at.trusted, later);
     let active = opened.active.unwrap();
-    assert!(active.is_past(crate::authorize::unix_ms(later)));
-    assert!(!active.is_past(crate::authorize::unix_ms(at.now)));
+    let past = active.past(later).unwrap();
+    assert_eq!(past.code, "bundle_expired");
+    assert_eq!(active.past(at.now), None);
 }
 
 #[test]

@@ -25,11 +25,14 @@ use crate::telemetry::decisions::{DecisionRecord, Why};
 )]
 pub struct Explain {
     /// A decision id, or a JSON file with a request (as a test case has it), which needs no hub
-    #[arg(value_name = "ID|FILE", required_unless_present = "client")]
+    #[arg(value_name = "ID|FILE", required_unless_present_any = ["client", "flow"])]
     pub what: Option<String>,
     /// Explain the last decision about this client instead
-    #[arg(long, value_name = "IP[:PORT]", conflicts_with = "what")]
+    #[arg(long, value_name = "IP[:PORT]", conflicts_with_all = ["what", "flow"])]
     pub client: Option<String>,
+    /// Explain the last decision about this flow instead, as logs and `flows list` name it
+    #[arg(long, value_name = "FLOW", conflicts_with = "what")]
+    pub flow: Option<String>,
     /// With `--client`: the last decision, which is what is explained anyway
     #[arg(long, requires = "client")]
     pub last: bool,
@@ -114,6 +117,7 @@ impl Explain {
         let request = ExplainRequest {
             decision: self.what.clone(),
             client: self.client.clone(),
+            flow: self.flow.clone(),
             question: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -227,9 +231,13 @@ fn record_text(record: &DecisionRecord) -> String {
     let _ = writeln!(text, "decision {} by {}", record.decision_id, record.hub);
     let _ = writeln!(
         text,
-        "{verdict}: {}{code} (generation {}{}, {} µs)",
+        "{verdict}: {}{code} (generation {}{}{}, {} µs)",
         record.why.as_str(),
         record.generation,
+        record
+            .revision
+            .map(|revision| format!(", revision {revision}"))
+            .unwrap_or_default(),
         record
             .policy_digest
             .as_deref()
@@ -248,6 +256,9 @@ fn record_text(record: &DecisionRecord) -> String {
     }
     if let Some(agent) = &record.agent {
         line("agent", agent);
+    }
+    if let Some(flow) = &record.flow {
+        line("flow", flow);
     }
     if let Some(message) = &record.message {
         line("message", message);

@@ -112,6 +112,7 @@ fn a_case_of_a_file_can_be_explained_without_a_hub() {
         Command::Explain(Explain {
             what: Some(file.display().to_string()),
             client: None,
+            flow: None,
             last: false,
             policies: Some(dir.clone()),
             case: case.map(ToOwned::to_owned),
@@ -145,6 +146,7 @@ fn without_a_hub_a_past_decision_cannot_be_explained() {
     let (exit, _, problems) = run(Command::Explain(Explain {
         what: None,
         client: Some("192.0.2.7".to_owned()),
+        flow: None,
         last: true,
         policies: None,
         case: None,
@@ -197,7 +199,8 @@ fn a_deny_of_a_decision_point_is_not_laid_on_the_policies() {
     assert!(explanation.decision.allow);
     let record = serde_json::json!({
         "decision_id": "1-2f", "time_ms": 1, "hub": "hub-1", "generation": 3,
-        "policy_digest": "0123456789ab", "action": "open",
+        "policy_digest": "0123456789ab", "revision": 12, "flow": "hub-1.5.9",
+        "action": "open",
         "principal": "p", "resource": "r", "allow": false, "why": "pdp", "code": "pdp_denied",
         "pdp": {"allow": false, "reason": "rule 7"},
         "latency": {"policy_us": 0, "plugins_us": 0, "pdp_us": 9, "total_us": 9},
@@ -208,7 +211,8 @@ fn a_deny_of_a_decision_point_is_not_laid_on_the_policies() {
     };
     let text = explain::text(&explained);
     for part in [
-        "digest 0123456789ab",
+        "generation 3, revision 12, digest 0123456789ab",
+        "flow       hub-1.5.9",
         "deny rule 7",
         "only its own answer would turn it",
     ] {
@@ -232,11 +236,14 @@ fn the_arguments_are_as_documented() {
         "policy test policies",
         "policy explain 18c2f0a1b-2f",
         "policy explain --client 192.0.2.7:4000 --last",
+        "policy explain --flow hub-1.5.9",
         "policy explain case.json --policies policies",
         "policy requests --since 2h --cases",
         "policy schema",
         "policy schema --core 1",
         "policy diff old new.tar --replay requests.jsonl --prove --fail-on new-allow --json",
+        "policy diff --active --staged --socket admin.sock",
+        "policy diff --active proposed --prove",
         "policy prove policies --equivalent-to other --json",
         "policy who-can open acme/ldap --policies policies --group directory --json",
         "policy keygen release.key",
@@ -256,7 +263,6 @@ fn the_arguments_are_as_documented() {
         "policy build policies --out policies.tar",
         "policy build policies --out x --revision 7 --not-after tomorrow",
         "policy verify policies.tar",
-        "policy diff old",
         "policy diff old new --fail-on anything",
     ] {
         assert!(parse(line).is_err(), "{line}");
@@ -357,4 +363,68 @@ fn run(command: Command) -> (Exit, String, String) {
         String::from_utf8(out).unwrap(),
         String::from_utf8(problems).unwrap(),
     )
+}
+
+#[test]
+fn who_can_open_a_connector_is_said_by_the_policies_about_it() {
+    let dir = folder(&[(
+        "a.cedar",
+        r#"@id("staff") permit (principal, action == NowConnect::Action::"open",
+             resource == NowConnect::Connector::"ldap")
+           when { context.net.srcIp.isInRange(ip("10.0.0.0/8")) };
+           @id("grouped") permit (principal, action == NowConnect::Action::"open",
+             resource in NowConnect::Group::"directory");
+           @id("other") permit (principal, action == NowConnect::Action::"open",
+             resource == NowConnect::Connector::"ssh");
+           @id("curfew") forbid (principal, action == NowConnect::Action::"open", resource)
+           when { context.openFlows > 100 };
+           @id("joining") permit (principal, action == NowConnect::Action::"hello", resource);"#,
+    )]);
+    let ask = |connector: &str, more: &[&str]| {
+        use clap::Parser;
+
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(subcommand)]
+            command: Command,
+        }
+        let policies = dir.path().display().to_string();
+        let mut line = vec![
+            "policy",
+            "who-can",
+            "open",
+            connector,
+            "--policies",
+            &policies,
+        ];
+        line.extend(more);
+        run(Line::try_parse_from(line).unwrap().command)
+    };
+    let (exit, out, problems) = ask("ldap", &[]);
+    assert_eq!((exit, problems.as_str()), (Exit::Success, ""));
+    let (permits, forbids) = out.split_once("and none of these forbids:\n").unwrap();
+    assert!(
+        permits.starts_with("whoever one of these permits:\n  `staff` ("),
+        "{out}"
+    );
+    assert!(
+        permits.contains("a.cedar:1)") && permits.contains("10.0.0.0/8"),
+        "{out}"
+    );
+    assert!(
+        forbids.contains("`curfew`") && forbids.contains("openFlows"),
+        "{out}"
+    );
+    for left_out in ["`other`", "`joining`", "`grouped`"] {
+        assert!(!out.contains(left_out), "{left_out}: {out}");
+    }
+    let (_, out, _) = ask("ldap", &["--group", "directory"]);
+    assert!(out.contains("`grouped`"), "{out}");
+    let (exit, out, _) = ask("ldap", &["--json"]);
+    assert_eq!(exit, Exit::Success);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["permits"][0]["id"], "staff");
+    let (exit, out, _) = ask("vault", &[]);
+    assert_eq!(exit, Exit::Failure);
+    assert!(out.starts_with("nobody: no permit is about it"), "{out}");
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::admin::view::{
-    AgentState, ConnectorStatus, GenerationStatus, ListenerStatus, PluginStatus, RefusedConnector,
+    AgentState, ConnectorStatus, GenerationStatus, ListenerStatus, PluginStatus, RecheckStatus,
+    RefusedConnector,
 };
 use crate::health::{Reason, ReasonCode};
 
@@ -21,6 +22,7 @@ fn the_table_shows_what_matters() {
     let expected = "\
 hub hub-1  version 0.1.0  up 1h1m  degraded: plugin_quarantined geo
 generation 7  12 policies  1 plugins  in quarantine: geo
+asking again about what runs: 12 of 40 flows, 0 of 1 agents
 newest sources refused: base.cedar:3:1: unexpected token
 agents 1  tunnels 1  detached 0  flows 2  opened 9  denied 1
 to agents 1.5 MB  from agents 20.0 GB  now 1.5 MB/s to, 0 B/s from, 15 flows/s
@@ -102,6 +104,13 @@ pub(in super::super) fn snapshot(agent: &str) -> Snapshot {
             policies: 12,
             plugins: vec![plugin],
             last_errors: vec![String::from("base.cedar:3:1: unexpected token")],
+            recheck: RecheckStatus {
+                running: true,
+                flows: 40,
+                flows_asked: 12,
+                agents: 1,
+                ..RecheckStatus::default()
+            },
             ..GenerationStatus::default()
         },
         listeners: vec![ListenerStatus {

@@ -15,6 +15,10 @@ pub struct BundleFile {
     /// How many different trusted keys must have signed a bundle. Default 1.
     #[schemars(range(min = 1, max = 16))]
     pub required_signatures: u32,
+    /// What happens to the bundle in force when a reload takes the trust from those who signed it:
+    /// `keep` serves on until another takes its place, `deny` permits nothing until then. The
+    /// operator is told either way, and no restart loads it. Default `keep`.
+    pub on_untrusted: OnUntrustedFile,
     /// Where bundles come from: a folder, a tar, or an `https://` URL of a tar. Default `null`:
     /// they are only pushed.
     pub source: Option<String>,
@@ -47,6 +51,7 @@ impl Default for BundleFile {
         Self {
             trusted_keys: Vec::new(),
             required_signatures: 1,
+            on_untrusted: OnUntrustedFile::default(),
             source: None,
             poll_ms: 30_000,
             timeout_ms: 10_000,
@@ -58,6 +63,17 @@ impl Default for BundleFile {
             keep: 10,
         }
     }
+}
+
+/// What happens to a bundle in force that nobody vouches for any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUntrustedFile {
+    /// It serves until another takes its place.
+    #[default]
+    Keep,
+    /// Nothing is permitted until another takes its place.
+    Deny,
 }
 
 /// What a staged bundle must show before it comes into force. The first bundle of a hub has

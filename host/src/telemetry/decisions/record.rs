@@ -249,6 +249,9 @@ pub struct DecisionRecord {
     /// The trace it belongs to, 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// The span of the decision in that trace, 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
     /// The replica that decided.
     pub hub: Arc<str>,
     /// The generation of policies and plugins it was decided with.
@@ -257,6 +260,13 @@ pub struct DecisionRecord {
     /// generation they mean the same after a restart and at other hubs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_digest: Option<Arc<str>>,
+    /// The first digits of the digest of the schema that they were compiled with, extension
+    /// included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_digest: Option<Arc<str>>,
+    /// The revision of the bundle that they came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     /// What was asked.
     pub action: DecisionAction,
     /// Who asked, as a Cedar uid or a name.
@@ -352,9 +362,12 @@ impl DecisionRecord {
             decision_id,
             time_ms,
             trace_id: None,
+            span_id: None,
             hub,
             generation,
             policy_digest: None,
+            schema_digest: None,
+            revision: None,
             action,
             principal: String::new(),
             resource: String::new(),
@@ -414,6 +427,7 @@ impl DecisionRecord {
             + self.principal.len()
             + self.resource.len()
             + optional(&self.trace_id)
+            + optional(&self.span_id)
             + optional(&self.flow)
             + optional(&self.code)
             + optional(&self.message)

@@ -45,6 +45,8 @@ pub struct DecisionFilter<'f> {
     pub agent: Option<&'f str>,
     /// The connector, as in the record.
     pub connector: Option<&'f str>,
+    /// The flow, as in the record.
+    pub flow: Option<&'f str>,
 }
 
 impl DecisionRing {
@@ -123,6 +125,7 @@ impl DecisionFilter<'_> {
             && fits(self.allow, Some(record.allow))
             && fits(self.agent, record.agent.as_deref())
             && fits(self.connector, record.connector.as_deref())
+            && fits(self.flow, record.flow.as_deref())
     }
 }
 

@@ -128,7 +128,8 @@ impl Record {
         };
         self.fields = decision_fields(&decision);
         if let Some(trace) = &decision.trace_id {
-            self.trace = Some((trace.clone(), String::new()));
+            let span = decision.span_id.clone().unwrap_or_default();
+            self.trace = Some((trace.clone(), span));
         }
         if let Some(message) = &decision.message {
             self.message.clone_from(message);
@@ -165,7 +166,7 @@ impl Record {
 }
 
 fn decision_fields(decision: &DecisionRecord) -> Vec<(&'static str, Value)> {
-    let mut fields: Vec<(&'static str, Value)> = Vec::with_capacity(20);
+    let mut fields: Vec<(&'static str, Value)> = Vec::with_capacity(22);
     let text = |value: &dyn fmt::Display| Value::Text(value.to_string());
     fields.push(("decision_id", text(&decision.decision_id)));
     fields.push(("action", Value::Text(decision.action.as_str().to_owned())));
@@ -175,6 +176,12 @@ fn decision_fields(decision: &DecisionRecord) -> Vec<(&'static str, Value)> {
     fields.push(("generation", Value::Natural(decision.generation)));
     if let Some(digest) = &decision.policy_digest {
         fields.push(("policy_digest", text(digest)));
+    }
+    if let Some(digest) = &decision.schema_digest {
+        fields.push(("schema_digest", text(digest)));
+    }
+    if let Some(revision) = decision.revision {
+        fields.push(("revision", Value::Natural(revision)));
     }
     fields.push(("principal", text(&decision.principal)));
     fields.push(("resource", text(&decision.resource)));

@@ -75,6 +75,25 @@ pub enum PdpResult {
     Error,
 }
 
+/// How a re-check of all that runs ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecheckEnd {
+    /// Everybody was asked about.
+    Done,
+    /// A newer one took its place.
+    Superseded,
+}
+
+impl RecheckEnd {
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
 /// Families of the decision pipeline.
 #[derive(Debug)]
 pub struct PolicyMetrics {
@@ -90,6 +109,10 @@ pub struct PolicyMetrics {
     recheck_closed: IntCounter,
     recheck_sessions: IntCounter,
     recheck_connectors: IntCounter,
+    recheck_rounds: IntCounterVec,
+    recheck_running: IntGauge,
+    recheck_asked: IntCounterVec,
+    decided_again: IntCounterVec,
     pdp_allow: IntCounter,
     pdp_deny: IntCounter,
     pdp_errors: IntCounter,
@@ -145,6 +168,25 @@ impl PolicyMetrics {
             recheck_connectors: families.counter(
                 "nowconnect_recheck_lost_connectors_total",
                 "Connectors that agents lost because a later decision refuses them.",
+            ),
+            recheck_rounds: families.counters(
+                "nowconnect_recheck_rounds_total",
+                &["end"],
+                "Re-checks of all that runs: done, or superseded by a newer one.",
+            ),
+            recheck_running: families.gauge(
+                "nowconnect_recheck_running",
+                "1 while all that runs is asked about again after a change.",
+            ),
+            recheck_asked: families.counters(
+                "nowconnect_recheck_asked_total",
+                &["what"],
+                "Running flows (flow) and connected agents (agent) that were asked about again.",
+            ),
+            decided_again: families.counters(
+                "nowconnect_policy_decided_again_total",
+                &["action"],
+                "Decisions made anew because what they rest on changed while they were under way.",
             ),
             pdp_allow: families.counter(
                 "nowconnect_pdp_allow_total",
@@ -224,6 +266,34 @@ impl PolicyMetrics {
     /// Counts connectors that a re-check took from an agent.
     pub fn recheck_lost_connectors(&self, connectors: u64) {
         self.recheck_connectors.inc_by(connectors);
+    }
+
+    /// A re-check of all that runs begins.
+    pub fn recheck_began(&self) {
+        self.recheck_running.set(1);
+    }
+
+    /// Counts a re-check of all that runs.
+    pub fn recheck_ended(&self, end: RecheckEnd) {
+        self.recheck_running.set(0);
+        self.recheck_rounds.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// Counts a question about a running flow.
+    pub fn recheck_asked_flow(&self) {
+        self.recheck_asked.with_label_values(&["flow"]).inc();
+    }
+
+    /// Counts a question about a connected agent.
+    pub fn recheck_asked_agent(&self) {
+        self.recheck_asked.with_label_values(&["agent"]).inc();
+    }
+
+    /// Counts a decision that is made anew.
+    pub fn decided_again(&self, action: DecisionAction) {
+        self.decided_again
+            .with_label_values(&[action.as_str()])
+            .inc();
     }
 
     /// Counts an answer of the external decision point.

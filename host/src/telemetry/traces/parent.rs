@@ -27,6 +27,11 @@ impl TraceParent {
     pub fn trace_id(&self) -> String {
         self.trace.to_string()
     }
+
+    /// The span's id, 16 hexadecimal digits.
+    pub fn span_id(&self) -> String {
+        self.span.to_string()
+    }
 }
 
 impl FromStr for TraceParent {

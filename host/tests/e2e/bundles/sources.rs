@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
-use crate::cluster::{Bundler, TestHub, eventually, forbid_open, hub};
+use super::{in_force, ready, trouble};
+use crate::cluster::tls::authority;
+use crate::cluster::{Bundler, eventually, forbid_open, hub};
 
 #[tokio::test]
 async fn a_folder_is_taken_and_its_changes_too() {
@@ -22,11 +25,11 @@ async fn a_folder_is_taken_and_its_changes_too() {
         .archive(1, "")
         .write_to(&hub.path("policies.bundle"))
         .unwrap();
-    active(&hub, 1).await;
+    in_force(&hub, 1).await;
     std::fs::write(hub.path("next.tar"), maker.tar(2, &forbid_open("echo"))).unwrap();
     std::fs::remove_dir_all(hub.path("policies.bundle")).unwrap();
     std::fs::rename(hub.path("next.tar"), hub.path("policies.bundle")).unwrap();
-    active(&hub, 2).await;
+    in_force(&hub, 2).await;
     ready(&hub).await;
 }
 
@@ -37,7 +40,7 @@ async fn a_server_is_asked_by_its_tag_and_what_is_wrong_with_it_is_told_until_it
     server.serve("200 OK", "\"one\"", maker.tar(1, ""));
     let lines = format!("source: {}\npoll_ms: 100\nmax_bytes: 200000", server.url);
     let mut hub = hub().admin().bundles(&maker, &lines).start().await;
-    active(&hub, 1).await;
+    in_force(&hub, 1).await;
     eventually("an unchanged bundle is not fetched again", async || {
         server.not_modified() > 2
     })
@@ -69,7 +72,7 @@ async fn a_server_is_asked_by_its_tag_and_what_is_wrong_with_it_is_told_until_it
     );
 
     server.serve("200 OK", "\"two\"", half);
-    active(&hub, 2).await;
+    in_force(&hub, 2).await;
     ready(&hub).await;
 
     // Away at the start: what was kept serves.
@@ -90,29 +93,33 @@ async fn a_server_is_asked_by_its_tag_and_what_is_wrong_with_it_is_told_until_it
     assert_eq!(status, 200);
 }
 
-async fn active(hub: &TestHub, revision: u64) {
-    let operator = hub.operator();
-    eventually("the bundle is in force", async || {
-        let active = operator.bundles().await.unwrap().active;
-        active.is_some_and(|entry| entry.revision == revision)
+#[tokio::test]
+async fn a_server_is_asked_over_tls_and_believed_where_its_certificate_is() {
+    let maker = Bundler::new();
+    let (pem, acceptor) = authority();
+    let server = Server::start_tls(acceptor).await;
+    server.serve("200 OK", "\"one\"", maker.tar(1, ""));
+    let source = format!("source: {}\npoll_ms: 100", server.url);
+    let believed = hub()
+        .admin()
+        .file("source-ca.pem", pem)
+        .bundles(&maker, &format!("{source}\nca_bundle: source-ca.pem"))
+        .start()
+        .await;
+    in_force(&believed, 1).await;
+    eventually("an unchanged bundle is not fetched again", async || {
+        server.not_modified() > 2
     })
     .await;
-}
+    server.serve("200 OK", "\"two\"", maker.tar(2, ""));
+    in_force(&believed, 2).await;
+    ready(&believed).await;
 
-async fn trouble(hub: &TestHub, code: &str) {
-    let operator = hub.operator();
-    eventually(code, async || {
-        let problems = operator.bundles().await.unwrap().problems;
-        problems.iter().any(|problem| problem.code == code)
-    })
-    .await;
-}
-
-async fn ready(hub: &TestHub) {
-    eventually("the trouble is over", async || {
-        hub.get("/readyz").await.1 == r#"{"status":"ready"}"#
-    })
-    .await;
+    // Another hub does not know that authority: nothing of what comes is looked at.
+    let stranger = hub().admin().bundles(&maker, &source).start().await;
+    trouble(&stranger, "bundle_source_failed").await;
+    let status = stranger.operator().bundles().await.unwrap();
+    assert_eq!((status.active, status.highest_revision), (None, None));
 }
 
 /// A web server that says what it is told to.
@@ -134,21 +141,36 @@ struct Answer {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with("http", None).await
+    }
+
+    async fn start_tls(acceptor: TlsAcceptor) -> Self {
+        Self::start_with("https", Some(acceptor)).await
+    }
+
+    async fn start_with(scheme: &str, tls: Option<TlsAcceptor>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/bundle.tar", port.local_addr().unwrap());
+        let number = port.local_addr().unwrap().port();
+        // Certificates are for the name.
+        let host = if tls.is_some() {
+            "localhost"
+        } else {
+            "127.0.0.1"
+        };
+        let url = format!("{scheme}://{host}:{number}/bundle.tar");
         let answer = Arc::new(Mutex::new(Answer::default()));
         let shared = Arc::clone(&answer);
         let task = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = port.accept().await {
-                let mut head = Vec::new();
-                let mut byte = [0];
-                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).await.is_ok() {
-                    head.push(byte[0]);
+            while let Ok((stream, _)) = port.accept().await {
+                match &tls {
+                    None => one_request(stream, &shared).await,
+                    // Who does not believe the certificate hangs up.
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            one_request(stream, &shared).await;
+                        }
+                    }
                 }
-                let bytes = respond(&shared, &String::from_utf8_lossy(&head));
-                // Whoever asked may have hung up on a body that is too large.
-                let _ = stream.write_all(&bytes).await;
-                let _ = stream.shutdown().await;
             }
         });
         Self { url, answer, task }
@@ -177,6 +199,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+async fn one_request(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Mutex<Answer>) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).await.is_ok() {
+        head.push(byte[0]);
+    }
+    let bytes = respond(shared, &String::from_utf8_lossy(&head));
+    // Whoever asked may have hung up on a body that is too large.
+    let _ = stream.write_all(&bytes).await;
+    let _ = stream.shutdown().await;
 }
 
 fn respond(shared: &Mutex<Answer>, head: &str) -> Vec<u8> {

@@ -36,6 +36,31 @@ impl Bundler {
 
     /// Exactly these policies.
     pub(crate) fn exactly(&self, revision: u64, text: &str) -> BundleArchive {
+        self.built(revision, text, SystemTime::now(), None)
+    }
+
+    /// What permits everything, made at this time and good until that.
+    pub(crate) fn dated(
+        &self,
+        revision: u64,
+        created: SystemTime,
+        not_after: Option<SystemTime>,
+    ) -> BundleArchive {
+        self.built(revision, PERMIT_ALL, created, not_after)
+    }
+
+    /// Adds the signature.
+    pub(crate) fn sign(&self, archive: &mut BundleArchive) {
+        archive.sign(&self.key);
+    }
+
+    fn built(
+        &self,
+        revision: u64,
+        text: &str,
+        created: SystemTime,
+        not_after: Option<SystemTime>,
+    ) -> BundleArchive {
         let folder = Folder {
             sources: Sources {
                 policies: vec![SourceFile::new("all.cedar", text)],
@@ -45,12 +70,12 @@ impl Bundler {
         };
         let facts = ManifestFacts {
             revision,
-            created: SystemTime::now(),
-            not_after: None,
+            created,
+            not_after,
             min_hub: None,
         };
         let mut archive = folder.build(facts).unwrap();
-        archive.sign(&self.key);
+        self.sign(&mut archive);
         archive
     }
 

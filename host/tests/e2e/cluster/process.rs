@@ -25,9 +25,15 @@ pub(crate) struct HubProcess {
 }
 
 impl HubProcess {
-    /// Starts it and waits until it serves.
-    pub(super) async fn start(config: &Path, socket: PathBuf) -> Self {
-        let mut child = nowconnect()
+    /// Starts it and waits until it serves. One that waits for its first bundle takes agents and
+    /// clients, and is not ready all the same.
+    pub(super) async fn start(
+        config: &Path,
+        socket: PathBuf,
+        largest_file: Option<u64>,
+        waits_for_bundle: bool,
+    ) -> Self {
+        let mut child = nowconnect_with(largest_file)
             .arg("run")
             .arg("--config")
             .arg(config)
@@ -46,7 +52,9 @@ impl HubProcess {
         let deadline = tokio::time::Instant::now() + SOON;
         let status = loop {
             match operator.status().await {
-                Ok(status) if status.readiness != Readiness::Starting => break status,
+                Ok(status) if waits_for_bundle || status.readiness != Readiness::Starting => {
+                    break status;
+                }
                 _ => {
                     assert!(
                         child.try_wait().unwrap().is_none()
@@ -117,7 +125,30 @@ pub(crate) async fn command(arguments: &[&str]) -> (Option<i32>, String) {
 
 /// The program, with nothing in its environment that could change what it does.
 fn nowconnect() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nowconnect"));
+    nowconnect_with(None)
+}
+
+/// The same, which can write no file that is larger: a disk without room, as far as it can see.
+fn nowconnect_with(largest_file: Option<u64>) -> Command {
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_nowconnect");
+    /// Of the limit that the shell sets.
+    const BLOCK_BYTES: u64 = 512;
+    let mut command = match largest_file {
+        None => Command::new(PROGRAM),
+        Some(bytes) => {
+            let mut shell = Command::new("/bin/sh");
+            // The signal would end it; without, writing fails as on a full disk.
+            let script = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
+            shell.args([
+                "-c",
+                script,
+                "sh",
+                &(bytes / BLOCK_BYTES).to_string(),
+                PROGRAM,
+            ]);
+            shell
+        }
+    };
     command
         .env_clear()
         .stdin(Stdio::null())

@@ -17,4 +17,5 @@ mod plugins;
 mod proofs;
 mod real_parts;
 mod repository;
+mod required_proof;
 mod stock_cedar;

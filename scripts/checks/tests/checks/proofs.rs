@@ -15,7 +15,7 @@ const JOINING: &str = r#"
 "#;
 
 /// The prover, beside the hub. Without `NOWCONNECT_BIN_DIR` it is built first.
-fn prover() -> PathBuf {
+pub(crate) fn prover() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let beside = binary("nowconnect").with_file_name("nowconnect-prove");
     BUILT.get_or_init(|| {
@@ -78,7 +78,7 @@ impl Sets {
     }
 }
 
-fn said(output: &Output) -> (i32, String) {
+pub(crate) fn said(output: &Output) -> (i32, String) {
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -190,6 +190,65 @@ fn assertions_hold_or_are_shown_not_to() {
 }
 
 #[test]
+fn an_assertion_that_no_request_meets_is_not_proved() {
+    if skip_without(&["cvc5"]) {
+        return;
+    }
+    let never = r#"
+        @id("nobody") @assert("never_allows")
+        forbid (principal, action == NowConnect::Action::"open", resource)
+        when { context.openFlows > 5 && context.openFlows < 3 };"#;
+    let sets = Sets::new(&[
+        ("set", &ldap("context.openFlows < 4")),
+        ("set/assertions", never),
+    ]);
+    let (exit, out) = sets.run("prove set");
+    assert_eq!(exit, 1, "{out}");
+    assert!(
+        out.contains("proved: assertion `nobody` ("),
+        "it holds of nothing: {out}"
+    );
+    assert!(
+        out.contains("NOT PROVED: assertion `nobody` describes a request"),
+        "{out}"
+    );
+    let some = never.replace("< 3", "< 7");
+    std::fs::write(sets.dir.path().join("set/assertions/set.cedar"), some).unwrap();
+    let (exit, out) = sets.run("prove set");
+    assert_eq!(exit, 0, "{out}");
+    assert!(
+        out.contains("proved: assertion `nobody` describes a request"),
+        "{out}"
+    );
+}
+
+#[test]
+fn what_a_tenant_permits_is_proved_to_reach_nobody_elses() {
+    if skip_without(&["cvc5"]) {
+        return;
+    }
+    let apart = r#"
+        @id("acme-alone") @assert("never_allows")
+        forbid (principal, action == NowConnect::Action::"open", resource)
+        unless { resource in NowConnect::Tenant::"acme" };"#;
+    let sets = Sets::new(&[("set", ""), ("set/assertions", apart)]);
+    let whatever =
+        "@id(\"whatever\") permit (principal, action == NowConnect::Action::\"open\", resource);";
+    let (own, hubs) = (
+        sets.dir.path().join("set/acme@open.cedar"),
+        sets.dir.path().join("set/open.cedar"),
+    );
+    std::fs::write(own, whatever).unwrap();
+    let (exit, out) = sets.run("prove set");
+    assert_eq!(exit, 0, "{out}");
+    assert!(out.contains("proved: assertion `acme-alone`"), "{out}");
+    std::fs::write(hubs, whatever).unwrap();
+    let (exit, out) = sets.run("prove set");
+    assert_eq!(exit, 1, "{out}");
+    assert!(out.contains("NOT PROVED: assertion `acme-alone`"), "{out}");
+}
+
+#[test]
 fn a_policy_that_can_overflow_is_found_and_spoils_what_it_is_part_of() {
     if skip_without(&["cvc5"]) {
         return;
@@ -288,7 +347,7 @@ fn the_guides_commands_do_what_it_says() {
         }
     }
     std::fs::remove_file(folder("proposed/mesh.cedar")).unwrap();
-    std::fs::write(folder("requests.jsonl"), "").unwrap();
+    std::fs::write(folder("requests.jsonl"), recorded()).unwrap();
     let chapters = ["Bundles", "What a change does", "Proof"];
     let mut ran = 0;
     for chapter in chapters {
@@ -311,10 +370,58 @@ fn the_guides_commands_do_what_it_says() {
                 .unwrap();
             let (exit, out) = said(&output);
             assert_eq!(exit, 0, "{line}: {out}");
+            if line.contains("--replay") {
+                let replayed = "replay of 1 record: 5 decisions the same, 0 newly allowed";
+                assert!(out.contains(replayed), "{line}: {out}");
+            }
             ran += 1;
         }
     }
     assert!(ran > 10, "{ran}");
+}
+
+/// What `nowconnect policy requests` printed of a client of `ldap`: five times the same.
+fn recorded() -> String {
+    let kind = |name: &str| format!("NowConnect::{name}");
+    let own = serde_json::json!({"type": kind("Tenant"), "id": "default"});
+    let entity = |name: &str, id: &str, attrs: serde_json::Value, parents: bool| {
+        let parents = if parents {
+            vec![own.clone()]
+        } else {
+            Vec::new()
+        };
+        serde_json::json!({"uid": {"type": kind(name), "id": id}, "attrs": attrs, "parents": parents})
+    };
+    let tenant = serde_json::json!({"__entity": own});
+    let record = serde_json::json!({
+        "request": {
+            "principal": "NowConnect::Viewer::\"anonymous\"",
+            "action": "NowConnect::Action::\"open\"",
+            "resource": "NowConnect::Connector::\"ldap\"",
+            "context": {
+                "net": {"srcIp": {"__extn": {"fn": "ip", "arg": "10.1.2.3"}}, "srcPort": 4000,
+                    "listener": {"__entity": {"type": kind("Listener"), "id": "l"}}},
+                "meta": {"now": {"__extn": {"fn": "datetime", "arg": "2026-11-21"}},
+                    "hub": {"__entity": {"type": kind("Node"), "id": "h"}}, "requestId": "r"},
+                "agent": {"__entity": {"type": kind("Agent"), "id": "a"}},
+                "openFlows": 0, "viaMesh": false, "signals": [], "signalsMissing": [],
+            },
+        },
+        "entities": [
+            entity("Tenant", "default", serde_json::json!({}), false),
+            entity("Agent", "a", serde_json::json!({"tenant": tenant, "scopes": [],
+                "ephemeral": false,
+                "tokenExp": {"__extn": {"fn": "datetime", "arg": "2026-11-22"}}}), true),
+            entity("Listener", "l", serde_json::json!({"tenant": tenant, "port": 389,
+                "protocol": "tcp"}), true),
+            entity("Connector", "ldap", serde_json::json!({"tenant": tenant,
+                "protocol": "tcp"}), true),
+            entity("Viewer", "anonymous", serde_json::json!({"authenticated": false,
+                "amr": []}), false),
+        ],
+        "decision": "allow", "count": 5, "first": 1, "last": 2,
+    });
+    format!("{record}\n")
 }
 
 fn fenced<'a>(chapter: &'a str, tag: &str) -> Vec<&'a str> {

@@ -8,6 +8,7 @@ use crate::bundle::state::HistoryEntry;
 use crate::bundle::view::{
     ActivateReport, BundleProblem, BundleStatus, DeliverReport, ShadowStatus,
 };
+use crate::cli::status::rechecking;
 use crate::cli::status::table::{Align, Table, clean_line};
 
 pub(super) fn delivered(report: &DeliverReport, out: &mut dyn Write) -> io::Result<()> {
@@ -58,7 +59,11 @@ pub(super) fn activated(report: &ActivateReport, out: &mut dyn Write) -> io::Res
         report.flows_closed,
         report.sessions_closed,
         report.connectors_lost
-    )
+    )?;
+    match report.recheck.filter(|recheck| recheck.running) {
+        Some(recheck) => writeln!(out, "{}", rechecking(&recheck)),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn history(status: &BundleStatus, out: &mut dyn Write) -> io::Result<()> {

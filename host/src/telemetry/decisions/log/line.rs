@@ -17,12 +17,14 @@ use crate::telemetry::mask::{LogMasker, MaskFailure};
 use crate::telemetry::redact::{self, Covers, ERASED};
 
 /// Fields that stand whatever becomes of masking: they hold no text of a request.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 12] = [
     "record",
     "time",
     "decision_id",
     "generation",
     "policy_digest",
+    "schema_digest",
+    "revision",
     "action",
     "allow",
     "why",
@@ -39,6 +41,7 @@ pub(super) struct Line {
     pub(super) time_ms: u64,
     pub(super) allow: bool,
     pub(super) trace_id: Option<String>,
+    pub(super) span_id: Option<String>,
     pub(super) fields: Vec<(String, Value)>,
 }
 
@@ -58,6 +61,7 @@ impl Line {
             time_ms: gap.last_ms,
             allow: false,
             trace_id: None,
+            span_id: None,
             fields: fields
                 .map(|(name, value)| (name.to_owned(), value))
                 .to_vec(),
@@ -136,6 +140,7 @@ impl Lines {
             time_ms: record.time_ms,
             allow: record.allow,
             trace_id: record.trace_id.clone(),
+            span_id: record.span_id.clone(),
             fields: Vec::with_capacity(24),
         };
         line.push("record", Value::from("decision"));
@@ -153,6 +158,7 @@ impl Lines {
             time_ms: many.last_ms,
             allow: false,
             trace_id: None,
+            span_id: None,
             fields: Vec::with_capacity(24),
         };
         line.push("record", Value::from("repeated"));

@@ -80,7 +80,11 @@ impl Collector {
             .as_deref()
             .and_then(|text| TraceId::from_hex(text).ok());
         if let Some(trace) = trace {
-            record.set_trace_context(trace, SpanId::INVALID, None);
+            let span = line
+                .span_id
+                .as_deref()
+                .and_then(|text| SpanId::from_hex(text).ok());
+            record.set_trace_context(trace, span.unwrap_or(SpanId::INVALID), None);
         }
         for (name, value) in &line.fields {
             record.add_attribute(name.clone(), attribute(value));
