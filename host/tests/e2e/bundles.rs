@@ -51,9 +51,7 @@ async fn until_the_first_bundle_nothing_is_permitted_and_the_hub_is_not_ready() 
 async fn a_staged_bundle_is_compared_on_live_traffic_and_changes_nothing() {
     let served = serving(STAGE).await;
     let (hub, maker) = (&served.hub, &served.maker);
-    let report = push(hub, maker.tar(2, &forbid_open("echo")))
-        .await
-        .unwrap();
+    let report = push(hub, maker.tar(2, &forbid_open("echo"))).await.unwrap();
     assert_eq!(report.stage, Stage::Staged);
     for _ in 0..3 {
         hub.client("echo").await.echoes(b"still permitted").await;
@@ -260,9 +258,7 @@ async fn what_was_in_force_serves_after_a_restart_and_nothing_older_comes_back()
 async fn a_rollback_is_one_command_and_a_new_revision() {
     let served = serving(STAGE).await;
     let (hub, maker) = (&served.hub, &served.maker);
-    push(hub, maker.tar(2, &forbid_open("echo")))
-        .await
-        .unwrap();
+    push(hub, maker.tar(2, &forbid_open("echo"))).await.unwrap();
     let (exit, said) = policy(hub, &["activate"]).await;
     assert_eq!(exit, Exit::Success, "{said}");
     hub.client("echo").await.is_closed().await;
