@@ -7,7 +7,9 @@
 //! One deadline bounds all of it. Whatever is not a well-formed answer in time is trouble, and
 //! trouble denies unless the operator chose otherwise: a redirect, a status that is not 200, a
 //! body that is too large, cut short or no JSON, an answer to another question, a number of
-//! answers that does not fit, an allow with an obligation that the hub does not know.
+//! answers that does not fit, an allow with an obligation that the hub does not know. Of several
+//! questions each has its own fate: trouble with one neither takes nor lends it to another's
+//! answer, and a deny that came counts, whatever else went wrong.
 //!
 //! Allows are kept a few seconds for the same question under the same generation; a deny is never
 //! kept, and takes a kept allow away. What is sent leaves out what differs for each client of the
@@ -42,7 +44,7 @@ use crate::telemetry::metrics::{Metrics, PdpCache, PdpResult};
 use answer::Verdict;
 use breaker::{Breaker, Change};
 use cache::{Cache, Key};
-use client::{Client, Failure};
+use client::{Client, Failure, Said};
 pub(crate) use question::Evaluation;
 
 /// Re-checks under way at once, so that a storm of them leaves room for new flows.
@@ -89,7 +91,8 @@ pub(crate) const UNAVAILABLE: &str = DenialCode::PdpUnavailable.as_str();
 /// The code of a denial because of an obligation that the hub does not know.
 pub(crate) const OBLIGATION: &str = DenialCode::PdpObligation.as_str();
 
-type Outcome = Result<Arc<[Verdict]>, Failure>;
+/// What came of each question.
+type Outcome = Arc<[Said]>;
 type Flight = Shared<BoxFuture<'static, Outcome>>;
 type WeakFlight = WeakShared<BoxFuture<'static, Outcome>>;
 
@@ -196,7 +199,10 @@ impl Pdp {
             .unzip();
         if !open.is_empty() {
             let outcome = inner.fly(id, open.clone(), missing).await;
-            let mut found = inner.answers(&open, &outcome).into_iter();
+            let mut found = open
+                .iter()
+                .zip(outcome.iter())
+                .map(|(key, said)| inner.answer(key, said));
             for answer in answers.iter_mut().filter(|answer| answer.is_none()) {
                 *answer = found.next();
             }
@@ -275,49 +281,43 @@ impl Inner {
     async fn ask_at_once(&self, id: &str, keys: &[Key], questions: &[Evaluation]) -> Outcome {
         let started = Instant::now();
         let Some(pass) = self.breaker.pass(started) else {
-            return Err(Failure::Paused);
+            return vec![Err(Failure::Paused); questions.len()].into();
         };
         self.metrics.pdp.cache(PdpCache::Miss);
-        let asked = self.client.evaluate(id, questions);
-        let outcome = match tokio::time::timeout(self.config.timeout, asked).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::Timeout(self.config.timeout)),
-        };
+        let said = self.client.evaluate(id, questions).await;
         let now = Instant::now();
         self.metrics.pdp.took(now.duration_since(started));
-        let (outcome, change) = match outcome {
-            Ok(verdicts) => {
-                self.keep(keys, &verdicts, now);
-                (Ok(Arc::from(verdicts)), pass.succeeded())
-            }
-            Err(failure) => {
-                self.report(&failure);
-                (Err(failure), pass.failed(now))
+        self.keep(keys, &said, now);
+        let failure = said.iter().find_map(|said| said.as_ref().err());
+        let change = match failure {
+            None => pass.succeeded(),
+            Some(failure) => {
+                self.report(failure);
+                pass.failed(now)
             }
         };
         self.tell(change);
-        outcome
+        said.into()
     }
 
-    fn keep(&self, keys: &[Key], verdicts: &[Verdict], now: Instant) {
-        for (key, verdict) in keys.iter().zip(verdicts) {
-            match verdict {
-                Verdict::Allow { ttl, .. } => {
+    fn keep(&self, keys: &[Key], said: &[Said], now: Instant) {
+        for (key, said) in keys.iter().zip(said) {
+            match said {
+                Ok(Verdict::Allow { ttl, .. }) => {
                     let ttl = ttl.unwrap_or(self.config.cache_ttl);
                     self.cache.put(*key, now, ttl.min(self.config.cache_ttl));
                 }
-                Verdict::Deny { .. } | Verdict::Obligation { .. } => self.cache.forget(key),
+                Ok(Verdict::Deny { .. } | Verdict::Obligation { .. }) => self.cache.forget(key),
+                // What was said before is what `on_error` may fall back to.
+                Err(_) => {}
             }
         }
     }
 
-    fn answers(&self, keys: &[Key], outcome: &Outcome) -> Vec<Answer> {
-        match outcome {
-            Ok(verdicts) => verdicts.iter().map(|verdict| self.said(verdict)).collect(),
-            Err(failure) => {
-                let text = failure.to_string();
-                keys.iter().map(|key| self.instead(key, &text)).collect()
-            }
+    fn answer(&self, key: &Key, said: &Said) -> Answer {
+        match said {
+            Ok(verdict) => self.said(verdict),
+            Err(failure) => self.instead(key, &failure.to_string()),
         }
     }
 
@@ -439,6 +439,15 @@ impl Inner {
 }
 
 impl Answer {
+    /// Where it stands for no answer, it leaves what is there as it is.
+    pub(crate) fn keep_on_error(&mut self) {
+        if self.failed && !self.allow {
+            self.allow = true;
+            let failure = self.admin.take().unwrap_or_default();
+            self.admin = Some(format!("{failure}; kept by `pdp.recheck`"));
+        }
+    }
+
     /// As it stands in the record.
     pub(crate) fn recorded(&self) -> PdpAnswer {
         PdpAnswer {

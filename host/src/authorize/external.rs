@@ -87,10 +87,11 @@ impl Authorizer {
             .collect::<Result<Vec<_>, _>>()?;
         let started = Instant::now();
         let generation = asking.generation.number();
-        let answers = pdp.ask(generation, &asking.request_id, evaluations).await;
+        let mut answers = pdp.ask(generation, &asking.request_id, evaluations).await;
         asking.pdp_time += started.elapsed();
-        if keep_on_error && answers.iter().any(|answer| answer.failed) {
-            return Ok(None);
+        if keep_on_error {
+            // A deny that came counts, whatever went wrong with the other questions.
+            answers.iter_mut().for_each(Answer::keep_on_error);
         }
         Ok(Some(answers))
     }

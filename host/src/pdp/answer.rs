@@ -41,20 +41,21 @@ pub(super) fn evaluation(body: &[u8], ignored: &[String]) -> Result<Verdict, &'s
     one(&object(body)?, ignored)
 }
 
-/// An AuthZEN batch with exactly `wanted` answers.
+/// An AuthZEN batch: `wanted` answers, each read by itself. Where their number does not fit,
+/// nobody knows which answer is to which question; a deny among them is then one to all.
 pub(super) fn evaluations(
     body: &[u8],
     wanted: usize,
     ignored: &[String],
-) -> Result<Vec<Verdict>, &'static str> {
-    let whole = object(body)?;
-    let Some(Value::Array(answers)) = whole.get("evaluations") else {
-        return Err("it has no list `evaluations`");
+) -> Vec<Result<Verdict, &'static str>> {
+    let answers = match object(body) {
+        Ok(mut whole) => match whole.remove("evaluations") {
+            Some(Value::Array(answers)) => answers,
+            Some(_) | None => return vec![Err("it has no list `evaluations`"); wanted],
+        },
+        Err(problem) => return vec![Err(problem); wanted],
     };
-    if answers.len() != wanted {
-        return Err("the number of answers is not that of the questions");
-    }
-    answers
+    let said: Vec<_> = answers
         .iter()
         .map(|answer| match answer {
             Value::Object(answer) => one(answer, ignored),
@@ -64,7 +65,14 @@ pub(super) fn evaluations(
             | Value::String(_)
             | Value::Array(_) => Err("an answer of the batch is no object"),
         })
-        .collect()
+        .collect();
+    if said.len() == wanted {
+        return said;
+    }
+    let deny = said
+        .into_iter()
+        .find(|said| matches!(said, Ok(Verdict::Deny { .. })));
+    vec![deny.unwrap_or(Err("the number of answers is not that of the questions")); wanted]
 }
 
 /// The simple form.
@@ -110,6 +118,8 @@ fn one(answer: &Map<String, Value>, ignored: &[String]) -> Result<Verdict, &'sta
     let context = match answer.get("context") {
         None | Some(Value::Null) => &none,
         Some(Value::Object(context)) => context,
+        // A no is a no, whatever is wrong about its reasons.
+        Some(_) if !allow => &none,
         Some(_) => return Err("`context` is no object"),
     };
     let admin = reason(context.get("reason_admin"));
@@ -245,11 +255,39 @@ mod tests {
 
     #[test]
     fn a_batch_answers_each_question_once() {
+        let said = |body: &[u8], wanted: usize| -> Vec<&str> {
+            let shown = |one: &Result<Verdict, _>| match one {
+                Ok(Verdict::Allow { .. }) => "allow",
+                Ok(Verdict::Deny { .. }) => "deny",
+                Ok(Verdict::Obligation { .. }) => "obligation",
+                Err(_) => "error",
+            };
+            evaluations(body, wanted, &[]).iter().map(shown).collect()
+        };
         let two = br#"{"evaluations":[{"decision":true},{"decision":false}]}"#;
-        assert_eq!(evaluations(two, 2, &[]).unwrap().len(), 2);
-        assert!(evaluations(two, 1, &[]).is_err());
-        assert!(evaluations(two, 3, &[]).is_err());
-        assert!(evaluations(br#"{"evaluations":[[true],[true]]}"#, 2, &[]).is_err());
-        assert!(evaluations(br#"{"decision":true}"#, 1, &[]).is_err());
+        assert_eq!(said(two, 2), ["allow", "deny"]);
+        // It is not known to which, so the deny is to all.
+        assert_eq!(said(two, 1), ["deny"]);
+        assert_eq!(said(two, 3), ["deny"; 3]);
+        let allows = br#"{"evaluations":[{"decision":true},{"decision":true}]}"#;
+        assert_eq!(said(allows, 3), ["error"; 3]);
+        let broken = br#"{"evaluations":[[true],{"decision":false},{"decision":1}]}"#;
+        assert_eq!(said(broken, 3), ["error", "deny", "error"]);
+        assert_eq!(said(br#"{"decision":true}"#, 2), ["error"; 2]);
+        assert_eq!(said(b"nonsense", 2), ["error"; 2]);
+    }
+
+    #[test]
+    fn a_no_is_a_no_whatever_is_wrong_about_its_reasons() {
+        for body in [
+            r#"{"decision":false,"context":[1]}"#,
+            r#"{"decision":false,"context":"because"}"#,
+            r#"{"decision":false,"context":{"reason_user":7,"obligations":["x"]}}"#,
+        ] {
+            let said = evaluation(body.as_bytes(), &[]).unwrap();
+            assert!(matches!(said, Verdict::Deny { .. }), "{body}");
+        }
+        let said = simple(br#"{"allow":false,"ttl_sec":"never"}"#).unwrap();
+        assert!(matches!(said, Verdict::Deny { .. }));
     }
 }

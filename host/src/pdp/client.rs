@@ -57,9 +57,39 @@ pub(super) enum Failure {
     Paused,
 }
 
+/// What came of one question.
+pub(super) type Said = Result<Verdict, Failure>;
+
+/// The moment until which one call may take.
+#[derive(Clone, Copy)]
+struct Until {
+    moment: tokio::time::Instant,
+    timeout: Duration,
+}
+
+impl Until {
+    fn after(timeout: Duration) -> Self {
+        Self {
+            moment: tokio::time::Instant::now() + timeout,
+            timeout,
+        }
+    }
+
+    async fn limit<T>(self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let ended = tokio::time::timeout_at(self.moment, work).await;
+        ended.unwrap_or(Err(Failure::Timeout(self.timeout)))
+    }
+}
+
+fn all(failure: &Failure, questions: &[Evaluation]) -> Vec<Said> {
+    vec![Err(failure.clone()); questions.len()]
+}
+
 pub(super) struct Client {
     http: reqwest::Client,
     kind: PdpKind,
+    /// Of one call, whatever it asks.
+    timeout: Duration,
     /// As configured.
     base: Url,
     identifier: String,
@@ -116,6 +146,7 @@ impl Client {
         Ok(Self {
             http,
             kind: config.kind,
+            timeout: config.timeout,
             base: url.clone(),
             identifier: config.identifier.trim_end_matches('/').to_owned(),
             ignored: config.ignore_context.clone(),
@@ -127,42 +158,49 @@ impl Client {
         })
     }
 
-    /// The verdicts to these questions, one for each. The caller bounds the time.
-    pub(super) async fn evaluate(
-        &self,
-        id: &str,
-        questions: &[Evaluation],
-    ) -> Result<Vec<Verdict>, Failure> {
-        let _place = self.places.acquire().await.map_err(|_| Failure::Paused)?;
-        if self.kind == PdpKind::Simple {
-            return self.each(&self.base, id, questions).await;
-        }
-        let endpoints = self.endpoints().await?;
+    /// What comes of these questions, for each by itself: that one of them was not answered takes
+    /// nothing from what was said to another. Takes no longer than the configured timeout.
+    pub(super) async fn evaluate(&self, id: &str, questions: &[Evaluation]) -> Vec<Said> {
+        let until = Until::after(self.timeout);
+        let prepared = until.limit(async {
+            let place = self.places.acquire().await.map_err(|_| Failure::Paused)?;
+            let endpoints = match self.kind {
+                PdpKind::Simple => Endpoints {
+                    evaluation: self.base.clone(),
+                    evaluations: None,
+                },
+                PdpKind::Authzen => self.endpoints().await?,
+            };
+            Ok((place, endpoints))
+        });
+        let (_place, endpoints) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(failure) => return all(&failure, questions),
+        };
         match (questions, &endpoints.evaluations) {
-            ([_], _) | (_, None) => self.each(&endpoints.evaluation, id, questions).await,
+            ([_], _) | (_, None) => self.each(&endpoints.evaluation, id, questions, until).await,
             (_, Some(batch)) => {
-                let body = self.post(batch, id, Evaluation::batch(questions)).await?;
-                answer::evaluations(&body, questions.len(), &self.ignored)
-                    .map_err(Failure::Malformed)
+                let asked = until.limit(self.post(batch, id, Evaluation::batch(questions)));
+                match asked.await {
+                    Ok(body) => answer::evaluations(&body, questions.len(), &self.ignored)
+                        .into_iter()
+                        .map(|said| said.map_err(Failure::Malformed))
+                        .collect(),
+                    Err(failure) => all(&failure, questions),
+                }
             }
         }
     }
 
-    async fn each(
-        &self,
-        url: &Url,
-        id: &str,
-        questions: &[Evaluation],
-    ) -> Result<Vec<Verdict>, Failure> {
+    async fn each(&self, url: &Url, id: &str, questions: &[Evaluation], until: Until) -> Vec<Said> {
         let asked: Vec<_> = questions
             .iter()
-            .map(|question| self.one(url, id, question).boxed())
+            .map(|question| until.limit(self.one(url, id, question)).boxed())
             .collect();
-        let verdicts: Vec<_> = futures_util::stream::iter(asked)
+        futures_util::stream::iter(asked)
             .buffered(UNBATCHED)
             .collect()
-            .await;
-        verdicts.into_iter().collect()
+            .await
     }
 
     async fn one(&self, url: &Url, id: &str, question: &Evaluation) -> Result<Verdict, Failure> {

@@ -286,6 +286,82 @@ async fn a_hello_is_one_batch_and_a_batch_that_does_not_fit_denies_all() {
 }
 
 #[tokio::test]
+async fn a_deny_counts_whatever_happens_to_the_other_questions() {
+    // By its question: an allow, a deny, garbage, silence.
+    let script = |_: usize, seen: &Seen| match seen.path() {
+        "/.well-known/authzen-configuration" => {
+            let url = format!("http://{}", seen.header("host").unwrap());
+            let document = json!({"policy_decision_point": url,
+                "access_evaluation_endpoint": format!("{url}/eval")});
+            Reply::Json(document.to_string())
+        }
+        _ if seen.body.contains("\"denied\"") => Reply::Json(DENY.to_owned()),
+        _ if seen.body.contains("\"garbage\"") => Reply::Json("garbage".to_owned()),
+        _ if seen.body.contains("\"silence\"") => Reply::Stall(Vec::new()),
+        _ => Reply::Json(ALLOW.to_owned()),
+    };
+    for on_error in [PdpOnError::Deny, PdpOnError::Allow] {
+        let server = serve(script).await;
+        let pdp = pdp(&server, |config| {
+            config.discovery = true;
+            config.on_error = on_error;
+        });
+        let questions = ["silence", "denied", "garbage", "allowed"].map(question);
+        let answers = pdp.ask(1, "1-1", questions.to_vec()).await;
+        let said: Vec<(bool, bool)> = answers
+            .iter()
+            .map(|answer| (answer.allow, answer.failed))
+            .collect();
+        let by_error = on_error == PdpOnError::Allow;
+        assert_eq!(
+            said,
+            [
+                (by_error, true),
+                (false, false),
+                (by_error, true),
+                (true, false)
+            ],
+            "{on_error:?}"
+        );
+        assert_eq!(answers[1].code, DENIED);
+        assert!(one(&pdp, 1, question("allowed")).await.cached);
+    }
+}
+
+#[tokio::test]
+async fn a_deny_beside_trouble_takes_a_kept_allow_away() {
+    let both =
+        |first: &str, second: &str| Reply::Json(format!("{{\"evaluations\":[{first},{second}]}}"));
+    let server = serve(move |number, _| match number {
+        0 => both(ALLOW, ALLOW),
+        1 => both(DENY, "{\"decision\":1}"),
+        _ => Reply::Json("trouble".to_owned()),
+    })
+    .await;
+    let pdp = pdp(&server, |config| {
+        config.cache_ttl = Duration::ZERO;
+        config.on_error = PdpOnError::AllowIfCached;
+        config.breaker_failures = 100;
+    });
+    let two = || ["a", "b"].map(question).to_vec();
+    let allowed = async || {
+        let answers = pdp.ask(1, "1-1", two()).await;
+        [answers[0].allow, answers[1].allow]
+    };
+    assert_eq!(allowed().await, [true, true]);
+    assert_eq!(
+        allowed().await,
+        [false, true],
+        "one denied, one as it was allowed before"
+    );
+    assert_eq!(
+        allowed().await,
+        [false, true],
+        "the deny is remembered by what is not kept"
+    );
+}
+
+#[tokio::test]
 async fn discovery_must_name_the_same_identifier_and_stay_at_its_origin() {
     type Document = fn(&str) -> serde_json::Value;
     let documents: [(&str, Document, bool); 4] = [
