@@ -39,7 +39,7 @@ pub use queue::WhenFull;
 
 use flood::{Floods, Repeated};
 use lane::Lane;
-use queue::Entry;
+use queue::{Entry, Patience};
 
 /// How the decision log is kept.
 #[derive(Clone, Debug)]
@@ -173,8 +173,9 @@ impl DecisionSinks {
 
     /// Writes what waits, at most until `deadline` from now, and ends. What is left is counted.
     pub fn shutdown(&self, deadline: Duration) {
-        self.front.say_floods(self.front.floods.take_all());
         let until = Instant::now() + deadline;
+        let floods = self.front.floods.take_all();
+        self.front.say_floods(floods, Patience::Until(until));
         for lane in &self.front.lanes {
             lane.close();
         }
@@ -190,7 +191,8 @@ impl DecisionSinks {
     /// Waits until what was recorded before is written; `false` if `deadline` passed first.
     pub fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
-        self.front.say_floods(self.front.floods.take_all());
+        let floods = self.front.floods.take_all();
+        self.front.say_floods(floods, Patience::Until(until));
         self.front
             .lanes
             .iter()
@@ -223,13 +225,13 @@ impl Front {
         }
         if !record.allow && !operator {
             let (fold, over) = self.floods.fold(record, Instant::now());
-            self.say_floods(over);
+            self.say_floods(over, Patience::AsSet);
             if fold {
                 self.metrics.decisions.folded();
                 return;
             }
         }
-        self.push(&Entry::One(Arc::clone(record)));
+        self.push(&Entry::One(Arc::clone(record)), Patience::AsSet);
     }
 
     /// Keeps every n-th, so that a share is kept whatever the traffic.
@@ -246,20 +248,22 @@ impl Front {
         kept(number + 1) > kept(number)
     }
 
-    /// Says what was folded in windows that are over; the outputs' threads call it now and then.
+    /// Says what was folded in windows that are over. The outputs' threads call it now and then,
+    /// which must not wait: neither for room in their own queue, which they alone make, nor for
+    /// another output. What finds no room stands in the gap with its number.
     pub(super) fn flush_floods(&self) {
-        self.say_floods(self.floods.take_over(Instant::now()));
+        self.say_floods(self.floods.take_over(Instant::now()), Patience::None);
     }
 
-    fn say_floods(&self, over: Vec<Repeated>) {
+    fn say_floods(&self, over: Vec<Repeated>, patience: Patience) {
         for repeated in over {
-            self.push(&Entry::Many(Arc::new(repeated)));
+            self.push(&Entry::Many(Arc::new(repeated)), patience);
         }
     }
 
-    fn push(&self, entry: &Entry) {
+    fn push(&self, entry: &Entry, patience: Patience) {
         for lane in &self.lanes {
-            let dropped = lane.push(entry.clone());
+            let dropped = lane.push(entry.clone(), patience);
             self.metrics
                 .decisions
                 .dropped(lane.name(), "queue_full", dropped);

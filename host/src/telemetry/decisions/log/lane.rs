@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::line::{Line, Lines};
-use super::queue::{Entry, Gap, Queue};
+use super::queue::{Entry, Gap, Patience, Queue};
 use super::{DecisionLogSettings, Front};
 use crate::telemetry::events;
 use crate::telemetry::mask::{LogMasker, MAX_MASK_BATCH};
@@ -83,8 +83,8 @@ impl Lane {
         self.name
     }
 
-    pub(super) fn push(&self, entry: Entry) -> u64 {
-        self.shared.queue.push(entry)
+    pub(super) fn push(&self, entry: Entry, patience: Patience) -> u64 {
+        self.shared.queue.push(entry, patience)
     }
 
     pub(super) fn reopen(&self) {

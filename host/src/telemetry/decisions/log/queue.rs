@@ -21,6 +21,17 @@ pub enum WhenFull {
     Block(Duration),
 }
 
+/// How long whoever brings an entry can wait for room, where the queue would have him wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as the queue says.
+    AsSet,
+    /// No longer than until then.
+    Until(Instant),
+    /// Not at all: an output's own thread is the one that makes room.
+    None,
+}
+
 /// What becomes one line.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
@@ -126,7 +137,7 @@ impl Queue {
     }
 
     /// Takes an entry; says how many decisions were dropped for it, itself included.
-    pub(super) fn push(&self, entry: Entry) -> u64 {
+    pub(super) fn push(&self, entry: Entry, patience: Patience) -> u64 {
         let weight = entry.weight_bytes();
         let mut state = self.state.lock();
         let mut dropped = 0;
@@ -144,8 +155,12 @@ impl Queue {
                         dropped += decisions(&oldest);
                     }
                 }
-                WhenFull::Block(longest) if !state.stuck => {
-                    let until = Instant::now() + longest;
+                WhenFull::Block(longest) if !state.stuck && patience != Patience::None => {
+                    let end = Instant::now() + longest;
+                    let until = match patience {
+                        Patience::Until(until) => end.min(until),
+                        Patience::AsSet | Patience::None => end,
+                    };
                     while state.bytes + weight > self.max_bytes && !state.closed {
                         if self.room.wait_until(&mut state, until).timed_out() {
                             state.stuck = true;

@@ -139,6 +139,47 @@ fn who_blocks_waits_once_and_not_again_until_the_output_moves() {
     );
 }
 
+/// The line about a flood is made by the output's own thread. Where the queue has no room for it,
+/// that thread would wait for itself.
+#[test]
+fn an_output_never_waits_for_room_in_its_own_queue() {
+    let taken = Memory::default();
+    let sinks = start(&taken, |settings| {
+        settings.deny_burst = 1;
+        settings.when_full = WhenFull::Block(Duration::from_secs(3600));
+        // Enough for one decision, and not for what is said about several.
+        let [deny, allow] = [false, true].map(|allow| decision(DecisionAction::Open, allow, 0));
+        settings.queue_bytes = deny.weight_bytes().max(allow.weight_bytes());
+    });
+    sinks.record(&decision(DecisionAction::Open, false, 0));
+    sinks.record(&decision(DecisionAction::Open, false, 1));
+    // What comes after the window of the flood carries what is missing. From a thread of its own,
+    // because where the output waits for itself so does everybody.
+    let sinks = Arc::new(sinks);
+    let caller = Arc::downgrade(&sinks);
+    let records = std::thread::spawn(move || {
+        let mut number = 2;
+        while let Some(sinks) = caller.upgrade() {
+            sinks.record(&decision(DecisionAction::Open, true, number));
+            number += 1;
+            drop(sinks);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let gap = |lines: Vec<Value>| lines.into_iter().find(|line| line["record"] == "gap");
+    let deadline = Instant::now() + SOON;
+    let found = loop {
+        if let Some(found) = gap(taken.lines()) {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "the output waits for itself");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(found["dropped_denies"], 1);
+    drop(sinks);
+    records.join().unwrap();
+}
+
 #[test]
 fn an_output_that_hangs_holds_up_neither_callers_nor_the_end() {
     let taken = Memory::default();
