@@ -13,6 +13,10 @@ use nowconnect_plugin::prelude::*;
 
 use crate::question::{Answer, Asked, Settings};
 
+/// Bytes of a question. A hub takes 64 KiB of one host call by default, fields included; more of
+/// them would be a fault of the plugin's.
+const QUESTION_BYTES_MAX: usize = 48 * 1024;
+
 pub struct AuthzenPdp {
     settings: Settings,
 }
@@ -40,9 +44,19 @@ impl OpenHook for AuthzenPdp {
                 ("agent", &open.agent.id),
                 ("tenant", call.tenant.as_deref().unwrap_or_default()),
             ],
+            viewer_attributes: &open.viewer.attributes,
+            attributes: &[
+                ("peer", &open.peer.attributes),
+                ("agent", &open.agent.attributes),
+                ("flow", &open.attributes),
+                ("call", &call.attributes),
+            ],
         };
         Ok(match self.ask(call, &asked)? {
-            Answer::Yes => allow(),
+            Answer::Yes(attributes) => OpenVerdict::Allow(Grant {
+                attributes,
+                ..unbounded()
+            }),
             Answer::No(denial) => OpenVerdict::Deny(denied(denial)),
         })
     }
@@ -68,9 +82,17 @@ impl HttpRequestHook for AuthzenPdp {
                 ("connector", &request.connector),
                 ("tenant", call.tenant.as_deref().unwrap_or_default()),
             ],
+            viewer_attributes: &request.viewer.attributes,
+            attributes: &[
+                ("peer", &request.peer.attributes),
+                ("agent", &request.agent.attributes),
+                ("request", &request.attributes),
+                ("call", &call.attributes),
+            ],
         };
         Ok(match self.ask(call, &asked)? {
-            Answer::Yes => next(Vec::new()),
+            // A request has no attributes that could take what is passed on.
+            Answer::Yes(_) => next(Vec::new()),
             Answer::No(denial) => RequestVerdict::Deny(denied(denial)),
         })
     }
@@ -79,6 +101,13 @@ impl HttpRequestHook for AuthzenPdp {
 impl AuthzenPdp {
     fn ask(&self, call: &Call, asked: &Asked<'_>) -> Result<Answer, Error> {
         let settings = &self.settings;
+        let question = settings.question(asked);
+        if question.len() > QUESTION_BYTES_MAX {
+            return Err(unavailable(format!(
+                "the question has {} bytes, at most {QUESTION_BYTES_MAX} are sent",
+                question.len()
+            )));
+        }
         let field = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
         let mut headers = vec![
             field("content-type", "application/json"),
@@ -92,7 +121,7 @@ impl AuthzenPdp {
             method: "POST".to_owned(),
             url: settings.url.clone(),
             headers,
-            body: settings.question(asked).into_bytes(),
+            body: question.into_bytes(),
             timeout_ms: Some(settings.timeout_ms),
         });
         let answer = answer.map_err(|failure| {
@@ -101,7 +130,7 @@ impl AuthzenPdp {
                 failure.code, failure.detail
             ))
         })?;
-        question::read(answer.status, &answer.body).map_err(unavailable)
+        question::read(answer.status, &answer.body, &settings.pass_on).map_err(unavailable)
     }
 }
 

@@ -24,6 +24,10 @@ pub struct Settings {
     /// Subject id of a viewer without one.
     #[serde(default = "Settings::anonymous")]
     pub anonymous: String,
+    /// Keys of an allow's context that become attributes of the flow. Any other that this plugin
+    /// does not know could be a condition, and denies.
+    #[serde(default)]
+    pub pass_on: Vec<String>,
 }
 
 /// What is asked about.
@@ -36,12 +40,20 @@ pub struct Asked<'a> {
     pub resource: &'a str,
     /// Context; empty values are left out.
     pub facts: &'a [(&'a str, &'a str)],
+    /// What the hub says of the viewer beyond what has a field of its own.
+    pub viewer_attributes: &'a [Pair],
+    /// Likewise of others, by who it is; each stands in the context.
+    pub attributes: &'a [(&'a str, &'a [Pair])],
 }
+
+/// Name and value.
+pub type Pair = (String, String);
 
 /// What the decision point said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Yes,
+    /// With what is to be passed on.
+    Yes(Vec<Pair>),
     No(Denied),
 }
 
@@ -92,17 +104,25 @@ impl Settings {
 
     /// The body of an evaluation request.
     pub fn question(&self, asked: &Asked<'_>) -> String {
-        let context: Map<String, Value> = asked
+        let facts = asked
             .facts
             .iter()
             .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| ((*name).to_owned(), Value::from(*value)))
-            .collect();
+            .map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
+        let of_others = asked
+            .attributes
+            .iter()
+            .filter(|(_, pairs)| !pairs.is_empty())
+            .map(|(whose, pairs)| (format!("{whose}_attributes"), Value::Object(object(pairs))));
+        let context: Map<String, Value> = facts.chain(of_others).collect();
+        let mut properties = object(asked.viewer_attributes);
+        // What has a field of its own is proven, and no attribute takes its place.
+        properties.insert("groups".to_owned(), json!(asked.groups));
         json!({
             "subject": {
                 "type": self.subject_type,
                 "id": asked.viewer.unwrap_or(&self.anonymous),
-                "properties": {"groups": asked.groups},
+                "properties": properties,
             },
             "action": {"name": asked.action},
             "resource": {"type": asked.resource_type, "id": asked.resource},
@@ -112,9 +132,26 @@ impl Settings {
     }
 }
 
+fn object(pairs: &[Pair]) -> Map<String, Value> {
+    pairs
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+        .collect()
+}
+
+/// Parts of an answer's context that ask nothing of whoever reads it.
+const HARMLESS: [&str; 6] = [
+    "id",
+    "reason",
+    "reason_admin",
+    "reason_user",
+    "advice",
+    "metadata",
+];
+
 /// Reads an evaluation response. A denial is an answer like any other; anything that is not one
 /// is an error.
-pub fn read(status: u16, body: &[u8]) -> Result<Answer, String> {
+pub fn read(status: u16, body: &[u8], pass_on: &[String]) -> Result<Answer, String> {
     if status != 200 {
         return Err(format!("the decision point answered with status {status}"));
     }
@@ -132,20 +169,56 @@ pub fn read(status: u16, body: &[u8]) -> Result<Answer, String> {
                 .unwrap_or_else(|| "the decision point gave no reason".to_owned()),
         }));
     }
-    let obligations = &context["obligations"];
-    let has_some = match obligations {
-        Value::Null => false,
-        Value::Array(list) => !list.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => true,
+    let none = Map::new();
+    let context = match context {
+        Value::Null => &none,
+        Value::Object(context) => context,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            return Err("the `context` of the decision point's answer is no object".to_owned());
+        }
     };
-    if has_some {
-        return Ok(Answer::No(Denied {
-            code: "pdp_obligation",
-            public: "not allowed".to_owned(),
-            private: "the decision point allows with obligations, which cannot be kept".to_owned(),
-        }));
+    let mut passed_on = Vec::new();
+    let mut unknown = Vec::new();
+    for (name, value) in context.iter().filter(|(_, value)| !is_empty(value)) {
+        if pass_on.contains(name) {
+            passed_on.push((name.clone(), text(value)));
+        } else if !HARMLESS.contains(&name.as_str()) {
+            unknown.push(name.as_str());
+        }
     }
-    Ok(Answer::Yes)
+    if unknown.is_empty() {
+        return Ok(Answer::Yes(passed_on));
+    }
+    Ok(Answer::No(Denied {
+        code: "pdp_obligation",
+        public: "not allowed".to_owned(),
+        private: shortened(&format!(
+            "the decision point allows with what this plugin does not know: {}",
+            unknown.join(", ")
+        )),
+    }))
+}
+
+/// An empty list of obligations asks for nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// A text as it is, anything else as JSON.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::Array(_)
+        | Value::Object(_) => value.to_string(),
+    }
 }
 
 /// A text, or the first text of an object by language.
@@ -155,10 +228,16 @@ fn reason(value: &Value) -> Option<String> {
         Value::Object(by_language) => by_language.values().find_map(Value::as_str)?,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => return None,
     };
+    Some(shortened(text))
+}
+
+fn shortened(text: &str) -> String {
     let end = (0..=text.len().min(REASON_BYTES_MAX))
         .rev()
         .find(|end| text.is_char_boundary(*end));
-    text.get(..end?).map(str::to_owned)
+    text.get(..end.unwrap_or_default())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -175,6 +254,9 @@ mod tests {
     #[test]
     fn the_question_is_an_evaluation_request() {
         let groups = ["dba".to_owned()];
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let viewer = [pair("amr", "otp"), pair("groups", "admin")];
+        let peer = [pair("ja4", "t13d")];
         let asked = Asked {
             viewer: None,
             groups: &groups,
@@ -182,29 +264,35 @@ mod tests {
             resource_type: "connector",
             resource: "db",
             facts: &[("ip", "192.0.2.1"), ("tenant", "")],
+            viewer_attributes: &viewer,
+            attributes: &[("peer", &peer), ("agent", &[])],
         };
         let question = settings(json!({"url": "https://pdp"})).question(&asked);
         let question: Value = serde_json::from_str(&question).unwrap();
         let expected = json!({
-            "subject": {"type": "user", "id": "anonymous", "properties": {"groups": ["dba"]}},
+            "subject": {"type": "user", "id": "anonymous", "properties": {"amr": "otp", "groups": ["dba"]}},
             "action": {"name": "open"},
             "resource": {"type": "connector", "id": "db"},
-            "context": {"ip": "192.0.2.1"},
+            "context": {"ip": "192.0.2.1", "peer_attributes": {"ja4": "t13d"}},
         });
         assert_eq!(question, expected);
     }
 
     #[test]
     fn only_a_plain_yes_is_a_yes() {
-        let answer = |body: Value| read(200, body.to_string().as_bytes());
-        assert_eq!(answer(json!({"decision": true})), Ok(Answer::Yes));
-        let empty = json!({"decision": true, "context": {"obligations": []}});
-        assert_eq!(answer(empty), Ok(Answer::Yes));
+        let answer = |body: Value| read(200, body.to_string().as_bytes(), &[]);
+        let yes = || Ok(Answer::Yes(Vec::new()));
+        assert_eq!(answer(json!({"decision": true})), yes());
+        let empty = json!({"decision": true, "context": {"obligations": [], "reason": "x"}});
+        assert_eq!(answer(empty), yes());
         let code = |body: Value| match answer(body) {
             Ok(Answer::No(denied)) => denied.code,
-            Ok(Answer::Yes) => "yes",
+            Ok(Answer::Yes(_)) => "yes",
             Err(_) => "error",
         };
+        let unknown = json!({"decision": true, "context": {"max_bytes": 10}});
+        assert_eq!(code(unknown), "pdp_obligation");
+        assert_eq!(code(json!({"decision": true, "context": "mfa"})), "error");
         let obliged = json!({"decision": true, "context": {"obligations": [{"id": "mfa"}]}});
         assert_eq!(code(obliged), "pdp_obligation");
         assert_eq!(code(json!({"decision": false})), "pdp_denied");
@@ -217,9 +305,25 @@ mod tests {
             assert_eq!(code(body), "error");
         }
         for status in [201, 204, 302, 400, 403, 500] {
-            assert!(read(status, br#"{"decision": true}"#).is_err(), "{status}");
+            assert!(
+                read(status, br#"{"decision": true}"#, &[]).is_err(),
+                "{status}"
+            );
         }
-        assert!(read(200, b"\xff").is_err());
+        assert!(read(200, b"\xff", &[]).is_err());
+    }
+
+    #[test]
+    fn what_the_operator_names_of_an_allow_is_passed_on() {
+        let body = json!({"decision": true, "context": {"risk": 7, "zone": "red"}}).to_string();
+        let named = ["risk", "zone"].map(str::to_owned);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            read(200, body.as_bytes(), &named),
+            Ok(Answer::Yes(vec![pair("risk", "7"), pair("zone", "red")]))
+        );
+        let some = read(200, body.as_bytes(), &named[..1]);
+        assert!(matches!(some, Ok(Answer::No(_))), "{some:?}");
     }
 
     #[test]
@@ -228,7 +332,7 @@ mod tests {
             "decision": false,
             "context": {"reason_user": {"en": "ask ops"}, "reason_admin": {"en": "rule 7"}},
         });
-        let Ok(Answer::No(denied)) = read(200, body.to_string().as_bytes()) else {
+        let Ok(Answer::No(denied)) = read(200, body.to_string().as_bytes(), &[]) else {
             panic!("it is a no");
         };
         assert_eq!(
