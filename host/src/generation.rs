@@ -155,6 +155,12 @@ impl Generation {
             .map(|plugin| (plugin.name.as_str(), plugin.digest.as_str()))
             .collect();
         metrics.plugins.set_active(&active);
+        // One that was swapped for a better one is not in the quarantine of the one before.
+        for plugin in &status {
+            metrics
+                .plugins
+                .set_quarantined(&plugin.name, plugin.quarantined);
+        }
     }
 
     /// When it was built.
@@ -307,6 +313,9 @@ pub(crate) fn plugin_spec(config: &PluginConfig) -> PluginSpec {
     spec.trust.clone_from(&config.trust);
     spec.require_signature = config.require_signature;
     spec.signature.clone_from(&config.signature);
+    spec.signed_as.clone_from(&config.signed_as);
+    spec.version.clone_from(&config.version);
+    spec.registry.clone_from(&config.registry);
     spec.instances = config.instances;
     spec.digest = config.digest.as_ref().map(|digest| {
         let mut text = String::from("sha256:");

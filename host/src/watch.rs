@@ -45,7 +45,7 @@ pub enum Watched {
     Config,
     /// The policy folder, or the source of bundles.
     Policies,
-    /// A plugin's file or its folder of data.
+    /// A plugin's file, the signatures beside it, or its folder of data.
     Plugins,
     /// A certificate, key, CA or token file of a port or of the decision point.
     Certificates,
@@ -76,10 +76,10 @@ impl WatchSet {
                 BundleSource::Push | BundleSource::Url(_) => {}
             }
         }
-        set.add_all(
-            Watched::Plugins,
-            config.plugins.list.iter().filter_map(PluginConfig::file),
-        );
+        for file in config.plugins.list.iter().filter_map(PluginConfig::file) {
+            set.add(Watched::Plugins, file);
+            set.add(Watched::Plugins, &signatures_beside(file));
+        }
         set.add_all(
             Watched::Plugins,
             config
@@ -127,6 +127,13 @@ impl WatchSet {
             self.add(what, path);
         }
     }
+}
+
+/// Where the signatures of a component are, once somebody has signed it.
+fn signatures_beside(component: &Path) -> PathBuf {
+    let mut name = component.as_os_str().to_owned();
+    name.push(".sig");
+    name.into()
 }
 
 /// Watches until dropped.

@@ -366,7 +366,9 @@ fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
             first.display()
         )));
     }
-    Ok(format!("plugins:\n  list:\n{lines}"))
+    Ok(format!(
+        "plugins:\n  require_signature: false\n  list:\n{lines}"
+    ))
 }
 
 /// Where the guests' build leaves a plugin.

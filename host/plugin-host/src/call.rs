@@ -1,9 +1,9 @@
 //! One call of one plugin: slot, instance, limits, outcome.
 //!
 //! Each call gets a store and an instance of its own and drops both at its end, whatever
-//! happened, unless the operator chose to keep good ones. Three clocks bound it: the processor time of the guest, looked at in each epoch
-//! (where the guest also yields to the executor); wall time, which also covers waits; and the
-//! deadline of the pipeline that asks.
+//! happened, unless the operator chose to keep good ones. Three clocks bound it: the processor
+//! time of the guest, looked at in each epoch (where the guest also yields to the executor); wall
+//! time, which also covers waits; and the deadline of the pipeline that asks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +16,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use crate::breaker::{Admission, Change};
-use crate::component::{Function, first_line};
+use crate::component::{Function, cause_line};
 use crate::contract::ContractVersion;
 use crate::facts::CallInfo;
 use crate::guest_time::metered;
@@ -24,7 +24,7 @@ use crate::hook::{CallOutcome, Hook};
 use crate::host_functions::HostState;
 use crate::observer::CallReport;
 use crate::plugin::Plugin;
-use crate::spec::{Instances, Mode};
+use crate::spec::{ALL_TENANTS, Instances, Mode};
 use crate::warm::{self, Kept};
 use crate::wire::{self, Question};
 
@@ -103,10 +103,22 @@ struct Record<'p, 'a> {
 
 impl<'p, 'a> Record<'p, 'a> {
     fn start(plugin: &'p Arc<Plugin>, hook: Hook, info: &CallInfo<'a>) -> Self {
+        // Log records are of all tenants at once, so what a masker keeps, in the table or in a
+        // warm instance, belongs to none of them.
+        let tenant = match hook {
+            Hook::Mask => Some(ALL_TENANTS),
+            Hook::Hello
+            | Hook::Bye
+            | Hook::Enrich
+            | Hook::Open
+            | Hook::Close
+            | Hook::HttpRequest
+            | Hook::HttpResponse => info.tenant,
+        };
         Self {
             plugin,
             hook,
-            info: *info,
+            info: CallInfo { tenant, ..*info },
             shadow: plugin.spec.mode == Mode::Shadow,
             admission: Admission::Call,
             started: Instant::now(),
@@ -396,7 +408,7 @@ pub(crate) fn classify(error: &wasmtime::Error, state: &HostState) -> Failure {
     }
     match error.downcast_ref::<Trap>() {
         Some(trap) => Failure::new(CallOutcome::Trap, trap.to_string()),
-        None => Failure::bad_output(first_line(error)),
+        None => Failure::bad_output(cause_line(error)),
     }
 }
 

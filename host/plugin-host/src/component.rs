@@ -310,8 +310,17 @@ pub(crate) fn quoted(names: &[&str]) -> String {
 
 /// The runtime's errors go on over many lines with internals; the first ones say what happened.
 pub(crate) fn first_line(error: &wasmtime::Error) -> String {
+    one_line(&format!("{error:#}"))
+}
+
+/// Why a call ended, without the list of the guest's functions that it ended in.
+pub(crate) fn cause_line(error: &wasmtime::Error) -> String {
+    one_line(&error.root_cause().to_string())
+}
+
+fn one_line(text: &str) -> String {
     const BYTES_MAX: usize = 300;
-    let mut text = format!("{error:#}").replace('\n', " ");
+    let mut text = text.replace('\n', " ");
     if text.len() > BYTES_MAX {
         let end = text.floor_char_boundary(BYTES_MAX);
         text.truncate(end);

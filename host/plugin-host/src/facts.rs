@@ -23,7 +23,8 @@ pub struct CallInfo<'a> {
     pub request_id: &'a str,
     /// W3C trace context of the span that the call belongs to.
     pub trace_parent: Option<&'a str>,
-    /// The tenant, `None` for the default one; also the plugin's key-value namespace.
+    /// The tenant, `None` for the default one; also the plugin's key-value namespace, but for
+    /// the hook `mask`, which has one of its own.
     pub tenant: Option<&'a str>,
     /// The agent's session, where there is one.
     pub session_id: Option<&'a str>,

@@ -31,6 +31,9 @@ pub use code::FetchCode;
 
 /// Requests of one plugin at once.
 pub(crate) const FETCHES_PER_PLUGIN_MAX: usize = 32;
+/// Names that are looked up for one plugin at once; more wait. Fewer than there are places for
+/// all, so that names that are never answered cost only the plugin that asks for them.
+pub(crate) const LOOKUPS_PER_PLUGIN_MAX: usize = 4;
 /// Bytes of an answer's body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Fields of a request.
@@ -121,12 +124,13 @@ async fn admitted(
         .timeout_ms
         .map(|ms| Duration::from_millis(ms.into()));
     let outgoing = outgoing(request)?;
-    let exchange = plugin
-        .engine
-        .web
-        .exchange(&target, outgoing, BODY_BYTES_MAX, |address| {
-            plugin.grants.hosts().may_reach(&target, address)
-        });
+    let exchange = plugin.engine.web.exchange(
+        &target,
+        outgoing,
+        BODY_BYTES_MAX,
+        Some(&plugin.lookups),
+        |address| plugin.grants.hosts().may_reach(&target, address),
+    );
     let incoming = match time {
         None => exchange.await?,
         Some(time) => timeout(time, exchange).await.map_err(|_| {

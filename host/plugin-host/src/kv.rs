@@ -19,13 +19,12 @@ pub(crate) const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Longest time to live in seconds: a week. What must live longer belongs into a database.
 pub(crate) const TTL_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
-/// Whose entries: a plugin's name, a tenant (empty for the default one), and whether the calls
-/// are made in shadow.
+/// Whose entries: a plugin's name, a tenant, and whether the calls are made in shadow.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace {
     /// The plugin's name in the configuration.
     pub plugin: std::sync::Arc<str>,
-    /// The tenant, empty for the default one.
+    /// The tenant, empty for the default one; `*` for the hook `mask`, which is about all.
     pub tenant: Box<str>,
     /// Calls whose answers do not count must not use up what real calls count.
     pub shadow: bool,

@@ -32,6 +32,7 @@ mod judge;
 mod kv;
 mod load;
 mod mask;
+mod names;
 mod observer;
 mod plugin;
 mod set;
@@ -66,6 +67,10 @@ pub use judge::{
 };
 pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
 pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
+/// Which versions of a plugin are wanted, as Cargo writes them.
+pub use semver::VersionReq;
 pub use set::{PluginSet, PluginStatus};
-pub use source::OCI_SIGNATURES;
+pub use source::{
+    CredentialsError, OCI_SIGNATURES, RegistryAccess, RegistryCredentials, RegistryEntry,
+};
 pub use spec::{Instances, Limits, Mode, PluginSource, PluginSpec, Quarantine};

@@ -1,10 +1,11 @@
 //! From configuration to a set that can be called: whole or not at all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, Lower};
 
@@ -18,6 +19,7 @@ use crate::guest_time::metered;
 use crate::hook::Hook;
 use crate::host_functions::HostState;
 use crate::plugin::Plugin;
+use crate::signature::is_name;
 use crate::source::{self, Arrived};
 use crate::spec::{Mode, PluginSpec};
 use crate::trust;
@@ -30,7 +32,8 @@ const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// A check may compute for at least this long, however little a call may.
 const CHECK_GUEST_TIME_MIN: Duration = Duration::from_millis(250);
 
-const NAME_BYTES_MAX: usize = 64;
+/// Components that are fetched at once. The slowest source holds up only its place.
+const ARRIVALS_MAX: usize = 4;
 
 /// A plugin with what it says about itself.
 pub(crate) struct Loaded {
@@ -43,12 +46,7 @@ pub(crate) async fn load(
     specs: Vec<PluginSpec>,
 ) -> Result<Vec<Loaded>, Vec<LoadError>> {
     let inner = Arc::clone(&engine.inner);
-    let mut arrived = Vec::with_capacity(specs.len());
-    // One after the other: a set is small, and what is pinned is fetched once.
-    for spec in specs {
-        let bytes = source::arrive(&inner, &spec).await;
-        arrived.push((spec, bytes));
-    }
+    let arrived = arrive(&inner, specs).await;
     let built = spawn_blocking(move || build(&inner, arrived)).await;
     let built = built.unwrap_or_else(|error| {
         let problem = LoadProblem::Invalid(format!("loading it panicked: {error}"));
@@ -86,6 +84,33 @@ pub(crate) async fn load(
     Ok(loaded)
 }
 
+/// Fetches all components, a few at once, and gives them back in the order of the specs.
+async fn arrive(
+    engine: &Arc<EngineInner>,
+    specs: Vec<PluginSpec>,
+) -> Vec<(PluginSpec, Result<Arrived, LoadProblem>)> {
+    let places = Arc::new(Semaphore::new(ARRIVALS_MAX));
+    // They end with this call, if it is dropped.
+    let mut under_way = JoinSet::new();
+    for (index, spec) in specs.iter().cloned().enumerate() {
+        let (engine, places) = (Arc::clone(engine), Arc::clone(&places));
+        under_way.spawn(async move {
+            // Never closed, so an error cannot be.
+            let _place = places.acquire().await.ok();
+            (index, source::arrive(&engine, &spec).await)
+        });
+    }
+    let mut arrived: BTreeMap<usize, Result<Arrived, LoadProblem>> = BTreeMap::new();
+    while let Some(ended) = under_way.join_next().await {
+        arrived.extend(ended.ok());
+    }
+    let of = |(index, spec)| {
+        let panicked = || Err(LoadProblem::Fetch("fetching it panicked".to_owned()));
+        (spec, arrived.remove(&index).unwrap_or_else(panicked))
+    };
+    specs.into_iter().enumerate().map(of).collect()
+}
+
 /// Everything that needs files and the compiler; runs on a thread for blocking work.
 fn build(
     engine: &Arc<EngineInner>,
@@ -115,12 +140,7 @@ fn build_one(
         digest,
         signature,
     } = arrived?;
-    let signed_by = trust::check(
-        &bytes,
-        signature.as_deref(),
-        &spec.trust,
-        spec.require_signature,
-    )?;
+    let signed_by = trust::check(&bytes, signature.as_deref(), &spec)?;
     let known = upgrade(&engine.plugins.lock(), spec.name.as_str());
     if let Some(known) = known
         && known.compiled.digest == digest
@@ -153,11 +173,7 @@ where
 }
 
 fn check_name(name: &str) -> Result<(), LoadProblem> {
-    let is_good = (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    if is_good {
+    if is_name(name) {
         Ok(())
     } else {
         Err(LoadProblem::BadName)

@@ -16,11 +16,11 @@ use crate::breaker::Breaker;
 use crate::component::{Compiled, check_grants, quoted, read_bounded};
 use crate::engine::{EngineInner, TABLE_ELEMENTS_MAX};
 use crate::error::LoadProblem;
-use crate::fetch::FETCHES_PER_PLUGIN_MAX;
+use crate::fetch::{FETCHES_PER_PLUGIN_MAX, LOOKUPS_PER_PLUGIN_MAX};
 use crate::grant::{Capability, Grants};
 use crate::hook::Hook;
 use crate::host_functions::{HostState, link};
-use crate::signature::PublicKey;
+use crate::signature::ComponentSignature;
 use crate::spec::{Instances, Limits, PluginSpec};
 use crate::ticker::TICK;
 use crate::warm::WarmPool;
@@ -53,10 +53,12 @@ pub(crate) struct Plugin {
     pub(crate) waiting: AtomicU32,
     /// Requests of the capability `fetch` at once.
     pub(crate) fetches: Semaphore,
+    /// Names looked up for them at once.
+    pub(crate) lookups: Arc<Semaphore>,
     pub(crate) breaker: Breaker,
     pub(crate) warm: WarmPool,
-    /// Whose signature over its bytes counted.
-    pub(crate) signed_by: Option<PublicKey>,
+    /// The signature that counted.
+    pub(crate) signed_by: Option<ComponentSignature>,
     pub(crate) config: Settings,
     pub(crate) data: BTreeMap<String, Arc<[u8]>>,
     pub(crate) log_budget: LogBudget,
@@ -78,7 +80,7 @@ impl Plugin {
         engine: &Arc<EngineInner>,
         spec: PluginSpec,
         compiled: Arc<Compiled>,
-        signed_by: Option<PublicKey>,
+        signed_by: Option<ComponentSignature>,
     ) -> Result<Self, LoadProblem> {
         let grants = Grants::parse(&spec.grants)?;
         check_limits(&spec.limits, engine)?;
@@ -114,6 +116,7 @@ impl Plugin {
             slots: Semaphore::new(slots),
             waiting: AtomicU32::new(0),
             fetches: Semaphore::new(FETCHES_PER_PLUGIN_MAX),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_PER_PLUGIN_MAX)),
             warm: WarmPool::default(),
             signed_by,
             breaker: Breaker::new(spec.limits.quarantine),

@@ -45,6 +45,8 @@ pub struct PluginStatus {
     pub quarantined: bool,
     /// The trusted key that signed it.
     pub signed_by: Option<String>,
+    /// The name and version that this key signed.
+    pub signed_as: Option<String>,
 }
 
 /// Checked plugins, ready to be called. The empty set allows everything that it is asked.
@@ -118,7 +120,11 @@ impl PluginSet {
                 hooks: plugin.hooks().collect(),
                 mode: plugin.spec.mode,
                 quarantined: plugin.breaker.is_open(),
-                signed_by: plugin.signed_by.as_ref().map(ToString::to_string),
+                signed_by: plugin.signed_by.as_ref().map(|one| one.key().to_string()),
+                signed_as: plugin
+                    .signed_by
+                    .as_ref()
+                    .map(|one| one.signed_as().to_string()),
             })
             .collect()
     }

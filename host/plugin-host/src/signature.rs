@@ -1,126 +1,136 @@
-//! Who vouches for a component: detached Ed25519 signatures over the exact bytes that are loaded.
+//! Who vouches for a component, and as what: detached Ed25519 signatures over a name, a version
+//! and the exact bytes that are loaded.
 //!
-//! They stand beside the component in `<file>.sig`, one a line: the public key, a space, the
-//! signature in base64. What is verified is the buffer that is then compiled, never the file a
-//! second time. A key is shown as `ed25519:BASE64`, as everywhere in the product.
+//! They stand beside the component in `<file>.sig`, one a line: the public key, the signature in
+//! base64, the name, the version. What is verified is the buffer that is then compiled, never the
+//! file a second time. The name keeps a component that somebody vouched for from being served as
+//! another one, the version an old one from being served as a new one.
 //!
-//! A component begins with `\0asm`, and what other parts of the product sign does not, so one
-//! signature can never be taken for another.
+//! Signatures of the earlier form, which had neither, are refused by a sentence.
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use nowconnect_signing::{Domain, Signature};
+use semver::{Version, VersionReq};
 use thiserror::Error;
 
-const PUBLIC_PREFIX: &str = "ed25519:";
-const SECRET_PREFIX: &str = "nowconnect-secret-ed25519:";
+pub use nowconnect_signing::{KeyError, PublicKey, SecretKey};
+
+/// What a signature is about.
+const DOMAIN: Domain = Domain::new("nowconnect plugin v2");
 /// Signatures of one component; each costs a verification.
 const SIGNATURES_MAX: usize = 16;
+/// Bytes of a plugin's name.
+pub(crate) const NAME_BYTES_MAX: usize = 64;
+/// Bytes of a plugin's version.
+const VERSION_BYTES_MAX: usize = 64;
 
-/// What is wrong with a key or a signature. It never repeats a text that may be secret.
+/// What is wrong with a component's signatures.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SignatureError {
-    /// Not a public key.
-    #[error("not a public key; one looks like `ed25519:` and 44 letters of base64")]
-    PublicKey,
-    /// Not a secret key.
-    #[error("not a secret key; `nowconnect plugin keygen` makes one")]
-    SecretKey,
-    /// The system has no randomness to give.
-    #[error("the system gives no random bytes")]
-    Random,
     /// The signature file is not one.
-    #[error("line {0} of the signature file is not `ed25519:<public key> <signature>`")]
+    #[error(
+        "line {0} of the signature file is not `ed25519:<public key> <signature> <name> <version>`"
+    )]
     Malformed(usize),
+    /// A signature over the bytes alone.
+    #[error(
+        "line {0} of the signature file is a signature of the earlier form, which binds no name \
+         and no version and is no longer taken; have it signed again by `nowconnect plugin sign`"
+    )]
+    EarlierForm(usize),
     /// There is no signature at all.
     #[error("it has no signature; `nowconnect plugin sign` makes one")]
     Unsigned,
-    /// The bytes are not the ones that were signed.
-    #[error("the signature of `{0}` does not hold: these are not the bytes that were signed")]
+    /// The bytes, the name or the version are not the ones that were signed.
+    #[error(
+        "the signature of `{0}` does not hold: these are not the bytes, the name and the version \
+         that were signed"
+    )]
     DoesNotHold(String),
     /// Signed, but by nobody who is trusted.
     #[error("it is signed by {0}, and by none of the trusted keys")]
     Untrusted(String),
+    /// Signed by a trusted key as something else.
+    #[error(
+        "it is signed as `{signed}`, and `{wanted}` is wanted; where that is the plugin you mean, \
+         write `signed_as: {signed}`"
+    )]
+    OtherName {
+        /// What the signer called it.
+        signed: String,
+        /// What the configuration calls it.
+        wanted: String,
+    },
+    /// Signed by a trusted key as another version.
+    #[error("it is signed as version `{signed}`, and `version` asks for `{wanted}`")]
+    OtherVersion {
+        /// What the signer called it.
+        signed: Version,
+        /// What the configuration asks for.
+        wanted: VersionReq,
+    },
+    /// A name that no plugin can have.
+    #[error("a plugin's name is 1 to 64 letters, digits, `.`, `_` and `-`")]
+    BadName,
+    /// A version that is none.
+    #[error("a plugin's version is like `1.2.3`, with at most 64 letters")]
+    BadVersion,
 }
 
-/// The public half of a key: who holds it can verify.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey(VerifyingKey);
+/// What a signer says that a component is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedAs {
+    name: String,
+    version: Version,
+}
 
-impl PublicKey {
-    /// Reads `ed25519:BASE64`.
+impl SignedAs {
+    /// Takes a name and a version such as `1.2.3`.
     ///
     /// # Errors
-    /// The text is no key, or one that anybody could sign for.
-    pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        decode(text.trim(), PUBLIC_PREFIX)
-            .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
-            .filter(|key| !key.is_weak())
-            .map(Self)
-            .ok_or(SignatureError::PublicKey)
-    }
-}
-
-impl fmt::Display for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PUBLIC_PREFIX}{}", STANDARD.encode(self.0.as_bytes()))
-    }
-}
-
-impl fmt::Debug for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The secret half of a key. It is wiped from memory when dropped, and nothing prints it.
-pub struct SecretKey(SigningKey);
-
-impl SecretKey {
-    /// A new key from the system's randomness.
-    ///
-    /// # Errors
-    /// The system has none.
-    pub fn generate() -> Result<Self, SignatureError> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|_| SignatureError::Random)?;
-        Ok(Self(SigningKey::from_bytes(&seed)))
-    }
-
-    /// Reads what [`to_text`](Self::to_text) wrote.
-    ///
-    /// # Errors
-    /// The text is no secret key.
-    pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        let bytes = decode(text.trim(), SECRET_PREFIX).ok_or(SignatureError::SecretKey)?;
-        Ok(Self(SigningKey::from_bytes(&bytes)))
-    }
-
-    /// For a file that only its owner can read, and for nothing else.
-    pub fn to_text(&self) -> String {
-        format!("{SECRET_PREFIX}{}\n", STANDARD.encode(self.0.to_bytes()))
-    }
-
-    /// The other half.
-    pub fn public(&self) -> PublicKey {
-        PublicKey(self.0.verifying_key())
-    }
-
-    /// Signs a component's bytes.
-    pub fn sign(&self, component: &[u8]) -> ComponentSignature {
-        ComponentSignature {
-            key: self.public(),
-            signature: self.0.sign(component),
+    /// One of them is not usable.
+    pub fn new(name: &str, version: &str) -> Result<Self, SignatureError> {
+        if !is_name(name) {
+            return Err(SignatureError::BadName);
         }
+        if version.len() > VERSION_BYTES_MAX {
+            return Err(SignatureError::BadVersion);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            version: Version::parse(version).map_err(|_| SignatureError::BadVersion)?,
+        })
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version.
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// In front of the component. Neither part can hold a zero, so no two of these are equal.
+    fn header(&self) -> String {
+        format!("{}\0{}\0", self.name, self.version)
     }
 }
 
-impl fmt::Debug for SecretKey {
+impl fmt::Display for SignedAs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretKey of {}", self.public())
+        write!(f, "{} {}", self.name, self.version)
     }
+}
+
+/// Whether a plugin can have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 /// One line of a signature file.
@@ -128,28 +138,92 @@ impl fmt::Debug for SecretKey {
 pub struct ComponentSignature {
     key: PublicKey,
     signature: Signature,
+    signed_as: SignedAs,
 }
 
 impl ComponentSignature {
+    /// Signs a component's bytes as this plugin.
+    pub fn new(key: &SecretKey, signed_as: SignedAs, component: &[u8]) -> Self {
+        Self {
+            key: key.public(),
+            signature: key.sign(DOMAIN, &[signed_as.header().as_bytes(), component]),
+            signed_as,
+        }
+    }
+
     /// Whose it is.
     pub const fn key(&self) -> &PublicKey {
         &self.key
     }
 
-    fn parse(line: &str) -> Option<Self> {
-        let (key, signature) = line.split_once(' ')?;
-        let bytes = STANDARD.decode(signature.trim()).ok()?;
-        Some(Self {
-            key: PublicKey::parse(key).ok()?,
-            signature: Signature::from_slice(&bytes).ok()?,
+    /// What it says that the component is.
+    pub const fn signed_as(&self) -> &SignedAs {
+        &self.signed_as
+    }
+
+    fn holds(&self, component: &[u8]) -> bool {
+        let header = self.signed_as.header();
+        self.key
+            .has_signed(DOMAIN, &[header.as_bytes(), component], &self.signature)
+    }
+
+    fn parse(line: &str, number: usize) -> Result<Self, SignatureError> {
+        let malformed = || SignatureError::Malformed(number);
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (key, signature, signed_as) = match fields.as_slice() {
+            [key, signature] if key_and_signature(key, signature).is_some() => {
+                return Err(SignatureError::EarlierForm(number));
+            }
+            [key, signature, name, version] => {
+                let (key, signature) = key_and_signature(key, signature).ok_or_else(malformed)?;
+                let signed_as = SignedAs::new(name, version).map_err(|_| malformed())?;
+                (key, signature, signed_as)
+            }
+            _ => return Err(malformed()),
+        };
+        Ok(Self {
+            key,
+            signature,
+            signed_as,
         })
     }
 }
 
+fn key_and_signature(key: &str, signature: &str) -> Option<(PublicKey, Signature)> {
+    Some((PublicKey::parse(key).ok()?, Signature::parse(signature)?))
+}
+
 impl fmt::Display for ComponentSignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signature = STANDARD.encode(self.signature.to_bytes());
-        write!(f, "{} {signature}", self.key)
+        write!(f, "{} {} {}", self.key, self.signature, self.signed_as)
+    }
+}
+
+/// What a component must be signed as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    /// `None` takes any.
+    pub(crate) version: Option<&'a VersionReq>,
+}
+
+impl Wanted<'_> {
+    fn is_met_by(&self, signed_as: &SignedAs) -> Result<(), SignatureError> {
+        if signed_as.name != self.name {
+            return Err(SignatureError::OtherName {
+                signed: signed_as.name.clone(),
+                wanted: self.name.to_owned(),
+            });
+        }
+        match self.version {
+            Some(wanted) if !wanted.matches(&signed_as.version) => {
+                Err(SignatureError::OtherVersion {
+                    signed: signed_as.version.clone(),
+                    wanted: wanted.clone(),
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -165,12 +239,11 @@ impl ComponentSignatures {
     /// # Errors
     /// The first line that is not a signature.
     pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        let lines = text.lines().enumerate();
-        let all: Vec<ComponentSignature> = lines
+        let all: Vec<ComponentSignature> = text
+            .lines()
+            .enumerate()
             .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(index, line)| {
-                ComponentSignature::parse(line.trim()).ok_or(SignatureError::Malformed(index + 1))
-            })
+            .map(|(index, line)| ComponentSignature::parse(line, index + 1))
             .collect::<Result<_, _>>()?;
         if all.len() > SIGNATURES_MAX {
             return Err(SignatureError::Malformed(SIGNATURES_MAX + 1));
@@ -184,36 +257,73 @@ impl ComponentSignatures {
         self.all.push(signature);
     }
 
-    /// Whose signatures there are.
-    pub fn keys(&self) -> impl Iterator<Item = &PublicKey> {
-        self.all.iter().map(ComponentSignature::key)
+    /// Each signature.
+    pub fn iter(&self) -> impl Iterator<Item = &ComponentSignature> {
+        self.all.iter()
     }
 
-    /// The first trusted key whose signature holds over these bytes. A signature that does not
-    /// hold refuses the component, whoever else signed it: somebody changed one or the other.
+    /// Whether each signature holds over these bytes, whoever made it. One that does not refuses
+    /// the component, whoever else signed it: somebody changed one or the other.
     ///
     /// # Errors
-    /// There is no signature, one does not hold, or nobody who signed is trusted.
-    pub fn verify<'a>(
-        &self,
-        component: &[u8],
-        trusted: &'a [PublicKey],
-    ) -> Result<&'a PublicKey, SignatureError> {
+    /// There is no signature, or one does not hold.
+    pub fn hold(&self, component: &[u8]) -> Result<(), SignatureError> {
         if self.all.is_empty() {
             return Err(SignatureError::Unsigned);
         }
-        for one in &self.all {
-            if one.key.0.verify_strict(component, &one.signature).is_err() {
-                return Err(SignatureError::DoesNotHold(one.key.to_string()));
+        match self.all.iter().find(|one| !one.holds(component)) {
+            Some(bad) => Err(SignatureError::DoesNotHold(bad.key.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// A signature by one of these keys; all signatures must hold.
+    ///
+    /// # Errors
+    /// There is no signature, one does not hold, or nobody who signed is trusted.
+    pub fn by_one_of(
+        &self,
+        component: &[u8],
+        trusted: &[PublicKey],
+    ) -> Result<&ComponentSignature, SignatureError> {
+        self.trusted(component, trusted)?
+            .next()
+            .ok_or_else(|| self.untrusted())
+    }
+
+    /// The first signature of a trusted key that is about what is wanted.
+    pub(crate) fn verify(
+        &self,
+        component: &[u8],
+        trusted: &[PublicKey],
+        wanted: Wanted<'_>,
+    ) -> Result<&ComponentSignature, SignatureError> {
+        let mut refused = None;
+        for one in self.trusted(component, trusted)? {
+            match wanted.is_met_by(&one.signed_as) {
+                Ok(()) => return Ok(one),
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
-        let found = trusted
+        Err(refused.unwrap_or_else(|| self.untrusted()))
+    }
+
+    fn trusted<'a, 'b>(
+        &'a self,
+        component: &[u8],
+        trusted: &'b [PublicKey],
+    ) -> Result<impl Iterator<Item = &'a ComponentSignature> + use<'a, 'b>, SignatureError> {
+        self.hold(component)?;
+        Ok(self.all.iter().filter(|one| trusted.contains(&one.key)))
+    }
+
+    fn untrusted(&self) -> SignatureError {
+        let keys: Vec<String> = self
+            .all
             .iter()
-            .find(|key| self.keys().any(|other| other == *key));
-        found.ok_or_else(|| {
-            let keys: Vec<String> = self.keys().map(|key| format!("`{key}`")).collect();
-            SignatureError::Untrusted(keys.join(", "))
-        })
+            .map(|one| format!("`{}`", one.key))
+            .collect();
+        SignatureError::Untrusted(keys.join(", "))
     }
 }
 
@@ -223,68 +333,114 @@ impl fmt::Display for ComponentSignatures {
     }
 }
 
-fn decode(text: &str, prefix: &str) -> Option<[u8; 32]> {
-    let bytes = STANDARD.decode(text.strip_prefix(prefix)?).ok()?;
-    bytes.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-    use super::{ComponentSignatures, PublicKey, SecretKey, SignatureError};
+    use super::{
+        ComponentSignature, ComponentSignatures, SecretKey, SignatureError, SignedAs, Wanted,
+    };
+
+    const COMPONENT: &[u8] = b"\0asm";
+
+    fn signed(key: &SecretKey, name: &str, version: &str) -> ComponentSignature {
+        ComponentSignature::new(key, SignedAs::new(name, version).unwrap(), COMPONENT)
+    }
+
+    fn wanted(name: &str) -> Wanted<'_> {
+        Wanted {
+            name,
+            version: None,
+        }
+    }
 
     #[test]
-    fn a_signature_holds_over_exactly_these_bytes() {
+    fn a_signature_holds_over_exactly_these_bytes_and_is_told_by_its_key() {
         let (ours, theirs) = (
             SecretKey::generate().unwrap(),
             SecretKey::generate().unwrap(),
         );
-        let mut signatures = ComponentSignatures::default();
         let trusted = [ours.public()];
+        let mut signatures = ComponentSignatures::default();
         assert_eq!(
-            signatures.verify(b"\0asm", &trusted),
+            signatures.verify(COMPONENT, &trusted, wanted("guard")),
             Err(SignatureError::Unsigned)
         );
-        signatures.add(theirs.sign(b"\0asm"));
-        let error = signatures.verify(b"\0asm", &trusted).unwrap_err();
+        signatures.add(signed(&theirs, "guard", "1.0.0"));
+        let error = signatures
+            .verify(COMPONENT, &trusted, wanted("guard"))
+            .unwrap_err();
         assert!(matches!(error, SignatureError::Untrusted(_)), "{error}");
-        signatures.add(ours.sign(b"\0asm"));
-        signatures.add(ours.sign(b"\0asm"));
+        signatures.add(signed(&ours, "guard", "0.9.0"));
+        signatures.add(signed(&ours, "guard", "1.0.0"));
 
         let read = ComponentSignatures::parse(&signatures.to_string()).unwrap();
         assert_eq!(read, signatures);
-        assert_eq!(read.keys().count(), 2, "one for each key");
-        assert_eq!(read.verify(b"\0asm", &trusted), Ok(&trusted[0]));
-        let error = read.verify(b"\0asn", &trusted).unwrap_err();
+        assert_eq!(read.iter().count(), 2, "one for each key");
+        let found = read.verify(COMPONENT, &trusted, wanted("guard")).unwrap();
+        assert_eq!(found.key(), &ours.public());
+        let error = read
+            .verify(b"\0asn", &trusted, wanted("guard"))
+            .unwrap_err();
         assert!(matches!(error, SignatureError::DoesNotHold(_)), "{error}");
     }
 
     #[test]
-    fn keys_are_read_as_they_are_written() {
+    fn what_is_signed_as_one_plugin_is_not_another() {
         let key = SecretKey::generate().unwrap();
-        let again = SecretKey::parse(&key.to_text()).unwrap();
-        assert_eq!(again.public(), key.public());
-        assert_eq!(
-            PublicKey::parse(&key.public().to_string()),
-            Ok(key.public())
-        );
-        assert!(!format!("{key:?}").contains(key.to_text().trim()));
+        let trusted = [key.public()];
+        let mut signatures = ComponentSignatures::default();
+        signatures.add(signed(&key, "guard", "1.2.0"));
+        let error = signatures
+            .verify(COMPONENT, &trusted, wanted("gate"))
+            .unwrap_err();
+        assert!(matches!(error, SignatureError::OtherName { .. }), "{error}");
+        for (asked, right) in [
+            (">=1.2", true),
+            ("^1", true),
+            (">=1.3", false),
+            ("2", false),
+        ] {
+            let version = asked.parse().unwrap();
+            let wanted = Wanted {
+                name: "guard",
+                version: Some(&version),
+            };
+            let found = signatures.verify(COMPONENT, &trusted, wanted);
+            assert_eq!(found.is_ok(), right, "{asked}: {found:?}");
+        }
+        // A name or version that was written over is one that nobody signed.
+        for text in [
+            signatures.to_string().replace("guard", "gate"),
+            signatures.to_string().replace("1.2.0", "1.3.0"),
+        ] {
+            let read = ComponentSignatures::parse(&text).unwrap();
+            let error = read.hold(COMPONENT).unwrap_err();
+            assert!(matches!(error, SignatureError::DoesNotHold(_)), "{error}");
+        }
     }
 
     #[test]
-    fn what_is_no_key_or_signature_is_refused() {
-        let weak = format!("ed25519:{}=", "A".repeat(43));
-        for text in ["", "ed25519:", "ed25519:AAAA", &weak] {
-            assert_eq!(
-                PublicKey::parse(text),
-                Err(SignatureError::PublicKey),
-                "{text}"
-            );
-        }
-        let error = SecretKey::parse("nowconnect-secret-ed25519:AAAA").unwrap_err();
-        assert!(!error.to_string().contains("AAAA"), "{error}");
-        let malformed = ComponentSignatures::parse("\ned25519:AAAA BBBB\n");
+    fn what_is_no_signature_is_refused_and_an_earlier_one_by_name() {
+        let malformed = ComponentSignatures::parse("\ned25519:AAAA BBBB a 1.0.0\n");
         assert_eq!(malformed, Err(SignatureError::Malformed(2)));
+        let key = SecretKey::generate().unwrap();
+        let line = signed(&key, "guard", "1.0.0").to_string();
+        let earlier = line.strip_suffix(" guard 1.0.0").unwrap();
+        assert_eq!(
+            ComponentSignatures::parse(earlier),
+            Err(SignatureError::EarlierForm(1))
+        );
+        let bad_name = line.replace("guard", "gu/ard");
+        assert_eq!(
+            ComponentSignatures::parse(&bad_name),
+            Err(SignatureError::Malformed(1))
+        );
+        let long = "x".repeat(65);
+        assert_eq!(SignedAs::new(&long, "1.0.0"), Err(SignatureError::BadName));
+        assert_eq!(
+            SignedAs::new("guard", "one"),
+            Err(SignatureError::BadVersion)
+        );
     }
 }

@@ -5,9 +5,13 @@
 //! it is looked into, and nothing that is pinned is fetched twice where there is a cache.
 
 mod blobs;
+mod challenge;
+mod credentials;
+mod entry;
 mod registry;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +25,12 @@ use crate::component::{COMPONENT_BYTES_MAX, Digest, read_bounded};
 use crate::engine::EngineInner;
 use crate::error::LoadProblem;
 use crate::spec::{PluginSource, PluginSpec};
-use crate::trust::SIGNATURES_BYTES_MAX;
+use crate::trust::{self, SIGNATURES_BYTES_MAX};
 use crate::web::{Incoming, Outgoing, Target};
 
+pub use credentials::{CredentialsError, RegistryCredentials};
+pub use entry::RegistryEntry;
+pub(crate) use entry::{Door, WayOut};
 pub use registry::OCI_SIGNATURES;
 pub(crate) use registry::Reference;
 
@@ -31,6 +38,23 @@ pub(crate) use registry::Reference;
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
 /// Servers that one request may be sent on to, as a registry does to where it stores things.
 const REDIRECTS_MAX: usize = 3;
+
+/// What the operator says about the registry that a component comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryAccess {
+    /// Hosts beside the registry's own that may hand out its tokens, and are shown its
+    /// credentials; with their port where it is not that of the scheme.
+    pub token_hosts: Vec<String>,
+    /// The file in which [`RegistryCredentials`] are looked for; `None` reads anonymously.
+    pub auth_file: Option<PathBuf>,
+}
+
+impl RegistryAccess {
+    /// Whether this can be one of the `token_hosts`, or name a registry.
+    pub fn is_host(text: &str) -> bool {
+        challenge::host_and_port(text, true).is_some()
+    }
+}
 
 /// A component as it arrived, and the text of its signatures, where it has some.
 #[derive(Clone, Debug)]
@@ -81,7 +105,7 @@ async fn fetch(
                 let bytes = read_bounded(&path, COMPONENT_BYTES_MAX)?;
                 let mut beside = path.into_os_string();
                 beside.push(".sig");
-                let beside = std::path::PathBuf::from(beside);
+                let beside = PathBuf::from(beside);
                 let signature = match beside.exists() {
                     true => Some(read_bounded(&beside, SIGNATURES_BYTES_MAX)?),
                     false => None,
@@ -94,17 +118,18 @@ async fn fetch(
         }
         PluginSource::Url(url) => {
             let pinned = pinned.ok_or(LoadProblem::Unpinned)?;
-            over_https(engine, url, pinned).await
+            over_https(engine, spec, url, pinned).await
         }
         PluginSource::Oci(reference) => {
             let reference = Reference::parse(reference)?;
-            registry::pull(engine, &reference).await
+            registry::pull(engine, &reference, &spec.registry).await
         }
     }
 }
 
 async fn over_https(
     engine: &Arc<EngineInner>,
+    spec: &PluginSpec,
     url: &str,
     pinned: Digest,
 ) -> Result<Signed, LoadProblem> {
@@ -117,18 +142,30 @@ async fn over_https(
             bytes
         }
     };
-    // A server without a signature says so; what that means is decided with the trust list.
-    let signature = get(
-        engine,
-        &format!("{url}.sig"),
-        Outgoing::get(),
-        SIGNATURES_BYTES_MAX,
-    )
-    .await;
-    let signature = signature
+    // Where nobody is trusted, or the configuration has it, no signature is looked for.
+    if spec.trust.is_empty() || spec.signature.is_some() {
+        return Ok((bytes, None));
+    }
+    let kept = blobs::kept_signature(engine, pinned).await;
+    if let Some(kept) = &kept
+        && matches!(trust::check(&bytes, Some(kept), spec), Ok(Some(_)))
+    {
+        return Ok((bytes, Some(kept.clone())));
+    }
+    // None is kept, or the one that is does not suffice (any more): the server may have another.
+    let beside = format!("{url}.sig");
+    let answer = get(engine, &beside, Outgoing::get(), SIGNATURES_BYTES_MAX).await;
+    let fetched = answer
         .ok()
-        .filter(|answer| answer.status == StatusCode::OK);
-    Ok((bytes, signature.map(|answer| text(answer.body.to_vec()))))
+        .filter(|answer| answer.status == StatusCode::OK)
+        .map(|answer| text(answer.body.to_vec()));
+    if let Some(fetched) = &fetched
+        && matches!(trust::check(&bytes, Some(fetched), spec), Ok(Some(_)))
+    {
+        blobs::keep_signature(engine, pinned, fetched).await;
+    }
+    // A server without a signature says so; what that means is decided with the trust list.
+    Ok((bytes, fetched.or(kept)))
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -168,7 +205,7 @@ async fn get(
         let may_reach = |address: IpAddr| own || is_public(address);
         let answer = engine
             .web
-            .exchange(&target, outgoing, bytes_max, may_reach)
+            .exchange(&target, outgoing, bytes_max, None, may_reach)
             .await
             .map_err(failed)?;
         if !answer.status.is_redirection() {

@@ -4,11 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use semver::VersionReq;
+
 use crate::hook::Hook;
 use crate::signature::PublicKey;
+use crate::source::RegistryAccess;
 
 /// The tenant of calls that state none.
 pub(crate) const DEFAULT_TENANT: &str = "default";
+/// Whose a call is that is about all tenants at once. No tenant can have this name.
+pub(crate) const ALL_TENANTS: &str = "*";
 
 /// One plugin of a set, as configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +31,12 @@ pub struct PluginSpec {
     pub require_signature: bool,
     /// Its signature, where it is not found beside the component.
     pub signature: Option<String>,
+    /// The name that its signer gave it; `None` where that is `name`.
+    pub signed_as: Option<String>,
+    /// The version that its signer must have given it; `None` takes any.
+    pub version: Option<VersionReq>,
+    /// How its registry is read, where it comes from one.
+    pub registry: RegistryAccess,
     /// Whether instances serve one call or several.
     pub instances: Instances,
     /// The hooks to call; empty means all that the component exports.
@@ -64,6 +75,9 @@ impl PluginSpec {
             trust: Vec::new(),
             require_signature: false,
             signature: None,
+            signed_as: None,
+            version: None,
+            registry: RegistryAccess::default(),
             instances: Instances::Fresh,
             hooks: Vec::new(),
             tenants: Vec::new(),

@@ -18,12 +18,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::fetch::FetchCode;
+use crate::names::Names;
 
 /// Addresses of one name that are tried, one after the other.
 const ADDRESSES_MAX: usize = 4;
@@ -102,7 +104,7 @@ impl Target {
     }
 
     /// As the `host` field has it.
-    fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
         } else {
@@ -193,6 +195,7 @@ pub(crate) struct WebClient {
     /// Trusted beside those of the system.
     extra_roots: Vec<CertificateDer<'static>>,
     tls: OnceLock<Result<TlsConnector, String>>,
+    names: Names,
 }
 
 impl WebClient {
@@ -200,19 +203,23 @@ impl WebClient {
         Self {
             extra_roots,
             tls: OnceLock::new(),
+            names: Names::new(),
         }
     }
 
-    /// One exchange; `may_reach` is asked about each address. The caller bounds its time.
+    /// One exchange; `may_reach` is asked about each address, `lookups` bounds the lookups of who
+    /// asks. The caller bounds its time.
     pub(crate) async fn exchange(
         &self,
         target: &Target,
         outgoing: Outgoing,
         body_bytes_max: usize,
+        lookups: Option<&Arc<Semaphore>>,
         may_reach: impl Fn(IpAddr) -> bool,
     ) -> Result<Incoming, WebError> {
         let request = request(target, outgoing)?;
-        let stream = connect(target, may_reach).await?;
+        let found = self.names.addresses(&target.host, target.port, lookups);
+        let stream = connect(target, found.await, may_reach).await?;
         if !target.tls {
             return speak(stream, request, body_bytes_max).await;
         }
@@ -268,11 +275,10 @@ fn request(target: &Target, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, 
 
 async fn connect(
     target: &Target,
+    found: Vec<SocketAddr>,
     may_reach: impl Fn(IpAddr) -> bool,
 ) -> Result<TcpStream, WebError> {
     let host = || target.host.clone();
-    let found = lookup_host((target.host.as_str(), target.port)).await;
-    let found: Vec<SocketAddr> = found.map_or_else(|_| Vec::new(), Iterator::collect);
     if found.is_empty() {
         return Err(WebError::Unresolved(host()));
     }

@@ -41,6 +41,7 @@ use crate::facts::{Attribute, CallInfo};
 use crate::hook::CallOutcome;
 use crate::inspect::Inspection;
 use crate::set::PluginSet;
+use crate::source::{Door, RegistryCredentials, RegistryEntry, WayOut};
 use crate::spec::PluginSpec;
 
 use self::recorder::{Recorder, WorkbenchKv};
@@ -104,6 +105,32 @@ impl Workbench {
         })
     }
 
+    /// What a registry wants to be shown by who pushes to one of its repositories; `tls` is
+    /// whether it is spoken to over TLS, `token_hosts` are those beside it that may hand out its
+    /// tokens. The caller bounds the time.
+    ///
+    /// # Errors
+    /// It cannot be reached, does not let us in, or sends us for a token to another host.
+    pub async fn enter_registry(
+        &self,
+        (registry, tls): (&str, bool),
+        repository: &str,
+        credentials: Option<RegistryCredentials>,
+        token_hosts: &[String],
+    ) -> Result<RegistryEntry, LoadProblem> {
+        let door = Door {
+            engine: &self.engine.inner,
+            registry,
+            tls,
+            repository,
+            actions: "pull,push",
+            token_hosts,
+            credentials,
+            way_out: WayOut::CommandLine,
+        };
+        door.knock().await
+    }
+
     /// Looks into a component without running it.
     ///
     /// # Errors
@@ -165,7 +192,7 @@ impl Workbench {
         };
         Ran {
             answer,
-            kv_after: self.kv.entries(&mounted.name, case.call.tenant.as_deref()),
+            kv_after: self.kv.entries(&mounted.name, case),
             recorded,
         }
     }

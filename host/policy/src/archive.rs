@@ -38,9 +38,10 @@ use crate::source::{SourceFile, Sources, TENANT_ENTITIES};
 
 pub use build::{Facts as ManifestFacts, Folder};
 pub use manifest::{Manifest, parse_time, time_text};
+pub use nowconnect_signing::{KeyError, KeyId, PublicKey, SecretKey};
 pub use refusal::{Refusal, RefusalCode};
 pub use rollback::{Admission, HighWater, admit};
-pub use signing::{KeyError, KeyId, PublicKey, SecretKey, TrustedKeys};
+pub use signing::TrustedKeys;
 
 pub use contents::ARCHIVE_BYTES;
 use contents::{MANIFEST, Members, SIGNATURES};

@@ -233,8 +233,8 @@ mod tests {
             ("policy:\n  dir: policies\n", 2, "wrong.cedar"),
             ("policy:\n  dir: absent\n", 2, "absent"),
             (
-                "plugins:\n  list:\n    - {name: guard, file: broken.wasm}\n",
-                3,
+                "plugins:\n  require_signature: false\n  list:\n    - {name: guard, file: broken.wasm}\n",
+                4,
                 "guard",
             ),
             ("plugins:\n  ca_bundle: absent.pem\n", 2, "absent.pem"),

@@ -38,7 +38,7 @@ pub use observability::{
 pub use pdp::{PdpFile, PdpKindFile, PdpOnErrorFile, PdpRecheckFile};
 pub use policy::{
     OnSwapFile, PluginFile, PluginHookFile, PluginInstancesFile, PluginLimitsFile, PluginModeFile,
-    PluginsFile, PolicyFile, QuarantineFile, WarmFile,
+    PluginsFile, PolicyFile, QuarantineFile, RegistryFile, WarmFile,
 };
 pub(crate) use security::all_algorithms;
 pub use security::{

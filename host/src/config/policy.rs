@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nowconnect_plugins::Instances;
 use nowconnect_plugins::signature::PublicKey;
+use nowconnect_plugins::{Instances, RegistryAccess, VersionReq};
 
 use super::build::{Surroundings, ms};
 use super::bundle::BundleConfig;
 use super::file::{
     OnSwapFile, PluginFile, PluginHookFile, PluginInstancesFile, PluginLimitsFile, PluginModeFile,
-    PluginsFile, PolicyFile,
+    PluginsFile, PolicyFile, RegistryFile,
 };
 use super::listener::ListenerName;
 use super::problem::{Problems, hide_user_info};
@@ -73,12 +73,18 @@ pub struct PluginConfig {
     pub source: PluginOrigin,
     /// The SHA-256 that the component must have.
     pub digest: Option<[u8; 32]>,
-    /// Keys whose signatures count, those of all plugins included.
+    /// Keys whose signatures count.
     pub trust: Vec<PublicKey>,
     /// It must be signed by one of them.
     pub require_signature: bool,
     /// Its signature, where it is not found beside the component.
     pub signature: Option<String>,
+    /// The name that its signer gave it; `None` where that is `name`.
+    pub signed_as: Option<String>,
+    /// The versions that its signer may have given it; `None` is any.
+    pub version: Option<VersionReq>,
+    /// How its registry is read, where it comes from one.
+    pub registry: RegistryAccess,
     /// Whether its instances serve one call or several.
     pub instances: Instances,
     /// The hooks that are called; empty means all that it exports.
@@ -210,6 +216,8 @@ impl PluginsConfig {
     ) -> Self {
         let dir = around.optional_path(file.dir.as_ref());
         let trust = keys(&file.trust, &path.key("trust"), problems);
+        check_registries(&file.registries, &path.key("registries"), problems);
+        let registry_auth_file = around.optional_path(file.registry_auth_file.as_ref());
         let mut list: Vec<PluginConfig> = Vec::with_capacity(file.list.len());
         for (index, plugin) in file.list.iter().enumerate() {
             let here = path.key("list").index(index);
@@ -218,18 +226,13 @@ impl PluginsConfig {
             else {
                 continue;
             };
-            plugin.trust.extend(trust.iter().cloned());
-            plugin.require_signature = file.require_signature.unwrap_or(!plugin.trust.is_empty());
-            if plugin.require_signature && plugin.trust.is_empty() {
-                problems.add_with_help(
-                    &path.key("require_signature"),
-                    format!(
-                        "`{path}.require_signature` is on, and no key is trusted for `{}`",
-                        plugin.name
-                    ),
-                    "name the signer's public key in `plugins.trust`",
-                );
+            if plugin.trust.is_empty() {
+                plugin.trust.clone_from(&trust);
             }
+            plugin.require_signature = file.require_signature;
+            check_trust(&plugin, path, &here, problems);
+            plugin.registry = registry_access(&plugin.source, &file.registries);
+            plugin.registry.auth_file.clone_from(&registry_auth_file);
             if list.iter().any(|other| other.name == plugin.name) {
                 problems.add_with_help(
                     &here.key("name"),
@@ -310,6 +313,9 @@ impl PluginConfig {
             trust: keys(&file.trust, &path.key("trust"), problems),
             require_signature: false,
             signature: file.signature.clone(),
+            signed_as: file.signed_as.clone(),
+            version: version(file.version.as_deref(), &path.key("version"), problems),
+            registry: RegistryAccess::default(),
             instances: match file.instances {
                 PluginInstancesFile::Fresh => Instances::Fresh,
                 PluginInstancesFile::Warm => Instances::Warm {
@@ -410,6 +416,89 @@ fn origin(
         );
     }
     Some(PluginOrigin::Url(source.to_owned()))
+}
+
+/// Says what is missing where a signature is needed and none could count.
+fn check_trust(plugin: &PluginConfig, path: &Path, here: &Path, problems: &mut Problems<'_>) {
+    if !plugin.trust.is_empty() {
+        return;
+    }
+    if plugin.require_signature {
+        problems.add_with_help(
+            &path.key("require_signature"),
+            format!(
+                "`{path}.require_signature` is on, and no key is trusted for `{}`",
+                plugin.name
+            ),
+            "name the signer's public key in `plugins.trust`; while you develop, \
+             `require_signature: false` takes unsigned plugins",
+        );
+    } else if plugin.version.is_some() {
+        problems.add_with_help(
+            &here.key("version"),
+            format!("`{here}.version` is what a signature says, and no key is trusted"),
+            "name the signer's public key in `plugins.trust`, or leave `version` out",
+        );
+    }
+}
+
+fn check_registries(files: &[RegistryFile], path: &Path, problems: &mut Problems<'_>) {
+    for (index, file) in files.iter().enumerate() {
+        let here = path.index(index);
+        let hosts = std::iter::once(("host", &file.host))
+            .chain(file.token_hosts.iter().map(|host| ("token_hosts", host)));
+        for (key, host) in hosts {
+            if !RegistryAccess::is_host(host) {
+                problems.add_with_help(
+                    &here.key(key),
+                    format!("`{here}.{key}` cannot be `{}`", hide_user_info(host)),
+                    "write a host such as `auth.example`, with `:port` where it has another",
+                );
+            }
+        }
+        if files[..index].iter().any(|other| other.host == file.host) {
+            problems.add_with_help(
+                &here.key("host"),
+                format!("the registry `{}` is there twice", file.host),
+                "write all its `token_hosts` in one entry",
+            );
+        }
+    }
+}
+
+/// What the configuration says about the registry of this source.
+fn registry_access(source: &PluginOrigin, files: &[RegistryFile]) -> RegistryAccess {
+    let PluginOrigin::Oci(reference) = source else {
+        return RegistryAccess::default();
+    };
+    let registry = reference
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next())
+        .unwrap_or_default();
+    let file = files
+        .iter()
+        .find(|file| file.host.eq_ignore_ascii_case(registry));
+    RegistryAccess {
+        token_hosts: file
+            .map(|file| file.token_hosts.clone())
+            .unwrap_or_default(),
+        auth_file: None,
+    }
+}
+
+/// A semantic version's requirement.
+fn version(text: Option<&str>, path: &Path, problems: &mut Problems<'_>) -> Option<VersionReq> {
+    match text?.parse() {
+        Ok(version) => Some(version),
+        Err(error) => {
+            problems.add_with_help(
+                path,
+                format!("`{path}` cannot be `{}`: {error}", text.unwrap_or_default()),
+                "write versions such as `>=1.2, <2`",
+            );
+            None
+        }
+    }
 }
 
 /// Public keys, `ed25519:` and base64.

@@ -155,7 +155,15 @@ pub(crate) fn sounds_secret(key: &str) -> bool {
         "api-key",
         "credential",
     ];
-    const HARMLESS: [&str; 6] = ["_file", "_claim", "_ms", "_sec", "_bytes", "query_token"];
+    const HARMLESS: [&str; 7] = [
+        "_file",
+        "_claim",
+        "_hosts",
+        "_ms",
+        "_sec",
+        "_bytes",
+        "query_token",
+    ];
     SECRET.iter().any(|word| key.contains(word)) && !HARMLESS.iter().any(|end| key.ends_with(end))
 }
 

@@ -141,7 +141,7 @@ async fn a_change_survives_a_cancelled_wait() {
 #[test]
 fn every_file_of_a_configuration_is_watched() {
     let config = crate::config::parse(
-        "policy: {dir: /p}\nplugins: {list: [{name: a, file: /a.wasm}]}\n\
+        "policy: {dir: /p}\nplugins: {require_signature: false, list: [{name: a, file: /a.wasm}]}\n\
          tunnel: {tls: {cert_file: /c, key_file: /k}}\n\
          admin: {token_file: /t, tls: {cert_file: /ac, key_file: /ak, client_ca_file: /ca}}\n\
          security: {revocation_file: /r, jwks_ca_bundle: /b, \
@@ -163,6 +163,7 @@ fn every_file_of_a_configuration_is_watched() {
             "Config /etc/cloud.yaml",
             "Policies /p",
             "Plugins /a.wasm",
+            "Plugins /a.wasm.sig",
             "Certificates /ac",
             "Certificates /ak",
             "Certificates /c",

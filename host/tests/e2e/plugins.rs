@@ -69,7 +69,7 @@ async fn the_plugins_in_force_are_in_the_scrape() {
 
     // A generation that is refused changes nothing.
     hub.clear_top();
-    hub.rewrite(|plan| plan.top("plugins:\n  list:\n    - {name: absent, file: absent.wasm}"));
+    hub.rewrite(|plan| plan.top("plugins:\n  require_signature: false\n  list:\n    - {name: absent, file: absent.wasm}"));
     assert!(!hub.reload().await.ok);
     assert_eq!(active(&hub), [second.as_str()]);
 
@@ -87,7 +87,7 @@ async fn a_plugin_that_is_refused_keeps_the_whole_generation_out() {
     // No grant for `config`, which the plugin imports.
     hub.rewrite(|plan| {
         plan.top(&format!(
-            "plugins:\n  list:\n    - {{name: scope-guard, file: \"{}\"}}",
+            "plugins:\n  require_signature: false\n  list:\n    - {{name: scope-guard, file: \"{}\"}}",
             component("scope-guard").display()
         ))
     });
@@ -164,13 +164,58 @@ async fn a_gates_time_limit_ends_the_flow_with_its_code() {
     .await;
 }
 
+#[tokio::test]
+async fn a_plugin_that_traps_after_its_checks_is_told_and_tried_again() {
+    let target = echo().await;
+    let hub = hub()
+        .listener("echo")
+        .file("limiter.wasm", guest::trapping())
+        .top(
+            "plugins:\n  require_signature: false\n  list:\n    \
+             - {name: limiter, limits: {time_ms: 1000, wall_ms: 2000, \
+             quarantine: {faults: 3, window_ms: 600000, retry_ms: 50}}}\n  \
+             pipeline_timeout_ms: 5000",
+        )
+        .start()
+        .await;
+    let _agent = hub.plant("echo", target.address()).await;
+    eventually("it is in quarantine", || async {
+        hub.client("echo").await.is_closed().await;
+        hub.get("/readyz").await.1.contains("plugin_quarantined")
+    })
+    .await;
+    let told = "nowconnect_plugin_quarantined{plugin=\"limiter\"} 1";
+    assert!(hub.metrics().contains(told), "{}", hub.metrics());
+    eventually("one call now and then tries it", || async {
+        hub.client("echo").await.is_closed().await;
+        traps(&hub.metrics()) > 4
+    })
+    .await;
+    std::fs::write(hub.path("limiter.wasm"), guest::limiter(0, 0)).unwrap();
+    assert!(hub.reload().await.ok);
+    hub.client("echo").await.echoes(b"mended").await;
+    let (_, body) = hub.get("/readyz").await;
+    assert!(!body.contains("plugin_quarantined"), "{body}");
+    assert!(!hub.metrics().contains(told), "{}", hub.metrics());
+}
+
+/// Calls that ended in a trap.
+fn traps(metrics: &str) -> u64 {
+    metrics
+        .lines()
+        .filter(|line| line.starts_with("nowconnect_plugin_calls_total{"))
+        .filter(|line| line.contains("outcome=\"trap\""))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
 /// A hub whose plugin limits every flow.
 async fn limited(max_bytes: u64, max_seconds: u32) -> TestHub {
     hub()
         .listener("echo")
         .file("limiter.wasm", guest::limiter(max_bytes, max_seconds))
         .top(
-            "plugins:\n  list:\n    - {name: limiter, limits: {time_ms: 1000, wall_ms: 2000}}\n  \
+            "plugins:\n  require_signature: false\n  list:\n    - {name: limiter, limits: {time_ms: 1000, wall_ms: 2000}}\n  \
              pipeline_timeout_ms: 5000",
         )
         .start()
@@ -188,7 +233,7 @@ fn guard(config: &str) -> String {
 
 fn guard_named(name: &str, config: &str) -> String {
     format!(
-        "plugins:\n  list:\n    - name: {name}\n      file: \"{}\"\n      \
+        "plugins:\n  require_signature: false\n  list:\n    - name: {name}\n      file: \"{}\"\n      \
          grants: [config]\n      limits: {{time_ms: 1000, wall_ms: 2000}}\n      \
          config: {{{config}}}\n  pipeline_timeout_ms: 5000",
         component("scope-guard").display()

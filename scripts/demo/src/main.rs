@@ -400,6 +400,8 @@ policy:
 
 plugins:
   dir: plugins
+  # These come with the demo, and nobody else can write here.
+  require_signature: false
   list:
 {plugins}
 observability:

@@ -6,15 +6,20 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
 use crate::component::{COMPONENT_BYTES_MAX, Digest, read_bounded};
 use crate::engine::EngineInner;
+use crate::trust::SIGNATURES_BYTES_MAX;
 
 /// Files that are kept; the oldest goes first.
-const KEPT_MAX: usize = 128;
+const KEPT_MAX: usize = 256;
+
+/// Tells files apart that are being written.
+static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 
 /// The bytes with that digest, where they are kept.
 pub(super) async fn kept(engine: &EngineInner, digest: Digest) -> Option<Arc<[u8]>> {
@@ -36,6 +41,26 @@ pub(super) async fn keep(engine: &EngineInner, digest: Digest, bytes: &Arc<[u8]>
     let _ = written;
 }
 
+/// The signatures that were kept beside the bytes with that digest.
+pub(super) async fn kept_signature(engine: &EngineInner, digest: Digest) -> Option<String> {
+    let path = folder(engine)?.join(signature_name(digest));
+    let read = spawn_blocking(move || read_bounded(&path, SIGNATURES_BYTES_MAX).ok()).await;
+    String::from_utf8(read.ok()??).ok()
+}
+
+/// Keeps the signatures of those bytes. They prove themselves each time they are read.
+pub(super) async fn keep_signature(engine: &EngineInner, digest: Digest, signatures: &str) {
+    let Some(folder) = folder(engine) else { return };
+    let text = signatures.to_owned();
+    let write = move || write(&folder, &signature_name(digest), text.as_bytes());
+    // As for the bytes: it only costs another fetch.
+    let _ = spawn_blocking(write).await;
+}
+
+fn signature_name(digest: Digest) -> String {
+    format!("{digest}.sig")
+}
+
 fn folder(engine: &EngineInner) -> Option<PathBuf> {
     engine
         .settings
@@ -46,7 +71,9 @@ fn folder(engine: &EngineInner) -> Option<PathBuf> {
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    let unfinished = folder.join(format!("{name}.{}", std::process::id()));
+    // Two plugins may bring the same component at once.
+    let number = UNFINISHED.fetch_add(1, Ordering::Relaxed);
+    let unfinished = folder.join(format!("{name}.{}.{number}", std::process::id()));
     let mut file = fs::File::create(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;

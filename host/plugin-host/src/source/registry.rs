@@ -7,11 +7,14 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
+use tokio::task::spawn_blocking;
 
-use super::{Signed, blobs, get, good};
+use super::credentials::RegistryCredentials;
+use super::entry::{Door, WayOut};
+use super::{RegistryAccess, Signed, blobs, get, good};
 use crate::component::{COMPONENT_BYTES_MAX, Digest};
 use crate::engine::EngineInner;
 use crate::error::LoadProblem;
@@ -19,8 +22,6 @@ use crate::web::{Outgoing, Target};
 
 /// Bytes of a manifest, as registries bound them.
 const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Bytes of an answer with a token.
-const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
@@ -103,11 +104,13 @@ struct Descriptor {
 pub(super) async fn pull(
     engine: &Arc<EngineInner>,
     reference: &Reference,
+    access: &RegistryAccess,
 ) -> Result<Signed, LoadProblem> {
     let mut session = Session {
         engine,
         reference,
-        token: None,
+        access,
+        authorization: None,
     };
     let manifest = session
         .part("manifests", reference.digest, MANIFEST_BYTES_MAX)
@@ -147,11 +150,12 @@ fn layout(problem: String) -> LoadProblem {
     LoadProblem::Fetch(format!("it is no WebAssembly artifact: {problem}"))
 }
 
-/// One pull, with the token that the registry asked for.
+/// One pull, with what the registry asked for.
 struct Session<'a> {
     engine: &'a Arc<EngineInner>,
     reference: &'a Reference,
-    token: Option<HeaderValue>,
+    access: &'a RegistryAccess,
+    authorization: Option<HeaderValue>,
 }
 
 impl Session<'_> {
@@ -167,9 +171,10 @@ impl Session<'_> {
         }
         let url = self.reference.url(what, digest);
         let mut answer = get(self.engine, &url, self.outgoing(), bytes_max).await?;
-        if answer.status == StatusCode::UNAUTHORIZED && self.token.is_none() {
-            let challenge = answer.headers.get(WWW_AUTHENTICATE).cloned();
-            self.token = Some(self.fetch_token(challenge.as_ref()).await?);
+        if answer.status == StatusCode::UNAUTHORIZED && self.authorization.is_none() {
+            // Many want a token even from whoever may read anonymously.
+            let entry = self.door().await?.enter(&answer.headers).await?;
+            self.authorization = entry.header();
             answer = get(self.engine, &url, self.outgoing(), bytes_max).await?;
         }
         let bytes = good(&url, answer)?;
@@ -186,70 +191,37 @@ impl Session<'_> {
 
     fn outgoing(&self) -> Outgoing {
         let outgoing = Outgoing::get().with(ACCEPT, HeaderValue::from_static(MANIFEST_TYPE));
-        match &self.token {
-            Some(token) => outgoing.with(AUTHORIZATION, token.clone()),
+        match &self.authorization {
+            Some(value) => outgoing.with(AUTHORIZATION, value.clone()),
             None => outgoing,
         }
     }
 
-    /// Many registries want a token even from whoever may read anonymously.
-    async fn fetch_token(
-        &self,
-        challenge: Option<&HeaderValue>,
-    ) -> Result<HeaderValue, LoadProblem> {
-        let refused = || {
-            let registry = &self.reference.registry;
-            LoadProblem::Fetch(format!(
-                "the registry `{registry}` lets nobody read it anonymously"
-            ))
+    async fn door(&self) -> Result<Door<'_>, LoadProblem> {
+        Ok(Door {
+            engine: self.engine,
+            registry: &self.reference.registry,
+            tls: self.reference.tls,
+            repository: &self.reference.repository,
+            actions: "pull",
+            token_hosts: &self.access.token_hosts,
+            credentials: self.credentials().await?,
+            way_out: WayOut::Configuration,
+        })
+    }
+
+    async fn credentials(&self) -> Result<Option<RegistryCredentials>, LoadProblem> {
+        let Some(path) = self.access.auth_file.clone() else {
+            return Ok(None);
         };
-        let challenge = challenge.and_then(|value| value.to_str().ok());
-        let url = challenge.and_then(token_url).ok_or_else(refused)?;
-        if self.reference.tls && !url.starts_with("https://") {
-            return Err(refused());
+        let registry = self.reference.registry.clone();
+        let read = spawn_blocking(move || RegistryCredentials::read(&path, &registry)).await;
+        match read {
+            Ok(read) => read.map_err(|error| {
+                LoadProblem::Fetch(format!("`plugins.registry_auth_file` {error}"))
+            }),
+            Err(error) => Err(LoadProblem::Fetch(format!("reading it panicked: {error}"))),
         }
-        let answer = get(self.engine, &url, Outgoing::get(), TOKEN_BYTES_MAX).await?;
-        let answer = good(&url, answer)?;
-        #[derive(Deserialize)]
-        struct Token {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
-        let token: Token = serde_json::from_slice(&answer).map_err(|_| refused())?;
-        let token = token.token.or(token.access_token).ok_or_else(refused)?;
-        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| refused())?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-}
-
-/// The URL that `Bearer realm="…",service="…",scope="…"` asks to go to.
-fn token_url(challenge: &str) -> Option<String> {
-    let parameters = challenge.strip_prefix("Bearer ")?;
-    let parameter = |name: &str| {
-        parameters
-            .split_once(&format!("{name}=\""))
-            .and_then(|(_, rest)| rest.split_once('"'))
-    };
-    let (realm, _) = parameter("realm")?;
-    let mut url = realm.to_owned();
-    for name in ["service", "scope"] {
-        if let Some((value, _)) = parameter(name) {
-            url.push(if url.contains('?') { '&' } else { '?' });
-            url.push_str(name);
-            url.push('=');
-            url.extend(value.bytes().map(escaped));
-        }
-    }
-    Some(url)
-}
-
-fn escaped(byte: u8) -> String {
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
     }
 }
 
@@ -257,7 +229,7 @@ fn escaped(byte: u8) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-    use super::{Reference, token_url};
+    use super::Reference;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -281,15 +253,5 @@ mod tests {
         ] {
             assert!(Reference::parse(&bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_challenge_says_where_tokens_are() {
-        let challenge = r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:acme/x:pull""#;
-        assert_eq!(
-            token_url(challenge).unwrap(),
-            "https://auth.example/token?service=registry.example&scope=repository%3Aacme%2Fx%3Apull"
-        );
-        assert_eq!(token_url("Basic realm=\"x\""), None);
     }
 }

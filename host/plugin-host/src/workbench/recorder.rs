@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::answer::bytes;
 use super::case::Case;
 use crate::facts::Level;
-use crate::hook::CallOutcome;
+use crate::hook::{CallOutcome, Hook};
 use crate::kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace, TTL_SECONDS_MAX};
 use crate::observer::{CallReport, Dropped, PluginLogLine, PluginObserver};
+use crate::spec::ALL_TENANTS;
 
 /// Log lines and samples that are remembered of one call; a batch of several calls may have
 /// more, which nobody reads.
@@ -141,7 +142,7 @@ impl WorkbenchKv {
 
     /// Puts in what a case says is there before the call: a number is a counter.
     pub(super) fn fill(&self, plugin: &Arc<str>, case: &Case) {
-        let namespace = namespace(plugin, case.call.tenant.as_deref());
+        let namespace = namespace(plugin, case);
         for (key, value) in &case.kv {
             let put = match (value.as_i64(), value.as_str()) {
                 (Some(count), _) => self
@@ -160,12 +161,8 @@ impl WorkbenchKv {
         }
     }
 
-    pub(super) fn entries(
-        &self,
-        plugin: &Arc<str>,
-        tenant: Option<&str>,
-    ) -> BTreeMap<String, Value> {
-        let namespace = namespace(plugin, tenant);
+    pub(super) fn entries(&self, plugin: &Arc<str>, case: &Case) -> BTreeMap<String, Value> {
+        let namespace = namespace(plugin, case);
         let Table { store, keys } = self.now.lock().clone();
         keys.into_iter()
             .filter_map(|key| {
@@ -192,10 +189,16 @@ fn shown_value(value: &[u8]) -> Value {
     number.map_or_else(|| bytes(value), Value::from)
 }
 
-fn namespace(plugin: &Arc<str>, tenant: Option<&str>) -> Namespace {
+/// The one in which the host makes the call.
+fn namespace(plugin: &Arc<str>, case: &Case) -> Namespace {
+    let tenant = if case.question.hook() == Hook::Mask {
+        ALL_TENANTS
+    } else {
+        case.call.tenant.as_deref().unwrap_or_default()
+    };
     Namespace {
         plugin: Arc::clone(plugin),
-        tenant: tenant.unwrap_or_default().into(),
+        tenant: tenant.into(),
         shadow: false,
     }
 }

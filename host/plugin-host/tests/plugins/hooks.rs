@@ -1,10 +1,11 @@
 //! What the chains make of answers.
 
 use std::fs;
+use std::time::Duration;
 
 use nowconnect_plugins::{
     Bye, CallInfo, CallOutcome, Carry, Dropped, Edit, HelloOutcome, Hook, HttpRequestOutcome,
-    HttpResponseOutcome, Level, LogEntry, Mode, OpenOutcome, PluginSet, Signals, Terms,
+    HttpResponseOutcome, Instances, Level, LogEntry, Mode, OpenOutcome, PluginSet, Signals, Terms,
 };
 
 use super::harness::{Bench, grants, info, spec};
@@ -12,6 +13,7 @@ use super::harness::{Bench, grants, info, spec};
 pub(crate) const GUESTS: &[&str] = &[
     "agreeable",
     "agreeable_0_2",
+    "counts_calls",
     "counts_memory",
     "denies",
     "echoes_carry",
@@ -305,6 +307,33 @@ async fn a_masker_that_fails_lets_nothing_out() {
         assert_eq!(entries[0].message, "***");
         assert_eq!(entries[0].fields, [("user".to_owned(), "***".to_owned())]);
         assert_eq!(entries[0].target, "test");
+    }
+}
+
+/// Records are of all tenants, and the default tenant's calls are not.
+#[tokio::test]
+async fn what_a_masker_keeps_is_of_no_tenant() {
+    for instances in [
+        Instances::Fresh,
+        Instances::Warm {
+            max_calls: 100,
+            max_idle: Duration::from_secs(60),
+        },
+    ] {
+        let bench = Bench::new();
+        let mut spec = spec("counts_calls");
+        spec.grants = grants(&["log", "kv"]);
+        spec.instances = instances;
+        let set = bench.load(vec![spec]).await.unwrap();
+        assert!(matches!(bench.open(&set).await, OpenOutcome::Allow(_)));
+        for _ in 0..2 {
+            set.mask(&mut [entry("one")]).await;
+        }
+        assert!(matches!(bench.open(&set).await, OpenOutcome::Allow(_)));
+        assert_eq!(*bench.seen.log_lines.lock(), ["1", "1", "2", "2"]);
+        let made = *bench.seen.instances_made.lock();
+        let fresh = instances == Instances::Fresh;
+        assert_eq!(made, if fresh { 4 } else { 2 }, "{instances:?}");
     }
 }
 

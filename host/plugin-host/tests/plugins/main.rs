@@ -11,6 +11,7 @@ mod hooks;
 mod hostile;
 mod instances;
 mod loading;
+mod registry;
 mod supply;
 mod versions;
 mod wasi;

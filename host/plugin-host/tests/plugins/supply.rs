@@ -1,32 +1,19 @@
 //! Signatures, and components that come over the network.
 
-use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
-use nowconnect_plugins::signature::{PublicKey, SecretKey};
-use nowconnect_plugins::{OCI_SIGNATURES, PluginSource, PluginSpec};
-use sha2::{Digest, Sha256};
+use nowconnect_plugins::signature::SecretKey;
+use nowconnect_plugins::{PluginSource, PluginSpec};
 use tokio::io::AsyncWriteExt;
 
 use super::fetch::{Server, read_request};
 use super::guest;
 use super::harness::{Bench, spec};
-
-fn secret() -> SecretKey {
-    let bytes = base64::engine::general_purpose::STANDARD.encode([7; 32]);
-    SecretKey::parse(&format!("nowconnect-secret-ed25519:{bytes}")).unwrap()
-}
-
-fn key() -> PublicKey {
-    secret().public()
-}
-
-/// What a signature file holds.
-fn sign(component: &[u8]) -> String {
-    format!("{}\n", secret().sign(component))
-}
+use super::registry::{Lie, Registry, digest, key, secret, sign, signed_as};
 
 #[tokio::test]
 async fn a_signature_beside_the_file_counts_where_its_key_is_trusted() {
@@ -51,13 +38,31 @@ async fn a_signature_beside_the_file_counts_where_its_key_is_trusted() {
     let signed_by = set.status()[0].signed_by.clone();
     assert_eq!(signed_by, Some(key().to_string()));
 
-    fs::write(
-        &beside,
-        SecretKey::generate().unwrap().sign(&bytes).to_string(),
-    )
-    .unwrap();
+    let stranger = SecretKey::generate().unwrap();
+    let theirs = signed_as("agreeable", &bytes, &stranger).to_string();
+    fs::write(&beside, theirs).unwrap();
     let text = refusal(&bench, spec()).await;
     assert!(text.contains("none of the trusted keys"), "{text}");
+
+    // What a trusted key signed as another plugin is not this one.
+    let other = signed_as("denies", &bytes, &secret()).to_string();
+    fs::write(&beside, &other).unwrap();
+    let text = refusal(&bench, spec()).await;
+    assert!(text.contains("`signed_as: denies`"), "{text}");
+    let mut renamed = spec();
+    renamed.signed_as = Some("denies".to_owned());
+    renamed.version = Some(">=1.0".parse().unwrap());
+    let set = bench.load(vec![renamed.clone()]).await.unwrap();
+    assert_eq!(set.status()[0].signed_as.as_deref(), Some("denies 1.0.0"));
+    renamed.version = Some(">=1.1".parse().unwrap());
+    let text = refusal(&bench, renamed).await;
+    assert!(text.contains("signed as version `1.0.0`"), "{text}");
+
+    // A signature over the bytes alone, as it was made once.
+    let earlier: Vec<&str> = other.split(' ').take(2).collect();
+    fs::write(&beside, earlier.join(" ")).unwrap();
+    let text = refusal(&bench, spec()).await;
+    assert!(text.contains("earlier form"), "{text}");
 
     // One bit of the component is another component.
     let mut changed = bytes.to_vec();
@@ -115,9 +120,19 @@ async fn a_registry_that_serves_garbage_is_refused_and_harms_nothing() {
         (Lie::OtherConfig, "its config is"),
         (Lie::HugeLayer, "at most"),
         (Lie::EndlessLayer, "over"),
+        (Lie::CutLayer, "stopped midway"),
+        (Lie::HugeManifest, "over 4194304 bytes"),
+        (Lie::EndlessManifest, "over 4194304 bytes"),
         (Lie::Redirect, "leads to a private address"),
         (Lie::Gone, "404"),
         (Lie::NoToken, "anonymously"),
+        (Lie::NoTokenForUs, "anonymously"),
+        (Lie::Realm("http://127.0.0.1:1/token"), "nobody is believed"),
+        (
+            Lie::Realm("http://169.254.169.254/latest"),
+            "nobody is believed",
+        ),
+        (Lie::Realm("ftp://127.0.0.1/"), "does not say where"),
     ] {
         let registry = Registry::new(&component, lie).await;
         let text = refusal(&bench, registry.spec()).await;
@@ -125,6 +140,172 @@ async fn a_registry_that_serves_garbage_is_refused_and_harms_nothing() {
     }
     let opened = bench.open(&active).await;
     assert!(matches!(opened, nowconnect_plugins::OpenOutcome::Allow(_)));
+}
+
+#[tokio::test]
+async fn a_token_comes_from_another_host_only_where_the_operator_names_it() {
+    let elsewhere =
+        Server::answering("HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{\"token\":\"let-me-in\"}")
+            .await;
+    let realm = format!("http://127.0.0.1:{}/token", elsewhere.port);
+    let registry = Registry::new(&guest::component("agreeable"), Lie::Realm(leaked(realm))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = registry.spec();
+    spec.registry.auth_file = Some(auth_file(&folder, &registry));
+    let bench = Bench::new();
+    let text = refusal(&bench, spec.clone()).await;
+    let host = format!("127.0.0.1:{}", elsewhere.port);
+    assert!(
+        text.contains(&format!("token_hosts: [\"{host}\"]")),
+        "{text}"
+    );
+    assert_eq!(elsewhere.connections(), 0, "it was not even asked");
+    spec.registry.token_hosts = vec![host];
+    bench.load(vec![spec]).await.unwrap();
+    assert_eq!(elsewhere.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_for_credentials_gets_those_of_the_file() {
+    for lie in [Lie::OnlyForReader, Lie::PasswordOnly] {
+        let registry = Registry::new(&guest::component("agreeable"), lie).await;
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::new();
+        let text = refusal(&bench, registry.spec()).await;
+        assert!(text.contains("plugins.registry_auth_file"), "{text}");
+        let mut spec = registry.spec();
+        let path = auth_file(&folder, &registry);
+        spec.registry.auth_file = Some(path.clone());
+        bench.load(vec![spec.clone()]).await.unwrap();
+
+        // Those of another registry are not shown to this one.
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("127.0.0.1:", "127.0.0.2:")).unwrap();
+        let text = refusal(&Bench::new(), spec.clone()).await;
+        assert!(text.contains("anonymously"), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+        // `reader:other`
+        let other = fs::read_to_string(auth_file(&folder, &registry)).unwrap();
+        let other = other.replace("cmVhZGVyOnMzY3JldA==", "cmVhZGVyOm90aGVy");
+        fs::write(&path, other).unwrap();
+        let text = refusal(&Bench::new(), spec).await;
+        let said = if lie == Lie::PasswordOnly {
+            "401"
+        } else {
+            "does not let us read it"
+        };
+        assert!(text.contains(said), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+}
+
+/// A file as container tools keep it, with `reader:s3cret` for this registry.
+fn auth_file(folder: &tempfile::TempDir, registry: &Registry) -> std::path::PathBuf {
+    let path = folder.path().join("config.json");
+    let text = serde_json::json!({"auths": {
+        format!("127.0.0.1:{}", registry.server.port): {"auth": "cmVhZGVyOnMzY3JldA=="},
+    }});
+    fs::write(&path, text.to_string()).unwrap();
+    path
+}
+
+/// For the few names that a test makes.
+fn leaked(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+#[tokio::test]
+async fn a_signature_is_kept_beside_the_component_and_fetched_again_only_where_it_must_be() {
+    let component = guest::component("agreeable");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (served, count) = (Arc::clone(&component), Arc::clone(&asked));
+    let server = Server::start(move |mut stream| {
+        let (served, count) = (Arc::clone(&served), Arc::clone(&count));
+        async move {
+            let request = read_request(&mut stream).await;
+            // The second key signs later.
+            let both = format!(
+                "{}{}",
+                sign(&served),
+                signed_as("agreeable", &served, &other_secret())
+            );
+            let signatures = match count.load(Ordering::SeqCst) {
+                0 => sign(&served),
+                _ => both,
+            };
+            let body: &[u8] = if request.starts_with("GET /agreeable.wasm.sig ") {
+                count.fetch_add(1, Ordering::SeqCst);
+                signatures.as_bytes()
+            } else {
+                &served
+            };
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let _ = stream.write_all(body).await;
+        }
+    })
+    .await;
+    let mut spec = spec("agreeable");
+    spec.source = PluginSource::Url(format!("http://127.0.0.1:{}/agreeable.wasm", server.port));
+    spec.digest = Some(digest(&component));
+    spec.trust = vec![key()];
+    spec.require_signature = true;
+    let cache = tempfile::tempdir().unwrap();
+    let bench = || Bench::with_cache(cache.path().join("private"));
+    for _ in 0..3 {
+        bench().load(vec![spec.clone()]).await.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    // Once another key is trusted, what is kept does not suffice.
+    spec.trust = vec![other_secret().public()];
+    for _ in 0..2 {
+        bench().load(vec![spec.clone()]).await.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    // What is kept needs no server.
+    drop(server);
+    bench().load(vec![spec]).await.unwrap();
+}
+
+fn other_secret() -> SecretKey {
+    let bytes = base64::engine::general_purpose::STANDARD.encode([8; 32]);
+    SecretKey::parse(&format!("nowconnect-secret-ed25519:{bytes}")).unwrap()
+}
+
+/// Each waits until all are there, so that they arrive only if they are fetched side by side.
+#[tokio::test]
+async fn components_arrive_side_by_side() {
+    let component = guest::component("agreeable");
+    let all = Arc::new(tokio::sync::Barrier::new(3));
+    let served = Arc::clone(&component);
+    let server = Server::start(move |mut stream| {
+        let (served, all) = (Arc::clone(&served), Arc::clone(&all));
+        async move {
+            read_request(&mut stream).await;
+            all.wait().await;
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                served.len()
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let _ = stream.write_all(&served).await;
+        }
+    })
+    .await;
+    let specs = ["a", "b", "c"].map(|name| {
+        let mut spec = spec("agreeable");
+        spec.name = name.to_owned();
+        spec.source = PluginSource::Url(format!("http://127.0.0.1:{}/{name}", server.port));
+        spec.digest = Some(digest(&component));
+        // Three share the bench's small pool.
+        spec.limits.concurrency = 4;
+        spec
+    });
+    let bench = Bench::new();
+    let loaded = tokio::time::timeout(Duration::from_secs(50), bench.load(specs.to_vec()));
+    let set = loaded.await.unwrap().unwrap();
+    let names: Vec<String> = set.status().into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["a", "b", "c"]);
 }
 
 #[tokio::test]
@@ -158,147 +339,6 @@ async fn a_web_server_must_be_pinned() {
     assert_eq!(server.connections(), 0);
     spec.digest = Some(digest(&component));
     assert!(bench.load(vec![spec]).await.is_ok());
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lie {
-    None,
-    OtherManifest,
-    OtherLayer,
-    NotJson,
-    TwoLayers,
-    NativeLayer,
-    OtherConfig,
-    HugeLayer,
-    EndlessLayer,
-    Redirect,
-    Gone,
-    NoToken,
-}
-
-/// As much of a registry as pulling asks for.
-struct Registry {
-    server: Server,
-    manifest_digest: String,
-}
-
-impl Registry {
-    async fn new(component: &Arc<[u8]>, lie: Lie) -> Self {
-        let layer_digest = digest(component);
-        let layer = serde_json::json!({
-            "mediaType": if lie == Lie::NativeLayer { "application/octet-stream" } else { "application/wasm" },
-            "digest": layer_digest,
-            "size": if lie == Lie::HugeLayer { 1_u64 << 40 } else { component.len() as u64 },
-        });
-        let layers = if lie == Lie::TwoLayers {
-            vec![layer.clone(), layer]
-        } else {
-            vec![layer]
-        };
-        let config = if lie == Lie::OtherConfig {
-            "application/json"
-        } else {
-            "application/vnd.wasm.config.v0+json"
-        };
-        let manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {"mediaType": config, "digest": digest(b"{}"), "size": 2},
-            "layers": layers,
-            "annotations": {OCI_SIGNATURES: sign(component)},
-        });
-        let manifest = if lie == Lie::NotJson {
-            b"<html>".to_vec()
-        } else {
-            serde_json::to_vec(&manifest).unwrap()
-        };
-        let manifest_digest = digest(&manifest);
-        let mut parts = HashMap::new();
-        let served = if lie == Lie::OtherManifest {
-            b"{}".to_vec()
-        } else {
-            manifest
-        };
-        parts.insert(
-            format!("/v2/acme/agreeable/manifests/{manifest_digest}"),
-            served,
-        );
-        let served = if lie == Lie::OtherLayer {
-            b"\0asm".to_vec()
-        } else {
-            component.to_vec()
-        };
-        parts.insert(format!("/v2/acme/agreeable/blobs/{layer_digest}"), served);
-        let parts = Arc::new(parts);
-        let server = Server::start(move |mut stream| {
-            let parts = Arc::clone(&parts);
-            async move {
-                let request = read_request(&mut stream).await;
-                let answer = answer(&request, &parts, lie, stream.local_addr().unwrap().port());
-                let _ = stream.write_all(&answer).await;
-                if lie == Lie::EndlessLayer && request.contains("/blobs/") {
-                    while stream.write_all(&[0; 65536]).await.is_ok() {}
-                }
-            }
-        })
-        .await;
-        Self {
-            server,
-            manifest_digest,
-        }
-    }
-
-    fn spec(&self) -> PluginSpec {
-        let (port, digest) = (self.server.port, &self.manifest_digest);
-        let mut spec = spec("agreeable");
-        spec.source = PluginSource::Oci(format!(
-            "oci+http://127.0.0.1:{port}/acme/agreeable@{digest}"
-        ));
-        spec.trust = vec![key()];
-        spec.require_signature = true;
-        spec
-    }
-}
-
-fn answer(request: &str, parts: &HashMap<String, Vec<u8>>, lie: Lie, port: u16) -> Vec<u8> {
-    let path = request.split(' ').nth(1).unwrap_or_default();
-    let head = |status: &str, more: &str, length: usize| {
-        format!("HTTP/1.1 {status}\r\n{more}content-length: {length}\r\n\r\n").into_bytes()
-    };
-    if path.starts_with("/token?service=registry&scope=repository%3Aacme%2Fagreeable%3Apull") {
-        let token = br#"{"token":"let-me-in"}"#;
-        return [head("200 OK", "", token.len()), token.to_vec()].concat();
-    }
-    if !request.contains("authorization: Bearer let-me-in\r\n") {
-        let challenge = format!(
-            "www-authenticate: Bearer realm=\"http://127.0.0.1:{port}/token\",service=\"registry\",\
-             scope=\"repository:acme/agreeable:pull\"\r\n"
-        );
-        let challenge = if lie == Lie::NoToken { "" } else { &challenge };
-        return head("401 Unauthorized", challenge, 0);
-    }
-    if lie == Lie::Redirect && path.contains("/blobs/") {
-        // Where only this machine can go.
-        return head(
-            "307 Temporary Redirect",
-            "location: http://127.0.0.2:1/\r\n",
-            0,
-        );
-    }
-    if lie == Lie::EndlessLayer && path.contains("/blobs/") {
-        return b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
-    }
-    match parts.get(path).filter(|_| lie != Lie::Gone) {
-        Some(part) => [head("200 OK", "", part.len()), part.clone()].concat(),
-        None => head("404 Not Found", "", 0),
-    }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hex = Sha256::digest(bytes)
-        .iter()
-        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-    format!("sha256:{hex}")
 }
 
 async fn refusal(bench: &Bench, spec: PluginSpec) -> String {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nowconnect_plugins::Inspection;
-use nowconnect_plugins::signature::{ComponentSignatures, SignatureError};
+use nowconnect_plugins::signature::SignatureError;
 
 use super::keys::{signature_path, signatures_beside};
 use super::mounting::{Mounting, Unstated, bench, mount, read_component};
@@ -22,8 +22,7 @@ pub struct Inspect {
 impl Inspect {
     pub(super) fn run(self, out: &mut dyn Write) -> Done {
         let bytes = read_component(&self.file)?;
-        let signatures = signatures_beside(&self.file)?;
-        let signed = signed(signatures.as_ref(), &bytes, &self.file);
+        let signed = signed(&bytes, &self.file);
         let inspection = wait_for(async {
             let inspected = bench()?.inspect(bytes).await;
             inspected.map_err(|problem| {
@@ -75,15 +74,19 @@ fn list<T: AsRef<str>>(names: &[T]) -> String {
 }
 
 /// Whether the signatures beside a component hold, whoever made them.
-fn signed(signatures: Option<&ComponentSignatures>, bytes: &[u8], file: &Path) -> String {
-    let Some(signatures) = signatures else {
-        return format!("none (no `{}`)", signature_path(file).display());
+fn signed(bytes: &[u8], file: &Path) -> String {
+    let signatures = match signatures_beside(file) {
+        Ok(Some(signatures)) => signatures,
+        Ok(None) => return format!("none (no `{}`)", signature_path(file).display()),
+        Err(trouble) => return format!("BAD: {}", trouble.text),
     };
-    let keys: Vec<_> = signatures.keys().cloned().collect();
-    match signatures.verify(bytes, &keys) {
-        Ok(_) => {
-            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
-            format!("holds, by {}", keys.join(", "))
+    match signatures.hold(bytes) {
+        Ok(()) => {
+            let by: Vec<String> = signatures
+                .iter()
+                .map(|one| format!("{} as {}", one.key(), one.signed_as()))
+                .collect();
+            format!("holds, by {}", by.join(", "))
         }
         Err(error @ SignatureError::Unsigned) => error.to_string(),
         Err(error) => format!("BAD: {error}"),
@@ -117,6 +120,9 @@ impl Check {
             writeln!(out, "\nA hub takes it with:")?;
             writeln!(out, "  - name: {}", spec.name)?;
             writeln!(out, "    digest: sha256:{}", inspection.digest)?;
+            if let Some(name) = signed_as_another(&self.mounting.file, &spec.name) {
+                writeln!(out, "    signed_as: {name}")?;
+            }
             // A JSON list of texts is YAML, quoted where it must be.
             let grants = serde_json::to_string(&spec.grants).unwrap_or_default();
             writeln!(out, "    grants: {grants}")?;
@@ -134,4 +140,16 @@ impl Check {
             })
         })
     }
+}
+
+/// The name that the component is signed as, where that is another.
+fn signed_as_another(file: &Path, name: &str) -> Option<String> {
+    let signatures = signatures_beside(file).ok()??;
+    let names: Vec<&str> = signatures
+        .iter()
+        .map(|one| one.signed_as().name())
+        .collect();
+    (!names.contains(&name))
+        .then(|| names.first().map(|name| (*name).to_owned()))
+        .flatten()
 }

@@ -1,5 +1,5 @@
-//! `plugin keygen`, `sign` and `verify`: detached signatures over the exact bytes of a component.
-//! Key files are those of `policy keygen`: one key signs both, if its owner wants that.
+//! `plugin keygen`, `sign` and `verify`: detached signatures over a plugin's name, its version and
+//! the exact bytes of its component. Key files are those of `policy keygen`: one key signs both, if its owner wants that.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -7,8 +7,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nowconnect_plugins::signature::{ComponentSignatures, PublicKey, SecretKey};
+use nowconnect_plugins::signature::{
+    ComponentSignature, ComponentSignatures, PublicKey, SecretKey, SignatureError, SignedAs,
+};
 
+use super::manifest::Manifest;
 use super::mounting::read_component;
 use super::{Done, Trouble};
 use crate::cli::Exit;
@@ -44,6 +47,15 @@ pub struct Sign {
     /// The secret key's file
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// The plugin's name, which a hub compares with its own; without it that of the manifest
+    #[arg(long)]
+    name: Option<String>,
+    /// The plugin's version, such as `1.2.3`; without it that of the manifest
+    #[arg(long)]
+    version: Option<String>,
+    /// The manifest; without it `plugin.toml` in the component's folder or the one above
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
 }
 
 impl Sign {
@@ -57,13 +69,17 @@ impl Sign {
             return Err(Trouble::usage(text));
         }
         let key = read_secret(&self.key)?;
-        let mut signatures = signatures_beside(&self.file)?.unwrap_or_default();
-        // A signature over other bytes would make the component one that nobody loads.
-        let keys: Vec<PublicKey> = signatures.keys().cloned().collect();
-        if !keys.is_empty() && signatures.verify(&bytes, &keys).is_err() {
-            signatures = ComponentSignatures::default();
-        }
-        signatures.add(key.sign(&bytes));
+        let signed_as = self.signed_as()?;
+        // A signature that nobody takes any more, or over other bytes, would make the component
+        // one that nobody loads.
+        let mut signatures = signatures_beside(&self.file)
+            .ok()
+            .flatten()
+            .filter(|signatures| signatures.hold(&bytes).is_ok())
+            .unwrap_or_default();
+        let signature = ComponentSignature::new(&key, signed_as, &bytes);
+        let signed_as = signature.signed_as().to_string();
+        signatures.add(signature);
         let path = signature_path(&self.file);
         let refuse = |error: std::io::Error| {
             Trouble::failure(format!("cannot write `{}`: {error}", path.display()))
@@ -71,8 +87,24 @@ impl Sign {
         let unfinished = with_suffix(&path, "unfinished");
         std::fs::write(&unfinished, signatures.to_string()).map_err(refuse)?;
         std::fs::rename(&unfinished, &path).map_err(refuse)?;
-        writeln!(out, "signed by {}: {}", key.public(), path.display())?;
+        let public = key.public();
+        writeln!(out, "signed as {signed_as} by {public}: {}", path.display())?;
         Ok(Exit::Success)
+    }
+
+    /// What is signed beside the bytes.
+    fn signed_as(&self) -> Result<SignedAs, Trouble> {
+        let manifest = Manifest::find(self.manifest.as_deref(), &self.file)?;
+        let name = self.name.as_ref().or(manifest.name.as_ref());
+        let version = self.version.as_ref().or(manifest.version.as_ref());
+        let (Some(name), Some(version)) = (name, version) else {
+            return Err(Trouble::usage(
+                "say as what it is signed: by `--name` and `--version`, or by `name` and \
+                 `version` of a `plugin.toml` beside the component",
+            ));
+        };
+        SignedAs::new(name, version)
+            .map_err(|error| Trouble::usage(format!("`{name} {version}`: {error}")))
     }
 }
 
@@ -84,6 +116,9 @@ pub struct Verify {
     /// A trusted public key, or its file; may be given more than once
     #[arg(long = "key", value_name = "KEY|FILE", required = true)]
     keys: Vec<String>,
+    /// The name that it must be signed as; without it any
+    #[arg(long)]
+    name: Option<String>,
 }
 
 impl Verify {
@@ -95,10 +130,17 @@ impl Verify {
             .map(|key| read_public(key))
             .collect::<Result<_, _>>()?;
         let signatures = signatures_beside(&self.file)?.unwrap_or_default();
-        let key = signatures
-            .verify(&bytes, &trusted)
-            .map_err(|error| Trouble::failure(format!("`{}`: {error}", self.file.display())))?;
-        writeln!(out, "right: signed by {key}")?;
+        let refuse =
+            |error: SignatureError| Trouble::failure(format!("`{}`: {error}", self.file.display()));
+        let found = signatures.by_one_of(&bytes, &trusted).map_err(refuse)?;
+        let signed = found.signed_as();
+        if let Some(wanted) = self.name.as_ref().filter(|name| *name != signed.name()) {
+            return Err(refuse(SignatureError::OtherName {
+                signed: signed.name().to_owned(),
+                wanted: wanted.clone(),
+            }));
+        }
+        writeln!(out, "right: signed as {signed} by {}", found.key())?;
         Ok(Exit::Success)
     }
 }

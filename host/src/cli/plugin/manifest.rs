@@ -13,6 +13,7 @@ use super::Trouble;
 #[serde(default)]
 pub(super) struct Manifest {
     pub(super) name: Option<String>,
+    pub(super) version: Option<String>,
     pub(super) hooks: Option<Vec<String>>,
     pub(super) imports: Option<Vec<String>>,
     /// What it needs to be granted, beyond the capabilities such as `headers.set:x-tenant-*`.

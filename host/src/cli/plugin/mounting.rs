@@ -1,5 +1,6 @@
 //! From the arguments of a command to a plugin on the bench.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,10 @@ const COMPONENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// something else meanwhile is slow says nothing about the plugin. Guest time is as in a hub.
 const WALL_TIME: Duration = Duration::from_secs(10);
 
+/// Stands for the hosts that a plugin wants to reach and was not granted: no name can lead there,
+/// so each request is answered by `not_granted`.
+const NO_HOST: &str = "fetch:not-granted.invalid";
+
 /// Which component, as what it is loaded.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Mounting {
@@ -34,9 +39,13 @@ pub(super) struct Mounting {
     /// Its settings: JSON, or a file with JSON or YAML
     #[arg(long, value_name = "JSON|FILE")]
     pub(super) config: Option<String>,
-    /// A grant such as `log` or `headers.set:x-tenant-*`; may be given more than once
-    #[arg(long = "grant", value_name = "GRANT")]
+    /// A grant such as `log` or `headers.set:x-tenant-*`; may be given more than once. With one,
+    /// nothing else is granted
+    #[arg(long = "grant", value_name = "GRANT", conflicts_with = "grant_wanted")]
     pub(super) grants: Vec<String>,
+    /// Grant all that the manifest and the cases want, outbound HTTP too
+    #[arg(long)]
+    grant_wanted: bool,
     /// Most memory of an instance, in bytes
     #[arg(long, value_name = "BYTES")]
     memory_bytes: Option<usize>,
@@ -53,8 +62,9 @@ pub(super) struct Mounting {
 pub(super) enum Unstated {
     /// Nothing, as in a hub.
     Nothing,
-    /// What the manifest names, else every capability that the component imports.
-    AsWanted,
+    /// What the manifest names, else every capability that the component imports, without what
+    /// reaches beyond the bench.
+    Harmless,
 }
 
 /// A component that was read.
@@ -62,6 +72,58 @@ pub(super) struct Opened {
     pub(super) bytes: Arc<[u8]>,
     pub(super) manifest: Manifest,
     pub(super) spec: PluginSpec,
+    /// What it wants and was not granted.
+    withheld: BTreeSet<String>,
+    /// Grants that reach beyond the bench and that the command line gives; `None` is all.
+    given: Option<Vec<String>>,
+}
+
+impl Opened {
+    fn new(bytes: Arc<[u8]>, manifest: Manifest, spec: PluginSpec, mounting: &Mounting) -> Self {
+        Self {
+            bytes,
+            manifest,
+            spec,
+            withheld: BTreeSet::new(),
+            given: (!mounting.grant_wanted).then(|| mounting.grants.clone()),
+        }
+    }
+
+    /// Of grants that a manifest or a case names, those that may be granted unasked. Who wrote
+    /// the plugin wrote these too, and trying it must not send anything anywhere.
+    pub(super) fn without_reach(&mut self, grants: &[String]) -> Vec<String> {
+        let Some(given) = &self.given else {
+            return grants.to_vec();
+        };
+        let (kept, withheld): (Vec<String>, Vec<String>) = grants
+            .iter()
+            .cloned()
+            .partition(|grant| !reaches_out(grant) || given.contains(grant));
+        let wants_any = !withheld.is_empty();
+        self.withheld.extend(withheld);
+        // With it the component can be loaded all the same.
+        let stand_in = wants_any.then(|| NO_HOST.to_owned());
+        kept.into_iter().chain(stand_in).collect()
+    }
+
+    /// What was not granted, and how it is.
+    pub(super) fn withheld(&self) -> Option<String> {
+        if self.withheld.is_empty() {
+            return None;
+        }
+        let grants: Vec<&str> = self.withheld.iter().map(String::as_str).collect();
+        Some(format!(
+            "not granted: {}, by which it would reach beyond this command; `--grant-wanted` \
+             grants all that it wants",
+            grants.join(", ")
+        ))
+    }
+}
+
+/// Whether a grant lets a plugin send something.
+fn reaches_out(grant: &str) -> bool {
+    let name = grant.trim().split([':', '.']).next();
+    name.is_some_and(|name| name.trim() == "fetch")
 }
 
 impl Mounting {
@@ -82,30 +144,33 @@ impl Mounting {
             (None, Some(config)) => config.clone(),
             (None, None) => spec.config,
         };
-        spec.grants = if !self.grants.is_empty() {
+        let mut opened = Opened::new(bytes, manifest, spec, self);
+        opened.spec.grants = if !self.grants.is_empty() {
             self.grants.clone()
-        } else if unstated == Unstated::Nothing {
+        } else if unstated == Unstated::Nothing && !self.grant_wanted {
             Vec::new()
-        } else if let Some(grants) = &manifest.grants {
-            grants.clone()
         } else {
-            let inspection = bench.inspect(bytes.to_vec()).await;
-            let inspection = inspection.map_err(|problem| {
-                Trouble::usage(format!("`{}`: {problem}", self.file.display()))
-            })?;
-            let capabilities = inspection.capabilities.iter();
-            let wasi = inspection.wasi.then_some("wasi");
-            capabilities
-                .map(|capability| capability.as_str())
-                .chain(wasi)
-                .map(str::to_owned)
-                .collect()
+            let wanted = self.wanted(bench, &opened).await?;
+            opened.without_reach(&wanted)
         };
-        Ok(Opened {
-            bytes,
-            manifest,
-            spec,
-        })
+        Ok(opened)
+    }
+
+    /// What it wants: by its manifest, else by what it imports.
+    async fn wanted(&self, bench: &Workbench, opened: &Opened) -> Result<Vec<String>, Trouble> {
+        if let Some(grants) = &opened.manifest.grants {
+            return Ok(grants.clone());
+        }
+        let inspection = bench.inspect(opened.bytes.to_vec()).await;
+        let inspection = inspection
+            .map_err(|problem| Trouble::usage(format!("`{}`: {problem}", self.file.display())))?;
+        let capabilities = inspection.capabilities.iter();
+        let wasi = inspection.wasi.then_some("wasi");
+        Ok(capabilities
+            .map(|capability| capability.as_str())
+            .chain(wasi)
+            .map(str::to_owned)
+            .collect())
     }
 
     fn limits(&self, manifest: &Manifest) -> Limits {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use nowconnect_plugins::Inspection;
+use nowconnect_plugins::{Inspection, RegistryCredentials, RegistryEntry};
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
@@ -42,6 +42,12 @@ pub struct Push {
     /// A file with the user's password or token
     #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
+    /// Credentials as container tools keep them (`auths` of `config.json`), instead of a user
+    #[arg(long, value_name = "FILE", conflicts_with = "user")]
+    auth_file: Option<PathBuf>,
+    /// A host beside the registry's own that may hand out its tokens, and sees the credentials
+    #[arg(long = "auth-host", value_name = "HOST")]
+    auth_hosts: Vec<String>,
 }
 
 /// A blob by its digest.
@@ -69,14 +75,16 @@ impl Push {
     pub(super) fn run(self, out: &mut dyn Write) -> Done {
         let bytes = read_component(&self.file)?;
         let (protocol, reference) = parse(&self.reference)?;
-        let auth = self.auth()?;
+        let protocol_has_tls = matches!(protocol, ClientProtocol::Https);
+        let credentials = self.credentials(&reference)?;
         let signatures = signatures_beside(&self.file)?;
         let annotations = signatures.map(|signatures| (SIGNATURES, signatures.to_string()));
         let refuse = |what: &str, error: &dyn std::fmt::Display| {
             Trouble::failure(format!("`{reference}`: {what}: {error}"))
         };
         wait_for(async {
-            let inspected = bench()?.inspect(bytes.clone()).await;
+            let bench = bench()?;
+            let inspected = bench.inspect(bytes.clone()).await;
             let inspection = inspected.map_err(|problem| {
                 Trouble::failure(format!(
                     "`{}`: {problem}; nothing is pushed",
@@ -104,6 +112,21 @@ impl Push {
                 connect_timeout: Some(ANSWER_WITHIN),
                 ..ClientConfig::default()
             });
+            // Ours and not the client's, which takes the credentials wherever a registry says.
+            let registry = (reference.resolve_registry(), protocol_has_tls);
+            let repository = reference.repository();
+            let entry = bench.enter_registry(registry, repository, credentials, &self.auth_hosts);
+            let entry = tokio::time::timeout(ANSWER_WITHIN, entry)
+                .await
+                .map_err(|_| refuse("it lets nobody in", &"it does not answer"))?
+                .map_err(|error| refuse("it lets nobody in", &error))?;
+            let auth = match entry {
+                RegistryEntry::Anonymous => RegistryAuth::Anonymous,
+                RegistryEntry::Password(known) => {
+                    RegistryAuth::Basic(known.user().to_owned(), known.password().to_owned())
+                }
+                RegistryEntry::Token(token) => RegistryAuth::Bearer(token),
+            };
             let allowed = client
                 .auth(&reference, &auth, RegistryOperation::Push)
                 .await;
@@ -132,16 +155,27 @@ impl Push {
         })
     }
 
-    fn auth(&self) -> Result<RegistryAuth, Trouble> {
+    fn credentials(&self, reference: &Reference) -> Result<Option<RegistryCredentials>, Trouble> {
+        if let Some(path) = &self.auth_file {
+            let registry = reference.registry();
+            let found = RegistryCredentials::read(path, registry).map_err(Trouble::usage)?;
+            return match found {
+                Some(found) => Ok(Some(found)),
+                None => Err(Trouble::usage(format!(
+                    "`{}` has nothing for `{registry}`",
+                    path.display()
+                ))),
+            };
+        }
         let (Some(user), Some(path)) = (&self.user, &self.password_file) else {
-            return Ok(RegistryAuth::Anonymous);
+            return Ok(None);
         };
         let password = std::fs::read_to_string(path)
             .map_err(|error| Trouble::usage(format!("`{}`: {error}", path.display())))?;
-        Ok(RegistryAuth::Basic(
+        Ok(Some(RegistryCredentials::new(
             user.clone(),
-            password.trim().to_owned(),
-        ))
+            password.trim(),
+        )))
     }
 }
 

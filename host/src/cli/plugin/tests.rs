@@ -1,5 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod registry;
+mod supply;
+
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -193,9 +196,45 @@ fn bench_measures_instance_and_call() {
     }
 }
 
+/// Whoever tries a plugin has not vouched for it: its manifest and its cases say what they like.
+#[test]
+fn a_trial_reaches_nothing_that_was_not_granted_by_hand() {
+    let reached = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    reached.set_nonblocking(true).unwrap();
+    let host = reached.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let component = builtin(&folder, "authzen-pdp");
+    let manifest = folder.path().join("plugin.toml");
+    let wants = std::fs::read_to_string(&manifest)
+        .unwrap()
+        .replace("fetch:pdp.corp.example", &format!("fetch:http://{host}"));
+    std::fs::write(&manifest, wants).unwrap();
+    let config = format!(r#"{{"url": "http://{host}/", "timeout_ms": 100}}"#);
+    let case = format!(
+        r#"{{"name": "it reaches out", "hook": "open", "config": {config},
+             "grants": ["config", "log", "fetch:http://{host}"],
+             "expect": {{"answer": {{"detail": "unavailable: the decision point: not_granted*"}}}}}}"#
+    );
+    let cases = file(&folder, "reach.json", &case);
+    let run = ["run", &component, "--hook", "open", "--config", &config];
+    let calls = ["bench", &component, "--hook", "open", "--calls", "1"];
+    let bench = [&calls[..], &run[4..]].concat();
+    let test = ["test", &component, &cases];
+    for line in [&run[..], &test[..], &bench[..]] {
+        let said = say(line);
+        let wanted = format!("not granted: fetch:http://{host}");
+        assert!(said.out.contains(&wanted), "{}{}", said.out, said.problems);
+        assert!(said.out.contains("--grant-wanted"), "{}", said.out);
+        assert!(reached.accept().is_err(), "{line:?} reached out");
+    }
+    // It waits for an answer in vain, and that is what was granted.
+    say(&[&run[..], &["--grant-wanted"]].concat());
+    assert!(reached.accept().is_ok());
+}
+
 #[test]
 fn the_shipped_plugins_pass_their_cases() {
-    for name in ["geo-signal", "jwt-claims-header", "pii-mask"] {
+    for name in ["authzen-pdp", "geo-signal", "jwt-claims-header", "pii-mask"] {
         let folder = tempfile::tempdir().unwrap();
         let component = builtin(&folder, name);
         let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/{name}/cases"));
@@ -210,9 +249,71 @@ fn the_shipped_plugins_pass_their_cases() {
     }
 }
 
+/// A decision point of the test's making, which keeps what it was asked.
+#[test]
+fn authzen_pdp_asks_with_all_that_it_knows_and_passes_on_what_it_may() {
+    use std::sync::Arc;
+
+    use axum::Json;
+    use axum::extract::State;
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+
+    type Asked = Arc<Mutex<Vec<Value>>>;
+    let asked = Asked::default();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listening = tokio::net::TcpListener::bind("127.0.0.1:0");
+    let listener = runtime.block_on(listening).unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = async |State(asked): State<Asked>, Json(question): Json<Value>| {
+        let decision = question["resource"]["id"] != "secret";
+        asked.lock().push(question);
+        Json(json!({"decision": decision, "context": {"risk": "low", "reason_user": "not today"}}))
+    };
+    let router = axum::Router::new()
+        .route("/", axum::routing::post(answer))
+        .with_state(Arc::clone(&asked));
+    runtime.spawn(async move { axum::serve(listener, router).await });
+
+    let folder = tempfile::tempdir().unwrap();
+    let component = builtin(&folder, "authzen-pdp");
+    let config = |more: Value| {
+        let mut config = json!({"url": format!("http://{address}/"), "timeout_ms": 10_000});
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        config
+    };
+    let cases = json!([
+        {"name": "what is passed on", "hook": "open", "config": config(json!({"pass_on": ["risk"]})),
+         "input": {"connector": "db", "viewer": {"subject": "ann", "groups": ["dba"],
+                   "attributes": {"amr": "otp"}}, "agent": {"attributes": {"site": "north"}}},
+         "expect": {"answer": {"verdict": "allow", "attributes": {"authzen-pdp/risk": "low"}}}},
+        {"name": "a key that it does not know", "hook": "open", "config": config(json!({})),
+         "input": {"connector": "db"},
+         "expect": {"answer": {"verdict": "deny", "code": "pdp_obligation"}}},
+        {"name": "a no", "hook": "open", "config": config(json!({"pass_on": ["risk"]})),
+         "input": {"connector": "secret"},
+         "expect": {"answer": {"verdict": "deny", "code": "pdp_denied"}}},
+    ]);
+    let cases = file(&folder, "asked.json", &cases.to_string());
+    let grant = format!("fetch:http://{address}");
+    let granted = ["--grant", "config", "--grant", "log", "--grant", &grant];
+    let said = say(&[&["test", &component, &cases], &granted[..]].concat());
+    assert_eq!(said.exit, Exit::Success, "{}{}", said.out, said.problems);
+    let asked = asked.lock();
+    assert_eq!(asked.len(), 3);
+    let properties = json!({"groups": ["dba"], "amr": "otp"});
+    assert_eq!(asked[0]["subject"]["id"], "ann");
+    assert_eq!(asked[0]["subject"]["properties"], properties);
+    assert_eq!(asked[0]["context"]["agent_attributes"]["site"], "north");
+}
+
 #[test]
 fn the_built_in_plugins_conform() {
     for name in [
+        "authzen-pdp",
         "geo-signal",
         "header-inject",
         "jwt-claims-header",
@@ -233,220 +334,6 @@ fn the_built_in_plugins_conform() {
         );
         assert!(said.out.contains("it conforms"), "{}", said.out);
     }
-}
-
-#[test]
-fn a_signature_is_over_the_bytes_and_by_somebody() {
-    let folder = tempfile::tempdir().unwrap();
-    let component = builtin(&folder, "scope-guard");
-    let key = |name: &str| text(&folder.path().join(name));
-    for name in ["ours", "theirs"] {
-        assert_eq!(say(&["keygen", &key(name)]).exit, Exit::Success);
-    }
-    assert_eq!(
-        say(&["keygen", &key("ours")]).exit,
-        Exit::Usage,
-        "never over a key"
-    );
-    let unsigned = say(&["verify", &component, "--key", &key("ours.pub")]);
-    assert!(
-        unsigned.problems.contains("no signature"),
-        "{}",
-        unsigned.problems
-    );
-
-    let said = say(&["sign", &component, "--key", &key("ours")]);
-    assert_eq!(said.exit, Exit::Success, "{}", said.problems);
-    assert_eq!(
-        say(&["verify", &component, "--key", &key("ours.pub")]).exit,
-        Exit::Success
-    );
-    let said = say(&["verify", &component, "--key", &key("theirs.pub")]);
-    assert_eq!(said.exit, Exit::Failure);
-    assert!(
-        said.problems.contains("none of the trusted keys"),
-        "{}",
-        said.problems
-    );
-    assert!(
-        say(&["inspect", &component])
-            .out
-            .contains("signature  holds, by ed25519:")
-    );
-
-    let mut bytes = std::fs::read(&component).unwrap();
-    bytes.push(0);
-    std::fs::write(&component, bytes).unwrap();
-    let said = say(&["verify", &component, "--key", &key("ours.pub")]);
-    assert!(said.problems.contains("does not hold"), "{}", said.problems);
-}
-
-#[test]
-fn a_component_goes_into_a_registry_as_the_tools_lay_it_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let component = builtin(&folder, "scope-guard");
-    let key = text(&folder.path().join("key"));
-    assert_eq!(say(&["keygen", &key]).exit, Exit::Success);
-    assert_eq!(
-        say(&["sign", &component, "--key", &key]).exit,
-        Exit::Success
-    );
-
-    let registry = registry::Registry::start();
-    let reference = format!("oci+http://{}/team/guard:1.0", registry.address);
-    let said = say(&["push", &component, &reference]);
-    assert_eq!(said.exit, Exit::Success, "{}", said.problems);
-    let stored = registry.stored();
-    let manifest: serde_json::Value = serde_json::from_slice(&stored["manifests/1.0"]).unwrap();
-    assert_eq!(
-        manifest["config"]["mediaType"],
-        "application/vnd.wasm.config.v0+json"
-    );
-    let layer = &manifest["layers"][0];
-    assert_eq!(layer["mediaType"], "application/wasm");
-    let blob = |described: &serde_json::Value| {
-        stored[&format!("blobs/{}", described["digest"].as_str().unwrap())].clone()
-    };
-    assert_eq!(blob(layer), std::fs::read(&component).unwrap());
-    let config: serde_json::Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
-    assert_eq!(config["layerDigests"][0], layer["digest"]);
-    let signatures = manifest["annotations"]["dev.nowconnect.signatures"]
-        .as_str()
-        .unwrap();
-    assert_eq!(
-        signatures,
-        std::fs::read_to_string(format!("{component}.sig")).unwrap()
-    );
-
-    let again = say(&["push", &component, &reference]);
-    assert_eq!(
-        again.out, said.out,
-        "the same component is the same artifact"
-    );
-    registry.refuse();
-    let refused = say(&["push", &component, &reference]);
-    assert_eq!(refused.exit, Exit::Failure, "{}", refused.out);
-    for reference in [
-        "guard:1.0",
-        "oci://guard",
-        "oci://team/guard:1",
-        "oci://r.example/g@sha256:0",
-    ] {
-        assert_eq!(
-            say(&["push", &component, reference]).exit,
-            Exit::Usage,
-            "{reference}"
-        );
-    }
-}
-
-/// As much of a registry as a push needs.
-mod registry {
-    use std::collections::BTreeMap;
-    use std::net::{Ipv4Addr, SocketAddr};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use axum::Router;
-    use axum::body::Bytes;
-    use axum::extract::State;
-    use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
-    use parking_lot::Mutex;
-    use tokio::runtime::Runtime;
-
-    #[derive(Default)]
-    struct Shelf {
-        stored: Mutex<BTreeMap<String, Vec<u8>>>,
-        refuses: AtomicBool,
-    }
-
-    pub(super) struct Registry {
-        pub(super) address: SocketAddr,
-        shelf: Arc<Shelf>,
-        /// Serves until it is dropped.
-        _runtime: Runtime,
-    }
-
-    impl Registry {
-        pub(super) fn start() -> Self {
-            let runtime = Runtime::new().unwrap();
-            let shelf = Arc::new(Shelf::default());
-            let listening = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-            let listener = runtime.block_on(listening).unwrap();
-            let address = listener.local_addr().unwrap();
-            let router = Router::new()
-                .fallback(answer)
-                .with_state(Arc::clone(&shelf));
-            runtime.spawn(async move { axum::serve(listener, router).await });
-            Self {
-                address,
-                shelf,
-                _runtime: runtime,
-            }
-        }
-
-        /// What was pushed, by `blobs/<digest>` and `manifests/<tag>`.
-        pub(super) fn stored(&self) -> BTreeMap<String, Vec<u8>> {
-            self.shelf.stored.lock().clone()
-        }
-
-        pub(super) fn refuse(&self) {
-            self.shelf.refuses.store(true, Ordering::Relaxed);
-        }
-    }
-
-    type Answer = (StatusCode, [(HeaderName, String); 1]);
-
-    async fn answer(
-        State(shelf): State<Arc<Shelf>>,
-        method: Method,
-        uri: Uri,
-        _: HeaderMap,
-        body: Bytes,
-    ) -> Answer {
-        let at = |place: &str| [(header::LOCATION, place.to_owned())];
-        let path = uri
-            .path()
-            .trim_start_matches("/v2/")
-            .trim_start_matches("team/guard/");
-        if shelf.refuses.load(Ordering::Relaxed) {
-            return (StatusCode::FORBIDDEN, at(""));
-        }
-        match (&method, path) {
-            (&Method::POST, "blobs/uploads/") => {
-                (StatusCode::ACCEPTED, at("/v2/team/guard/upload"))
-            }
-            (&Method::PUT, "upload") => {
-                let digest = uri.query().unwrap().rsplit_once("digest=").unwrap().1;
-                let name = format!("blobs/{}", digest.replace("%3A", ":"));
-                shelf.stored.lock().insert(name.clone(), body.to_vec());
-                (StatusCode::CREATED, at(&format!("/v2/team/guard/{name}")))
-            }
-            (&Method::PUT, manifest) if manifest.starts_with("manifests/") => {
-                shelf
-                    .stored
-                    .lock()
-                    .insert(manifest.to_owned(), body.to_vec());
-                (StatusCode::CREATED, at(uri.path()))
-            }
-            (&Method::GET, _) => (StatusCode::OK, at("")),
-            _ => (StatusCode::NOT_FOUND, at("")),
-        }
-    }
-}
-
-#[test]
-fn a_secret_key_that_others_can_read_is_refused() {
-    use std::os::unix::fs::PermissionsExt;
-
-    let folder = tempfile::tempdir().unwrap();
-    let component = builtin(&folder, "scope-guard");
-    let key = text(&folder.path().join("key"));
-    assert_eq!(say(&["keygen", &key]).exit, Exit::Success);
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let said = say(&["sign", &component, "--key", &key]);
-    assert_eq!(said.exit, Exit::Usage);
-    assert!(said.problems.contains("chmod 600"), "{}", said.problems);
 }
 
 #[test]

@@ -46,10 +46,11 @@ impl Run {
         let case = one_case(self.input.as_deref(), self.hook)?;
         wait_for(async {
             let bench = bench()?;
-            let opened = self.mounting.open(&bench, Unstated::AsWanted).await?;
-            let mounted = mount_for(&bench, &opened, &case).await?;
+            let mut opened = self.mounting.open(&bench, Unstated::Harmless).await?;
+            let mounted = mount_for(&bench, &mut opened, &case).await?;
             let ran = bench.run(&mounted, &case).await;
             show(&ran, out)?;
+            tell_withheld(&opened, out)?;
             Ok(if ran.answer["verdict"] == "failed" {
                 Exit::Failure
             } else {
@@ -102,14 +103,25 @@ fn show(ran: &Ran, out: &mut dyn Write) -> std::io::Result<()> {
     )
 }
 
+fn tell_withheld(opened: &Opened, out: &mut dyn Write) -> std::io::Result<()> {
+    match opened.withheld() {
+        Some(text) => writeln!(out, "{text}"),
+        None => Ok(()),
+    }
+}
+
 /// The plugin with the settings and grants of the case, where it has its own.
-async fn mount_for(bench: &Workbench, opened: &Opened, case: &Case) -> Result<Mounted, Trouble> {
+async fn mount_for(
+    bench: &Workbench,
+    opened: &mut Opened,
+    case: &Case,
+) -> Result<Mounted, Trouble> {
     let mut spec = opened.spec.clone();
     if let Some(config) = &case.config {
         spec.config = config.clone();
     }
     if let Some(grants) = &case.grants {
-        spec.grants = grants.clone();
+        spec.grants = opened.without_reach(grants);
     }
     let mounted = mount(bench, spec).await?;
     let hook = case.question.hook();
@@ -144,7 +156,7 @@ impl Test {
         let cases = read_cases(&self.cases, None).map_err(Trouble::usage)?;
         wait_for(async {
             let bench = bench()?;
-            let opened = self.mounting.open(&bench, Unstated::AsWanted).await?;
+            let mut opened = self.mounting.open(&bench, Unstated::Harmless).await?;
             // Kept, so that the component is compiled once.
             let _first = bench.mount(opened.spec.clone()).await;
             let mut failed = 0;
@@ -154,7 +166,7 @@ impl Test {
                     .unwrap_or_default()
                     .to_string_lossy()
                     .into_owned();
-                let (problems, took) = match mount_for(&bench, &opened, case).await {
+                let (problems, took) = match mount_for(&bench, &mut opened, case).await {
                     Ok(mounted) => {
                         let ran = bench.run(&mounted, case).await;
                         (ran.problems(&case.expect), ran.recorded.took)
@@ -173,6 +185,7 @@ impl Test {
                     writeln!(out, "      {}", problem.replace('\n', "\n      "))?;
                 }
             }
+            tell_withheld(&opened, out)?;
             let passed = cases.len() - failed;
             writeln!(
                 out,
@@ -210,8 +223,8 @@ impl Bench {
         let case = one_case(self.input.as_deref(), self.hook)?;
         wait_for(async {
             let bench = bench()?;
-            let opened = self.mounting.open(&bench, Unstated::AsWanted).await?;
-            let mounted = mount_for(&bench, &opened, &case).await?;
+            let mut opened = self.mounting.open(&bench, Unstated::Harmless).await?;
+            let mounted = mount_for(&bench, &mut opened, &case).await?;
             let timing = bench.time(&mounted, &case, self.calls).await;
             let hook = case.question.hook();
             writeln!(
@@ -234,6 +247,7 @@ impl Bench {
                 "memory      {:>8} KiB at most",
                 timing.memory_peak_bytes / 1024
             )?;
+            tell_withheld(&opened, out)?;
             match timing.failure {
                 None => Ok(Exit::Success),
                 Some(failure) => Err(Trouble::failure(format!(
@@ -265,11 +279,12 @@ impl Conformance {
     pub(super) fn run(self, out: &mut dyn Write) -> Done {
         wait_for(async {
             let bench = bench()?;
-            let opened = self.mounting.open(&bench, Unstated::AsWanted).await?;
+            let opened = self.mounting.open(&bench, Unstated::Harmless).await?;
             let mounted = bench
-                .mount(opened.spec)
+                .mount(opened.spec.clone())
                 .await
                 .map_err(|errors| refusals(&errors))?;
+            tell_withheld(&opened, out)?;
             let mut failed = 0;
             for hook in bench.conformance(&mounted).await {
                 let bad = hook.failed().count();

@@ -76,12 +76,19 @@ pub struct PluginsFile {
     /// The bound on all plugins of one hook together. Milliseconds. Default 200.
     #[schemars(range(min = 1, max = 60_000))]
     pub pipeline_timeout_ms: u64,
-    /// Keys (`ed25519:` and base64) whose signatures over a component count, for every plugin.
-    /// Default empty.
+    /// Keys (`ed25519:` and base64) whose signatures over a component count, for every plugin that
+    /// has no `trust` of its own. Default empty.
     #[schemars(length(max = 64))]
     pub trust: Vec<String>,
-    /// Refuses a plugin that no trusted key signed. Default `null`: where there is a trusted key.
-    pub require_signature: Option<bool>,
+    /// Refuses a plugin that no trusted key signed. `false` is development mode: whoever can write
+    /// a plugin's file decides what the hub runs. Default `true`.
+    pub require_signature: bool,
+    /// Credentials for registries, as container tools keep them (`auths` of `config.json`); read
+    /// at each pull. Default `null`: registries are read anonymously.
+    pub registry_auth_file: Option<String>,
+    /// What is to be known about registries beyond their address. Default empty.
+    #[schemars(length(max = 64))]
+    pub registries: Vec<RegistryFile>,
     /// Certificates in PEM that plugins' requests and fetched components trust beside those of
     /// the system. Default `null`.
     pub ca_bundle: Option<String>,
@@ -98,11 +105,26 @@ impl Default for PluginsFile {
             instances_max: 1024,
             pipeline_timeout_ms: 200,
             trust: Vec::new(),
-            require_signature: None,
+            require_signature: true,
+            registry_auth_file: None,
+            registries: Vec::new(),
             ca_bundle: None,
             list: Vec::new(),
         }
     }
+}
+
+/// What is to be known about one registry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryFile {
+    /// The registry, as `source` names it: `registry.example` or `registry.example:5000`.
+    pub host: String,
+    /// Hosts beside its own that may hand out its tokens, and are shown its credentials; with
+    /// their port where it is not that of the scheme. Default empty.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub token_hosts: Vec<String>,
 }
 
 /// One plugin.
@@ -121,13 +143,22 @@ pub struct PluginFile {
     /// `sha256:` and 64 hex digits that the component must have. Default `null`: any.
     #[serde(default)]
     pub digest: Option<String>,
-    /// Keys that count for this plugin beside those of `plugins.trust`. Default empty.
+    /// The keys that count for this plugin, instead of those of `plugins.trust`. Default empty:
+    /// those of `plugins.trust`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub trust: Vec<String>,
     /// The component's signature, where it is not found beside the component. Default `null`.
     #[serde(default)]
     pub signature: Option<String>,
+    /// The name that its signer gave it, such as for the second of two plugins from one component.
+    /// Default `null`: `name`.
+    #[serde(default)]
+    pub signed_as: Option<String>,
+    /// The versions that its signer may have given it, such as `>=1.2, <2`; needs a signature.
+    /// Default `null`: any.
+    #[serde(default)]
+    pub version: Option<String>,
     /// Whether an instance serves one call or several. Default `fresh`.
     #[serde(default)]
     pub instances: PluginInstancesFile,

@@ -26,7 +26,10 @@ fn most_changes_are_live() {
         ("tunnel: {tls: {cert_file: a, key_file: b}}", "tunnel.tls"),
         ("tunnel: {ping_interval_sec: 5}", "tunnel"),
         ("policy: {dir: p}", "policy"),
-        ("plugins: {list: [{name: a}]}", "plugins"),
+        (
+            "plugins: {require_signature: false, list: [{name: a}]}",
+            "plugins",
+        ),
         (
             "observability: {log_level: debug}",
             "observability.log_level",

@@ -179,15 +179,76 @@ fn a_plugin_may_come_from_a_registry_and_must_then_be_pinned() {
             "both `file` and `source`",
         ),
         ("trust: [\"ed25519:AAAA\"]", "no public key"),
+        ("version: new", "version` cannot be `new`"),
     ] {
         let text = format!("plugins: {{list: [{{name: a, {wrong}}}]}}\n");
         let error = parse(&text, None, &env(&[])).unwrap_err().to_string();
         assert!(error.contains(said), "{wrong}: {error}");
     }
-    let text = "plugins: {require_signature: true, list: [{name: a}]}\n";
+    let text = "plugins: {list: [{name: a}]}\n";
     let error = parse(text, None, &env(&[])).unwrap_err().to_string();
     assert!(error.contains("no key is trusted"), "{error}");
+    assert!(error.contains("while you develop"), "{error}");
 }
+
+#[test]
+fn a_plugins_own_keys_count_instead_of_those_of_all() {
+    let text = format!(
+        "plugins:\n  trust: [\"ed25519:{KEY}\"]\n  list:\n    - {{name: a}}\n    \
+         - {{name: b, trust: [\"ed25519:{OTHER_KEY}\"], signed_as: guard, version: \">=1.2\"}}\n"
+    );
+    let config = valid(&text);
+    let trusted: Vec<Vec<String>> = config
+        .plugins
+        .list
+        .iter()
+        .map(|plugin| plugin.trust.iter().map(ToString::to_string).collect())
+        .collect();
+    assert_eq!(
+        trusted,
+        [[format!("ed25519:{KEY}")], [format!("ed25519:{OTHER_KEY}")]]
+    );
+    let spec = crate::generation::plugin_spec(&config.plugins.list[1]);
+    assert_eq!(spec.signed_as.as_deref(), Some("guard"));
+    assert_eq!(spec.version.unwrap().to_string(), ">=1.2");
+    let text = "plugins: {require_signature: false, list: [{name: a, version: '1'}]}\n";
+    let error = parse(text, None, &env(&[])).unwrap_err().to_string();
+    assert!(error.contains("what a signature says"), "{error}");
+}
+
+#[test]
+fn a_registry_may_send_for_tokens_to_hosts_that_are_named_for_it() {
+    let pinned = format!("sha256:{}", "0".repeat(64));
+    let text = format!(
+        "plugins:\n  require_signature: false\n  registry_auth_file: /run/auth.json\n  \
+         registries: [{{host: \"r.example:5000\", token_hosts: [auth.example]}}]\n  list:\n    \
+         - {{name: a, source: \"oci://r.example:5000/a@{pinned}\"}}\n    \
+         - {{name: b, source: \"oci://r.example/b@{pinned}\"}}\n"
+    );
+    let config = valid(&text);
+    let [a, b] = config.plugins.list.as_slice() else {
+        panic!("two plugins");
+    };
+    assert_eq!(a.registry.token_hosts, ["auth.example"]);
+    assert!(b.registry.token_hosts.is_empty(), "it has another port");
+    let file = Some(Path::new("/run/auth.json"));
+    assert_eq!(a.registry.auth_file.as_deref(), file);
+    for (wrong, said) in [
+        ("{host: 'https://r.example'}", "host` cannot be"),
+        (
+            "{host: r.example, token_hosts: ['a/b']}",
+            "token_hosts` cannot be `a/b`",
+        ),
+        ("{host: r.example}, {host: r.example}", "there twice"),
+    ] {
+        let text = format!("plugins: {{registries: [{wrong}]}}\n");
+        let error = parse(&text, None, &env(&[])).unwrap_err().to_string();
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}
+
+/// Another one that is on the curve and of full order: that of the second vector.
+const OTHER_KEY: &str = "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
 
 /// The public key of the first test vector of RFC 8032.
 const KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
@@ -195,7 +256,8 @@ const KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 #[test]
 fn paths_start_at_the_folder_of_the_file() {
     let text = "policy: {dir: policies}\n\
-                plugins: {dir: plugins, list: [{name: a}, {name: b, file: /opt/b.wasm}]}\n\
+                plugins: {require_signature: false, dir: plugins, \
+                  list: [{name: a}, {name: b, file: /opt/b.wasm}]}\n\
                 tunnel: {tls: {cert_file: tls/c.pem, key_file: /k.pem}}\n";
     let config = parse(text, Some(Path::new("/etc/nc/cloud.yaml")), &env(&[])).unwrap();
     assert_eq!(
@@ -216,7 +278,7 @@ fn paths_start_at_the_folder_of_the_file() {
 #[test]
 fn plugins_are_sorted_by_order() {
     let config = valid(
-        "plugins:\n  list:\n  - {name: late, order: 5}\n  - {name: a}\n  - {name: b}\n  \
+        "plugins:\n  require_signature: false\n  list:\n  - {name: late, order: 5}\n  - {name: a}\n  - {name: b}\n  \
          - {name: first, order: -1, config: {deep: [1, {x: null}]}, grants: [log], \
             digest: 'sha256:00ff000000000000000000000000000000000000000000000000000000000000'}\n",
     );
@@ -255,7 +317,7 @@ fn the_shown_configuration_hides_secrets_and_is_valid_again() {
         "ha: {redis_url: 'redis://u:hunter2@host'}\n\
          observability: {otlp_headers: {x-api-key: hunter2}, \
            otlp_endpoint: 'https://u:hunter2@collector'}\n\
-         plugins: {list: [{name: a, config: {key: hunter2}}]}\n\
+         plugins: {require_signature: false, list: [{name: a, config: {key: hunter2}}]}\n\
          security: {query_token: false}\n",
     )
     .unwrap();
@@ -295,7 +357,7 @@ fn the_memory_bound_grows_with_what_it_depends_on() {
     );
     let huge = valid(
         "limits: {window_pool_bytes: 1099511627776, max_conn_total: 1000000}\n\
-         plugins: {list: [{name: a}]}",
+         plugins: {require_signature: false, list: [{name: a}]}",
     );
     assert!(huge.memory_bound().to_string().contains("plugins"));
 }
@@ -303,14 +365,15 @@ fn the_memory_bound_grows_with_what_it_depends_on() {
 #[test]
 fn a_plugin_gets_its_data_its_queue_and_its_share_of_instances() {
     let config = valid(
-        "plugins: {instances_max: 64, list: [{name: geo, data: geo-data, limits: {queue_ms: 250}}]}",
+        "plugins: {require_signature: false, instances_max: 64, \
+         list: [{name: geo, data: geo-data, limits: {queue_ms: 250}}]}",
     );
     assert_eq!(config.plugins.instances_max, 64);
     let spec = crate::generation::plugin_spec(&config.plugins.list[0]);
     assert_eq!(spec.limits.queue_time, Duration::from_millis(250));
     assert!(spec.data.unwrap().ends_with("geo-data"));
-    let spec =
-        crate::generation::plugin_spec(&valid("plugins: {list: [{name: geo}]}").plugins.list[0]);
+    let plain = valid("plugins: {require_signature: false, list: [{name: geo}]}");
+    let spec = crate::generation::plugin_spec(&plain.plugins.list[0]);
     assert_eq!(spec.limits.queue_time, Duration::from_millis(10));
     assert_eq!(spec.data, None);
     assert_eq!(valid("").plugins.instances_max, 1024);

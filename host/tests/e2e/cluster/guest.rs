@@ -7,3 +7,11 @@ pub(crate) fn limiter(max_bytes: u64, max_seconds: u32) -> Vec<u8> {
         .replace("i32.const 2222", &format!("i32.const {max_seconds}"));
     wat::parse_str(text).unwrap()
 }
+
+/// A plugin that passes every check and traps at every flow.
+pub(crate) fn trapping() -> Vec<u8> {
+    let text = include_str!("../guests/limiter.wat");
+    let begin = "i32.const 88\n      i64.const 1111";
+    assert!(text.contains(begin), "`on-open` begins otherwise");
+    wat::parse_str(text.replace(begin, &format!("unreachable\n      {begin}"))).unwrap()
+}

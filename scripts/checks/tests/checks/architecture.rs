@@ -62,8 +62,22 @@ fn policy_and_plugins_do_not_know_each_other_or_us() {
         let reached = reachable(crate_name);
         assert!(!reached.contains(other), "{crate_name} reaches {other}");
         let ours: Vec<_> = reached.into_iter().filter(|name| is_ours(name)).collect();
-        assert_eq!(ours, [crate_name], "{crate_name} stands alone");
+        assert_eq!(
+            ours,
+            [crate_name, "nowconnect-signing"],
+            "{crate_name} stands on the signatures alone"
+        );
     }
+}
+
+#[test]
+fn signing_stands_alone_and_is_the_only_one_to_sign() {
+    let ours: Vec<_> = reachable("nowconnect-signing")
+        .into_iter()
+        .filter(|name| is_ours(name))
+        .collect();
+    assert_eq!(ours, ["nowconnect-signing"]);
+    assert_eq!(importers("ed25519-dalek"), ["nowconnect-signing"]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn the_road_in_rust_ends_with_a_signed_plugin() {
     for line in [
         "5 cases: 5 passed, 0 failed",
         "it conforms",
-        "right: signed by ed25519:",
+        "right: signed as visiting-hours 0.1.0 by ed25519:",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
@@ -57,7 +57,7 @@ fn the_road_in_javascript_ends_with_a_signed_plugin() {
     for line in [
         "5 cases: 5 passed, 0 failed",
         "it conforms",
-        "right: signed by ed25519:",
+        "right: signed as visiting-hours 0.1.0 by ed25519:",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
@@ -71,7 +71,7 @@ fn the_road_in_python_ends_with_a_signed_plugin() {
     for line in [
         "5 cases: 5 passed, 0 failed",
         "it conforms",
-        "right: signed by ed25519:",
+        "right: signed as visiting-hours 0.1.0 by ed25519:",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }

@@ -310,6 +310,7 @@ fn one_trace_from_accept_to_dial() {
     setup.config["observability"]["otlp_sample_ratio"] = json!(1.0);
     setup.config["plugins"] = json!({
         "dir": root().join("plugins/target/components"),
+        "require_signature": false,
         "list": [{"name": "gate", "file": "scope-guard.wasm", "grants": ["config"],
                   "config": {"agent_names": ["site-#"]}}],
     });
