@@ -33,8 +33,8 @@ pub(crate) struct FlowSocket {
     waiting_since: Option<Instant>,
     /// What was told of the flow last.
     told: FlowProgress,
-    /// What waits has memory of its own.
-    compacted: bool,
+    /// Where what waits lies in memory.
+    place: Place,
     /// The far side has ended: shut down once nothing is pending.
     pub(crate) finish: bool,
     pub(crate) finished: bool,
@@ -44,6 +44,18 @@ pub(crate) struct FlowSocket {
     pub(crate) observer: Option<Box<dyn FlowObserver>>,
     flow_waker: Arc<FlowWaker>,
     waker: Waker,
+}
+
+/// Where the bytes that wait for a socket lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the messages that they came in, which are larger and hold bytes of other flows too.
+    Messages,
+    /// In one piece of their own, made while those messages were still there: beyond them.
+    Beyond,
+    /// In one piece that was made after they were gone: in the room that they left. What lay
+    /// beyond is free then up to its end, which is what an allocator gives back.
+    Settled,
 }
 
 /// What writing came to.
@@ -73,7 +85,7 @@ impl FlowSocket {
             aged: false,
             waiting_since: None,
             told: FlowProgress::default(),
-            compacted: false,
+            place: Place::Messages,
             finish: false,
             finished: false,
             needs_flush: false,
@@ -98,7 +110,7 @@ impl FlowSocket {
             }
         }
         if !payload.is_empty() {
-            self.compacted = false;
+            self.place = Place::Messages;
             self.waiting_since.get_or_insert_with(Instant::now);
             if payload.len() < COPY_OUT_BELOW_BYTES {
                 self.push_copy(&payload);
@@ -144,8 +156,9 @@ impl FlowSocket {
         }
     }
 
-    /// Copies what has been waiting out of the messages it came in, which are larger. Returns
-    /// whether there is something that waits and was not copied yet.
+    /// Copies what has been waiting out of the messages it came in, which are larger, and at the
+    /// next look once more into the room that they left. Returns whether there is something that
+    /// waits and has not settled yet.
     pub(crate) fn compact(&mut self) -> bool {
         if self.pending.is_empty() {
             self.aged = false;
@@ -153,21 +166,20 @@ impl FlowSocket {
         }
         if !self.aged {
             self.aged = true;
-            return self.is_scattered();
+            return self.place != Place::Settled;
         }
-        if self.is_scattered() {
+        if self.place != Place::Settled {
             let mut whole = BytesMut::with_capacity(self.pending.iter().map(Bytes::len).sum());
             for piece in self.pending.drain(..) {
                 whole.extend_from_slice(&piece);
             }
             self.pending = VecDeque::from([whole.freeze()]);
-            self.compacted = true;
+            self.place = match self.place {
+                Place::Messages => Place::Beyond,
+                Place::Beyond | Place::Settled => Place::Settled,
+            };
         }
-        false
-    }
-
-    fn is_scattered(&self) -> bool {
-        self.pending.len() > 1 || !self.compacted
+        self.place != Place::Settled
     }
 
     fn write_one(&mut self, payload: &mut Bytes) -> Written {
