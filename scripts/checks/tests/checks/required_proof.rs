@@ -1,7 +1,6 @@
 //! A hub that requires a proof, with the real prover and solver: what lets something new in stays
 //! out, what does not comes in, and a solver that hangs harms nothing.
 
-use std::path::PathBuf;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -174,11 +173,10 @@ fn a_solver_that_hangs_keeps_the_bundle_out_and_ends_with_the_hub() {
     let mut office = Office::new(Some(solver.to_str().unwrap()));
     let narrower = office.bundle(2, "10.1.0.0/16");
     office.policy(&["push", &narrower]);
-    let started: PathBuf = pids.clone();
     office.policy(&["activate"]);
     let mut hub = office.hub.take().unwrap();
     let id = hub.wait_for("the solver", |_| {
-        let text = std::fs::read_to_string(&started).ok()?;
+        let text = std::fs::read_to_string(&pids).ok()?;
         text.lines().next().map(ToOwned::to_owned)
     });
     office.hub = Some(hub);
