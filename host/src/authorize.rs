@@ -3,6 +3,8 @@
 //! ```text
 //! HELLO  expiry, revocation ─► Cedar `hello`, `announce` per connector ─► PDP ─► gates ─► HelloPermit
 //! OPEN   limits, addresses ─► expiry, revocation ─► enrichers ─► Cedar `open` ─► PDP ─► gates ─► OpenPermit
+//! HTTP   limits, addresses ─► expiry, revocation ─► enrichers ─► Cedar `open`, `http-request` ─► PDP
+//!                                                              ─► plugins' edits ─► HttpPermit
 //! ```
 //! Allowed is what Cedar permits and nobody denies. Expiry and revocation come before the
 //! policies, so that no policy can leave them out; an external decision point, where there is one,
@@ -18,15 +20,17 @@
 //! Each decision leaves one record under an id that the peer's answer, the log line and the record
 //! share. A permit holds what was asked, so that the same question can be put again.
 //!
-//! Invariant: the fields of [`HelloPermit`] and [`OpenPermit`] are private to this module, so a
-//! value of either proves that the pipeline ran to its end.
+//! Invariant: the fields of [`HelloPermit`], [`OpenPermit`], [`HttpPermit`] and [`UpstreamPermit`]
+//! are private to this module, so a value of one proves that its pipeline ran to its end.
 
 mod admin;
 mod external;
 mod hello;
 mod open;
 mod record;
+mod request;
 mod running;
+mod upstream;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,6 +46,8 @@ use nowconnect_protocol::{ConnectorName, TenantName};
 pub(crate) use admin::AdminSubject;
 pub use hello::{HelloAsk, HelloPermit, HelloReason};
 pub use open::{OpenAsk, OpenPermit};
+pub(crate) use request::{HttpAnswer, HttpAsk, HttpPermit, PluginReply, ResponseAnswer};
+pub(crate) use upstream::{UpstreamAsk, UpstreamPermit};
 
 use crate::bundle::shadow::Shadow;
 use crate::codes::DenialCode;
@@ -88,6 +94,7 @@ pub struct Authorizer {
     ids: DecisionIds,
     pending: Arc<Slots>,
     shadow: Shadow,
+    open_answers: request::OpenAnswers,
 }
 
 /// Why something may not be.
@@ -255,6 +262,7 @@ impl Authorizer {
             ids: DecisionIds::new(parts.boot),
             pending: Slots::new(MAX_PENDING_DECISIONS),
             shadow,
+            open_answers: request::OpenAnswers::default(),
         }
     }
 

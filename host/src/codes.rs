@@ -44,12 +44,14 @@ mod denial;
 mod hub;
 pub mod page;
 mod plugin;
+mod request;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 mod upgrade;
 
 pub use denial::DenialCode;
+pub use request::RequestCode;
 pub use upgrade::UpgradeCode;
 
 /// The release that had the first of them; the codes of today are all from it.
@@ -155,6 +157,7 @@ pub fn all() -> Vec<Entry> {
         tunnel::entries(),
         upgrade::entries(),
         denial::entries(),
+        request::entries(),
         bundle::entries(),
         plugin::entries(),
         hub::entries(),

@@ -23,6 +23,7 @@ pub mod connector;
 pub mod env;
 pub mod file;
 pub mod ha;
+pub mod ingress;
 pub mod limits;
 pub mod listener;
 mod memory;
@@ -54,6 +55,7 @@ pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
+pub use ingress::{HttpListenerConfig, IngressConfig, IngressLimits, OriginHttp, RouteConfig};
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
 pub use listener::{Balance, ListenerConfig, ListenerName, ProxyProtocolAccept, ProxyProtocolIn};
 pub use memory::{MemoryBound, MemoryPart};
@@ -100,6 +102,8 @@ pub struct CloudConfig {
     pub admin: AdminConfig,
     /// The external decision point, if any.
     pub pdp: PdpConfig,
+    /// HTTP by host name.
+    pub ingress: IngressConfig,
     /// The cluster.
     pub ha: HaConfig,
     /// The file that this was read from; `None` for the embedded defaults. Not compared by
@@ -288,7 +292,7 @@ impl CloudConfig {
             around,
             problems,
         );
-        ha::check_ingress(&file.ingress, &root.key("ingress"), problems);
+        let ingress = IngressConfig::build(&file.ingress, &root.key("ingress"), around, problems);
         let limits = LimitsConfig::build(&file.limits, &root.key("limits"), problems);
         let security =
             SecurityConfig::build(&file.security, &root.key("security"), around, problems);
@@ -315,11 +319,13 @@ impl CloudConfig {
             observability: observability?,
             admin,
             pdp,
+            ingress,
             ha,
             source: None,
         };
         config.check_ports(problems);
         config.check_queue_depth(problems);
+        config.check_listener_names(problems);
         Some(config)
     }
 
@@ -413,6 +419,29 @@ impl CloudConfig {
         warnings
     }
 
+    /// Policies know listeners by name, those of HTTP and of TCP alike.
+    fn check_listener_names(&self, problems: &mut Problems<'_>) {
+        let mut taken: BTreeMap<&str, At> = BTreeMap::new();
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let at = At::default().key("listeners").index(index);
+            taken.insert(listener.name.as_str(), at);
+        }
+        for (index, listener) in self.ingress.listeners.iter().enumerate() {
+            let at = At::dotted("ingress.listeners").index(index);
+            let name = listener.name.as_str();
+            match taken.get(name) {
+                Some(first) => problems.add_with_help(
+                    &at.key("name"),
+                    format!("the listener name `{name}` is used twice"),
+                    format!("`{first}` has it already: give each a name of its own"),
+                ),
+                None => {
+                    taken.insert(name, at);
+                }
+            }
+        }
+    }
+
     /// No two ports may be the same: the second bind would fail, on some systems silently.
     fn check_ports(&self, problems: &mut Problems<'_>) {
         let mut ports: Vec<(At, SocketAddr)> = Vec::new();
@@ -428,6 +457,10 @@ impl CloudConfig {
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             let at = At::default().key("listeners").index(index).key("bind");
+            ports.push((at, listener.bind));
+        }
+        for (index, listener) in self.ingress.listeners.iter().enumerate() {
+            let at = At::dotted("ingress.listeners").index(index).key("bind");
             ports.push((at, listener.bind));
         }
         // By port, so that thousands of listeners are not compared with each other.

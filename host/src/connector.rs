@@ -1,4 +1,4 @@
-//! What the hub keeps for each connector that a listener leads to or the configuration names:
+//! What the hub keeps for each connector that a listener or route leads to or the configuration names:
 //! its limits, its metrics and its names in the forms that the hot path needs.
 
 use std::sync::Arc;
@@ -76,13 +76,14 @@ impl ConnectorTable {
     }
 }
 
-/// Whether a listener leads to the connector or it has settings of its own.
+/// Whether a listener or a route leads to the connector or it has settings of its own.
 pub(crate) fn is_configured(config: &CloudConfig, key: &ConnectorKey) -> bool {
     config.connectors.contains_key(key)
         || config
             .listeners
             .iter()
             .any(|listener| listener.tenant == key.tenant && listener.connector == key.name)
+        || config.ingress.connectors().any(|routed| routed == *key)
 }
 
 /// The keys of every connector that the configuration names, each once.
@@ -92,6 +93,7 @@ pub(crate) fn configured(config: &CloudConfig) -> Vec<ConnectorKey> {
         tenant: listener.tenant.clone(),
         name: listener.connector.clone(),
     }));
+    keys.extend(config.ingress.connectors());
     keys.sort_unstable();
     keys.dedup();
     keys

@@ -162,6 +162,8 @@ pub(crate) async fn drain(hub: &Arc<Hub>, timeout: Duration) {
         timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         "no further client or agent is let in"
     );
+    // Flows that are kept for later requests are not waited for.
+    hub.ingress.end();
     let mut phase = hub.phase();
     let deadline = Instant::now() + timeout;
     hub.drains.begin(deadline);

@@ -22,10 +22,10 @@ pub struct FlowEntry {
     pub agent: AgentKey,
     /// The connector that it reaches.
     pub connector: ConnectorKey,
-    /// The listener where the client came in.
+    /// The listener where the client came in; `ingress` for a flow that requests share.
     pub listener: Arc<str>,
-    /// The client.
-    pub client: SocketAddr,
+    /// The client; none for a flow that requests share.
+    pub client: Option<SocketAddr>,
     /// The decision that let it in.
     pub decision: DecisionId,
     /// What was asked then. Shared, never copied.

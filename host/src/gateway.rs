@@ -37,6 +37,7 @@ use crate::generation::{Brought, Generation, GenerationError, Generations};
 use crate::health::HealthRoutes;
 use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
 use crate::identity::Authenticator;
+use crate::ingress::{self, Ingress, NextIngress};
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
 use crate::page_server;
@@ -102,6 +103,9 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// A port or certificate of the HTTP ingress cannot be had.
+    #[error("{0}")]
+    Ingress(String),
     /// Policies or plugins were refused.
     #[error("policies or plugins were refused:\n{0}")]
     Generation(#[from] GenerationError),
@@ -176,6 +180,7 @@ impl Gateway {
             None => None,
         };
         bind_listeners(&hub, &config, tunnel_address)?;
+        bind_ingress(&hub, &config)?;
         let watcher = if options.watch {
             let watcher = Watcher::start(WatchSet::of(&config))
                 .map_err(|error| BindError::Credentials(error.to_string()))?;
@@ -200,6 +205,8 @@ impl Gateway {
         for port in hub.ports.lock().iter() {
             port.serve(&hub);
         }
+        hub.ingress.serve(&hub);
+        tasks.spawn(ingress::sweep(Arc::clone(&hub)));
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
@@ -258,6 +265,7 @@ impl Running {
             .iter()
             .find(|port| &*port.rules().text == name)
             .map(|port| port.address)
+            .or_else(|| self.hub.ingress.address(name))
     }
 
     /// Runs a task that ends with the hub.
@@ -301,6 +309,7 @@ impl Running {
 
     fn end_tasks(&mut self) {
         self.hub.enter(Phase::Cut);
+        self.hub.ingress.end();
         self.tasks.abort_all();
         if let Some(log) = &self.hub.decision_log {
             log.shutdown(DECISION_LOG_DEADLINE);
@@ -455,6 +464,7 @@ async fn make_hub(
         boot,
     });
     let window_pool = WindowPool::new(config.limits.window_pool_bytes);
+    let ingress_of_hub = Ingress::new(config, &metrics);
     let bound = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     Ok(Arc::new(Hub {
         replica: config.replica_id.clone(),
@@ -487,6 +497,7 @@ async fn make_hub(
         rate: Rate::new(config.limits.rate),
         closing_hooks: Slots::new(MAX_CLOSE_HOOKS),
         ports: parking_lot::Mutex::default(),
+        ingress: ingress_of_hub,
         retired: parking_lot::Mutex::default(),
         tunnel_address: ArcSwapOption::empty(),
         workers,
@@ -536,6 +547,16 @@ fn bind_listeners(
     }
     hub.connectors.apply(config);
     *hub.ports.lock() = ports;
+    Ok(())
+}
+
+fn bind_ingress(hub: &Arc<Hub>, config: &CloudConfig) -> Result<(), BindError> {
+    let next = NextIngress::build(hub, config).map_err(|errors| {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        BindError::Ingress(errors.join("\n"))
+    })?;
+    next.publish(hub, config, false);
+    hub.connectors.apply(config);
     Ok(())
 }
 

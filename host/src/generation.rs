@@ -172,7 +172,7 @@ impl Generation {
 /// How often what decisions rest on has changed: with every generation, and with whatever else a
 /// reload puts in force. A decision that began under one stamp and is answered under another
 /// rests on what is no more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp(u64);
 
 impl Stamp {

@@ -26,6 +26,7 @@ use crate::flow_table::FlowTable;
 use crate::generation::Generations;
 use crate::health::{Readiness, ReadyState, Reason, ReasonCode};
 use crate::identity::{Authenticator, KeepFresh};
+use crate::ingress::Ingress;
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
 use crate::recheck::Rounds;
@@ -82,6 +83,7 @@ pub struct Hub {
     pub(crate) rate: Rate,
     pub(crate) closing_hooks: Arc<Slots>,
     pub(crate) ports: Mutex<Vec<Arc<Port>>>,
+    pub(crate) ingress: Ingress,
     /// Removed listeners whose flows live on and may be asked about again.
     pub(crate) retired: Mutex<Vec<Arc<Rules>>>,
     pub(crate) tunnel_address: ArcSwapOption<SocketAddr>,

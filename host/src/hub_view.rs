@@ -307,7 +307,7 @@ impl Hub {
             query.selects(
                 &entry.agent.to_string(),
                 &entry.connector.to_string(),
-                Some(entry.client),
+                entry.client,
             )
         });
         let total = number(selected.len());
@@ -625,7 +625,7 @@ fn flow_status(entry: &FlowEntry) -> FlowStatus {
         connector: entry.connector.to_string(),
         agent: entry.agent.to_string(),
         listener: entry.listener.to_string(),
-        client: Some(entry.client),
+        client: entry.client,
         age_seconds: entry.opened.elapsed().as_secs(),
         bytes_c2a: entry.bytes_c2a.load(Ordering::Relaxed),
         bytes_a2c: entry.bytes_a2c.load(Ordering::Relaxed),

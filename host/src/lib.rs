@@ -8,7 +8,7 @@
 //!
 //! The arrows between the modules: `tunnel_endpoint` and `listener` take what comes in and ask
 //! `authorize`; `router` knows which tunnel serves which connector; `registry` knows who owns
-//! an agent; `session` keeps what outlives a tunnel; `reload` builds and publishes the next
+//! an agent; `ingress` takes HTTP by host name and opens flows of its own; `session` keeps what outlives a tunnel; `reload` builds and publishes the next
 //! configuration and generation; `drain` ends it all in order. `gateway` is the only place
 //! that wires them.
 
@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod generation;
 pub mod hub;
 mod hub_view;
+mod ingress;
 pub mod limit;
 mod listener;
 mod page_server;

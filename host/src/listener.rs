@@ -365,7 +365,7 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 /// Binds a TCP port for a listener.
-fn reserve(address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
+pub(crate) fn reserve(address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,

@@ -1,6 +1,7 @@
 //! Asking again about what runs.
 //!
-//! A flow keeps the question that let it in, and a session what its HELLO said. The same
+//! A flow keeps the question that let it in, a request those that let it pass, and a session what
+//! its HELLO said. The same
 //! questions are put again when something that they rest on has changed, when an agent renews or
 //! comes back, and at an interval; what happens to what is now forbidden is the operator's choice
 //! (`policy.on_swap`).
@@ -20,6 +21,7 @@
 
 mod flows;
 mod forecast;
+mod requests;
 mod rounds;
 mod sessions;
 
@@ -62,6 +64,7 @@ pub(crate) fn agent_came(hub: &Arc<Hub>, agent: &AgentKey) {
     hub.runtime.spawn(async move {
         let flows = shared.flows().collect(|flow| flow.agent == agent);
         flows::ask_all(&shared, flows, close, &Tally::default()).await;
+        requests::ask_all(&shared, Some(&agent), close, &Tally::default()).await;
     });
 }
 

@@ -91,6 +91,11 @@ impl WatchSet {
         if let Some(tls) = &config.tunnel.tls {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
         }
+        for listener in &config.ingress.listeners {
+            if let Some(tls) = &listener.tls {
+                set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
+            }
+        }
         if let Some(tls) = &config.admin.tls {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
             set.add_all(Watched::Certificates, tls.client_ca_file.as_ref());

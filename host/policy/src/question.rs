@@ -86,6 +86,17 @@ pub enum Viewer {
     Known(Arc<ViewerFacts>),
 }
 
+impl Viewer {
+    /// The id of its entity.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Known(facts) => facts.viewer.as_str(),
+        }
+    }
+}
+
 /// What the enrichers said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Signals {

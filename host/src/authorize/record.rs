@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nowconnect_policy::{Decision, PolicyRef, Question, ReasonKind};
+use nowconnect_policy::{Decision, PolicyRef, Question, ReasonKind, Signals};
 use nowconnect_protocol::FlowRef;
 
 use super::{Asking, Authorizer, Refused, unix_ms};
@@ -130,11 +130,9 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn question(mut self, question: &Arc<Question>) -> Self {
-        if let Question::Open(open) = question.as_ref() {
-            self.record.signals.clone_from(&open.signals.present);
-            self.record
-                .signals_missing
-                .clone_from(&open.signals.missing);
+        if let Some(signals) = signals(question) {
+            self.record.signals.clone_from(&signals.present);
+            self.record.signals_missing.clone_from(&signals.missing);
         }
         self.record.question = Some(decisions::Question::new(Arc::clone(question)));
         self.question = Some(Arc::clone(question));
@@ -186,6 +184,20 @@ impl<'a> Draft<'a> {
             requests.seen(question, decision, self.record.time_ms, state);
         }
         self.authorizer.log.record(self.record);
+    }
+}
+
+fn signals(question: &Question) -> Option<&Signals> {
+    match question {
+        Question::Open(open) => Some(&open.signals),
+        Question::HttpRequest(request) => Some(&request.signals),
+        Question::MeshForward(forward) => Some(&forward.signals),
+        Question::Hello(_)
+        | Question::Announce(_)
+        | Question::EndpointCreate(_)
+        | Question::UpstreamOpen(_)
+        | Question::MeshJoin(_)
+        | Question::Admin(_) => None,
     }
 }
 

@@ -282,7 +282,7 @@ fn running_flow(at: &At) -> FlowEntry {
             name: ConnectorName::parse("ldap").unwrap(),
         },
         listener: Arc::from("front"),
-        client: CLIENT.parse().unwrap(),
+        client: Some(CLIENT.parse().unwrap()),
         decision: at.authorizer.ids.next_id(),
         question: Arc::new(open_question(at)),
         generation: 1.into(),

@@ -45,6 +45,7 @@ impl CloudConfig {
         let mut changes = Changes::default();
         let next = self.keeping_fixed(old);
         changes.live("listeners", next.listeners != old.listeners);
+        changes.live("ingress", next.ingress != old.ingress);
         changes.live("connectors", next.connectors != old.connectors);
         changes.live("tunnel.tls", next.tunnel.tls != old.tunnel.tls);
         let mut tunnel = next.tunnel.clone();

@@ -11,6 +11,7 @@
 
 mod bundle;
 mod ha;
+mod ingress;
 mod limits;
 mod listener;
 mod observability;
@@ -25,7 +26,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bundle::{BundleFile, BundleRequireFile, OnUntrustedFile};
-pub use ha::{HaFile, HaModeFile, IngressFile, MeshFile, MeshTlsFile};
+pub use ha::{HaFile, HaModeFile, MeshFile, MeshTlsFile};
+pub use ingress::{
+    ConnectionsFile, HttpListenerFile, IngressFile, IngressLimitsFile, OriginHttpFile,
+    PathMatchFile, RouteFile,
+};
 pub use limits::{LimitsFile, RateFile};
 pub use listener::{
     BalanceFile, ConnectorFile, ListenerFile, ProxyProtocolAcceptFile, ProxyProtocolFile,
@@ -75,6 +80,6 @@ pub struct FileConfig {
     pub pdp: PdpFile,
     /// Several hubs that serve together. Not built yet; its keys are read and checked.
     pub ha: HaFile,
-    /// HTTP by host name. Reserved: not built yet.
+    /// HTTP by host name. Reloads without a restart.
     pub ingress: IngressFile,
 }

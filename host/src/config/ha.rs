@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::Secret;
 use super::build::{Surroundings, cidrs, socket_address, url};
-use super::file::{HaFile, HaModeFile, IngressFile, MeshFile};
+use super::file::{HaFile, HaModeFile, MeshFile};
 use super::problem::Problems;
 use super::tree::Path;
 
@@ -145,16 +145,5 @@ impl MeshConfig {
                 problems,
             ),
         }
-    }
-}
-
-/// Refuses what is reserved.
-pub(super) fn check_ingress(file: &IngressFile, path: &Path, problems: &mut Problems<'_>) {
-    if file.enabled {
-        problems.add_with_help(
-            &path.key("enabled"),
-            "`ingress.enabled: true` is not built yet",
-            "write `false`; HTTP services are reached by a listener until then",
-        );
     }
 }

@@ -124,11 +124,7 @@ impl ListenerConfig {
             rate: rate(file.rate.as_ref()),
             rate_per_source: rate(file.rate_per_source.as_ref()),
             proxy_protocol,
-            balance: match file.balance {
-                BalanceFile::LeastFlows => Balance::LeastFlows,
-                BalanceFile::RoundRobin => Balance::RoundRobin,
-                BalanceFile::StickyClient => Balance::StickyClient,
-            },
+            balance: file.balance.into(),
             idle_timeout: optional_ms(file.idle_timeout_ms),
             stall_timeout: optional_ms(file.stall_timeout_ms),
             backlog: file.backlog,
@@ -149,7 +145,11 @@ pub struct ProxyProtocolIn {
 }
 
 impl ProxyProtocolIn {
-    fn build(file: &ProxyProtocolFile, path: &Path, problems: &mut Problems<'_>) -> Self {
+    pub(super) fn build(
+        file: &ProxyProtocolFile,
+        path: &Path,
+        problems: &mut Problems<'_>,
+    ) -> Self {
         let trusted = cidrs(&file.trusted, &path.key("trusted"), problems);
         if file.accept != ProxyProtocolAcceptFile::Off && file.trusted.is_empty() {
             problems.add_with_help(
@@ -193,4 +193,14 @@ pub enum Balance {
     RoundRobin,
     /// The same agent for the same client address while it lives (rendezvous hashing).
     StickyClient,
+}
+
+impl From<BalanceFile> for Balance {
+    fn from(file: BalanceFile) -> Self {
+        match file {
+            BalanceFile::LeastFlows => Self::LeastFlows,
+            BalanceFile::RoundRobin => Self::RoundRobin,
+            BalanceFile::StickyClient => Self::StickyClient,
+        }
+    }
 }

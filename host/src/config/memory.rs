@@ -17,6 +17,9 @@ const TUNNEL_MESSAGES: u64 = 14;
 /// What one handshake may hold beside its request: TLS buffers of both directions. Bytes.
 const TLS_HANDSHAKE_BYTES: u64 = 40 << 10;
 
+/// What one HTTP request holds beside its heads: pipes and buffers both ways. Bytes.
+const REQUEST_BYTES: u64 = 384 << 10;
+
 /// The most that one decision record keeps. Bytes.
 const DECISION_BYTES: u64 = 2 << 10;
 
@@ -117,6 +120,7 @@ impl CloudConfig {
                 u64::from(handshake.max_header_bytes) + TLS_HANDSHAKE_BYTES,
             ],
         );
+        self.add_ingress(&mut bound);
         self.add_plugins(&mut bound);
         if let Some(bundle) = &self.policy.bundle {
             let orders = MAX_WAITING_ORDERS as u64 + 2;
@@ -166,6 +170,29 @@ impl CloudConfig {
             &[u64::from(self.observability.log_queue), LOG_RECORD_BYTES],
         );
         bound
+    }
+
+    /// Without HTTP ports there are no requests.
+    fn add_ingress(&self, bound: &mut MemoryBound) {
+        let limits = &self.ingress.limits;
+        if self.ingress.listeners.is_empty() {
+            return;
+        }
+        let requests = u64::from(limits.max_requests);
+        let head = u64::from(limits.max_header_bytes);
+        let window = 2 * u64::from(self.limits.flow_window_min) + FLOW_OVERHEAD_BYTES;
+        bound.add(
+            "requests and their flows",
+            format!(
+                "max_requests {requests} × (2 × max_header_bytes {head} + {REQUEST_BYTES} + flow)"
+            ),
+            &[requests, 2 * head + REQUEST_BYTES + window],
+        );
+        bound.add(
+            "kept connections to origins",
+            format!("max_requests {requests} × flow"),
+            &[requests, window],
+        );
     }
 
     fn add_plugins(&self, bound: &mut MemoryBound) {

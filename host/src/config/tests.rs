@@ -4,6 +4,7 @@ mod bundles;
 mod changes;
 mod environment;
 mod examples;
+mod ingress;
 mod mistakes;
 mod properties;
 mod values;

@@ -115,7 +115,7 @@ impl TunnelConfig {
 }
 
 impl TlsFiles {
-    fn build(file: &TlsFile, around: &Surroundings<'_>) -> Self {
+    pub(super) fn build(file: &TlsFile, around: &Surroundings<'_>) -> Self {
         Self {
             cert_file: around.path(&file.cert_file),
             key_file: around.path(&file.key_file),

@@ -314,7 +314,7 @@ impl Client {
             agent: tunnel.key.clone(),
             connector: self.rules.connector.key.clone(),
             listener: Arc::clone(&self.rules.text),
-            client: self.address,
+            client: Some(self.address),
             decision: permit.decision(),
             question: Arc::clone(permit.question()),
             generation: AtomicU64::new(permit.generation()),

@@ -1,5 +1,6 @@
 //! What becomes of a flow: metrics, log, the close hook, a second try.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(super) struct Carried {
     client: Option<Client>,
     hub: Arc<Hub>,
     entry: Arc<FlowEntry>,
+    address: SocketAddr,
     carry: Carry,
     /// From OPEN to the agent's answer.
     open: Span,
@@ -37,6 +39,7 @@ impl Carried {
         Self {
             _counted: client.hub.metrics.hub.flow(),
             hub: Arc::clone(&client.hub),
+            address: client.address,
             client: Some(client),
             entry,
             carry,
@@ -95,7 +98,7 @@ impl FlowObserver for Carried {
             agent_id = %self.entry.agent,
             connector = %self.entry.connector,
             listener = %self.entry.listener,
-            client = %self.entry.client,
+            client = %self.address,
             decision = %self.entry.decision,
             "a flow is open"
         );
@@ -168,7 +171,7 @@ impl FlowObserver for Carried {
             cid = summary.cid,
             agent_id = %self.entry.agent,
             connector = %self.entry.connector,
-            client = %self.entry.client,
+            client = %self.address,
             cause = summary.cause.as_str(),
             by_hub = local,
             message,
@@ -186,6 +189,7 @@ impl FlowObserver for Carried {
             };
             let (hub, entry) = (Arc::clone(&self.hub), Arc::clone(&self.entry));
             let carry = std::mem::take(&mut self.carry);
+            let address = self.address;
             hub.runtime.spawn(async move {
                 let _slot = slot;
                 let flow = entry.flow_ref.to_string();
@@ -198,7 +202,7 @@ impl FlowObserver for Carried {
                     generation: generation.number(),
                     ..CallInfo::default()
                 };
-                let (peer, viewer) = (plugin_peer(entry.client), Viewer::default());
+                let (peer, viewer) = (plugin_peer(address), Viewer::default());
                 let closed = Closed {
                     connector: entry.connector.name.as_str(),
                     listener: &entry.listener,

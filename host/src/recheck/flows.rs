@@ -64,7 +64,7 @@ async fn ask_again(hub: &Hub, flow: &FlowEntry) -> Option<(ResetCode, DecisionId
             warn!(
                 flow = %flow.flow_ref,
                 connector = %flow.connector,
-                client = %flow.client,
+                client = flow.client.map(tracing::field::display),
                 code = %denial.code,
                 by = denial.by.as_deref().unwrap_or("hub"),
                 decision = %denial.decision,

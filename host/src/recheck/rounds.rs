@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::{ends, flows, sessions};
+use super::{ends, flows, requests, sessions};
 use crate::admin::view::RecheckStatus;
 use crate::hub::Hub;
 use crate::telemetry::events;
@@ -196,6 +196,7 @@ async fn ask_everybody(hub: &Arc<Hub>, tally: &Tally) {
     // They come in the order of their age, which a stable sort keeps.
     running.sort_by_key(|flow| flow.generation.load(Ordering::Relaxed));
     flows::ask_all(hub, running, close, tally).await;
+    requests::ask_all(hub, None, close, tally).await;
     let mut tunnels: Vec<_> = hub
         .router()
         .tunnels()

@@ -15,6 +15,7 @@ use crate::gateway::mount_pages;
 use crate::generation::Generation;
 use crate::hub::{Hub, tunnel_settings};
 use crate::identity::Authenticator;
+use crate::ingress::NextIngress;
 use crate::listener::{Port, Rules};
 use crate::pdp::Pdp;
 use crate::revocation::RevocationList;
@@ -35,6 +36,7 @@ pub(super) struct Candidate {
     pdp: Option<Option<Pdp>>,
     /// `None` where no listener is touched.
     ports: Option<Vec<NextPort>>,
+    ingress: Option<NextIngress>,
 }
 
 /// A listener of the new configuration.
@@ -115,6 +117,17 @@ impl Candidate {
         } else {
             None
         };
+        let has_tls = config.ingress.listeners.iter().any(|one| one.tls.is_some());
+        let ingress = if config.ingress != before.ingress
+            || config.connectors != before.connectors
+            || config.limits != before.limits
+            || config.security.allow_cidrs != before.security.allow_cidrs
+            || certificates && has_tls
+        {
+            keep_all(NextIngress::build(hub, config), faults)
+        } else {
+            None
+        };
         // Last, because from here on clients can connect to an added port.
         if let Some(ports) = &ports {
             if faults.is_empty() {
@@ -130,6 +143,7 @@ impl Candidate {
             admin,
             pdp,
             ports,
+            ingress,
         })
     }
 
@@ -143,7 +157,10 @@ impl Candidate {
                 Part::Certificates,
                 self.tls.is_some() || self.admin.is_some(),
             ),
-            (Part::Listeners, self.ports.is_some()),
+            (
+                Part::Listeners,
+                self.ports.is_some() || self.ingress.is_some(),
+            ),
         ];
         built
             .into_iter()
@@ -210,6 +227,9 @@ impl Candidate {
         if let Some(ports) = self.ports {
             publish_ports(hub, ports, &mut report);
         }
+        if let Some(ingress) = self.ingress {
+            report.changed.extend(ingress.publish(hub, config, true));
+        }
         hub.connectors.apply(config);
         for gone in hub.connectors.retain(config) {
             hub.metrics.traffic.forget_connector(&gone.to_string());
@@ -237,6 +257,18 @@ fn keep<T, E: ToString>(result: Result<T, E>, part: Part, faults: &mut Vec<Fault
             None
         }
     }
+}
+
+fn keep_all<T, E: ToString>(result: Result<T, Vec<E>>, faults: &mut Vec<Fault>) -> Option<T> {
+    let errors = match result {
+        Ok(value) => return Some(value),
+        Err(errors) => errors,
+    };
+    faults.extend(errors.iter().map(|error| Fault {
+        part: Part::Listeners,
+        message: error.to_string(),
+    }));
+    None
 }
 
 /// The list that the configuration names.

@@ -31,6 +31,8 @@ events! {
     CONNECTION_CLOSED = "connection closed";
     /// A client got no flow.
     CONNECTION_DENIED = "connection denied";
+    /// A request of a viewer has come to its end: `request_id`, `endpoint`, `status`, `code`.
+    HTTP_REQUEST = "http_request";
     /// No agent offers the connector.
     NO_AGENT_FOR_CONNECTOR = "no_agent_for_connector";
     /// The client's address is not allowed.

@@ -13,6 +13,7 @@ pub mod label;
 mod bundle;
 mod decisions;
 mod governance;
+mod http;
 mod hub;
 mod pdp;
 mod registrar;
@@ -32,6 +33,7 @@ pub use decisions::DecisionMetrics;
 pub use governance::{
     PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,
 };
+pub use http::{EndpointMetrics, HttpGauge, HttpMetrics};
 pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
 pub use pdp::{PdpCache, PdpMetrics};
 pub use registrar::{Family, FamilyKind, markdown_table};
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub plugins: PluginMetrics,
     /// Tunnels, sessions, handshakes.
     pub hub: HubMetrics,
+    /// The HTTP ingress.
+    pub http: HttpMetrics,
     /// The log and trace pipelines.
     pub logs: LogMetrics,
 }
@@ -84,6 +88,7 @@ impl Metrics {
         let bundle = BundleMetrics::new(&mut families);
         let plugins = PluginMetrics::new(&mut families);
         let hub = HubMetrics::new(&mut families);
+        let http = HttpMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
         let process = ProcessMetrics::new(&mut families, env!("CARGO_PKG_VERSION"));
         let families = families.into_families();
@@ -99,6 +104,7 @@ impl Metrics {
             bundle,
             plugins,
             hub,
+            http,
             logs,
         })
     }

@@ -214,6 +214,19 @@ pub fn flow_span(listener: &str, connector: &dyn Display, client: SocketAddr) ->
     )
 }
 
+/// The root of a request's trace: from its head to the end of its response.
+pub fn request_span(listener: &str, client: SocketAddr) -> Span {
+    tracing::info_span!(
+        target: events::TRACE,
+        "request",
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        listener,
+        client = %client,
+        result = tracing::field::Empty,
+    )
+}
+
 /// The root of an agent's trace: from its upgrade request to the answer to its HELLO.
 ///
 /// Later facts are set with `span.record(…)`: `agent_id`, `session`, `result`.

@@ -9,6 +9,7 @@ pub(crate) mod pdp;
 mod process;
 mod target;
 pub(crate) mod tls;
+pub(crate) mod web;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -15,6 +15,7 @@ mod certificates;
 mod decisions;
 mod flows;
 mod hasty_agent;
+mod ingress;
 mod limits;
 mod masking;
 mod plugins;

@@ -1,7 +1,5 @@
 //! Plugins narrow what policies allow, and are swapped while traffic runs.
 
-use std::path::PathBuf;
-
 use crate::cluster::{HubPlan, SOON, TestHub, echo, eventually, guest, hub};
 
 #[tokio::test]
@@ -88,7 +86,7 @@ async fn a_plugin_that_is_refused_keeps_the_whole_generation_out() {
     hub.rewrite(|plan| {
         plan.top(&format!(
             "plugins:\n  require_signature: false\n  list:\n    - {{name: scope-guard, file: \"{}\"}}",
-            component("scope-guard").display()
+            guest::component("scope-guard").display()
         ))
     });
     let report = hub.reload().await;
@@ -236,18 +234,6 @@ fn guard_named(name: &str, config: &str) -> String {
         "plugins:\n  require_signature: false\n  list:\n    - name: {name}\n      file: \"{}\"\n      \
          grants: [config]\n      limits: {{time_ms: 1000, wall_ms: 2000}}\n      \
          config: {{{config}}}\n  pipeline_timeout_ms: 5000",
-        component("scope-guard").display()
+        guest::component("scope-guard").display()
     )
-}
-
-fn component(name: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../plugins/target/components")
-        .join(format!("{name}.wasm"));
-    assert!(
-        path.exists(),
-        "{} is not there; run scripts/build-guests.sh first",
-        path.display()
-    );
-    path
 }

@@ -86,6 +86,9 @@ pub(super) fn agent_facts(ask: &HelloAsk<'_>) -> AgentFacts {
     }
 }
 
+/// The attribute by which plugins know the address that an agent dials from.
+const ADDRESS: &str = "ip";
+
 pub(super) fn plugin_agent(ask: &HelloAsk<'_>) -> plugins::Agent {
     plugins::Agent {
         id: ask.identity.agent_id.to_string(),
@@ -97,11 +100,17 @@ pub(super) fn plugin_agent(ask: &HelloAsk<'_>) -> plugins::Agent {
             .flatten()
             .map(ToString::to_string)
             .collect(),
-        attributes: ask
-            .identity
-            .tags
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
+        attributes: std::iter::once((
+            ADDRESS.to_owned(),
+            ask.remote.ip().to_canonical().to_string(),
+        ))
+        .chain(
+            ask.identity
+                .tags
+                .iter()
+                .filter(|(name, _)| *name != ADDRESS)
+                .map(|(name, value)| (name.clone(), value.clone())),
+        )
+        .collect(),
     }
 }

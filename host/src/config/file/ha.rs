@@ -1,4 +1,4 @@
-//! Cluster and HTTP, as written.
+//! Cluster, as written.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,12 +88,4 @@ pub struct MeshTlsFile {
     pub cert_file: String,
     /// This hub's private key as PEM.
     pub key_file: String,
-}
-
-/// HTTP by host name. Reserved.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct IngressFile {
-    /// Whether the HTTP ports open. Default `false`; `true` is refused for now.
-    pub enabled: bool,
 }

@@ -214,7 +214,6 @@ fn secrets_reach_no_message() {
 fn what_is_not_built_is_refused_in_a_sentence() {
     for (text, part) in [
         ("ha: {enabled: true}", "not built yet"),
-        ("ingress: {enabled: true}", "not built yet"),
         ("security: {fapi_mode: 2}", "not built yet"),
     ] {
         let found = problem(text);

@@ -18,6 +18,8 @@ const OPEN_BUCKETS: &[f64] = &[
 pub enum Certificate {
     /// Of the tunnel port: `tunnel.tls`.
     Tunnel,
+    /// The one of the HTTP ports that ends first: `ingress.listeners[].tls`.
+    Ingress,
     /// Of the admin port: `admin.tls`.
     Admin,
     /// The roots for issuers: `security.jwks_ca_bundle`.
@@ -29,6 +31,7 @@ impl Certificate {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tunnel => "tunnel",
+            Self::Ingress => "ingress",
             Self::Admin => "admin",
             Self::JwksCaBundle => "jwks_ca_bundle",
         }

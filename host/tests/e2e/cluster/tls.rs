@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Writes `<name>.pem` and `<name>.key`: a certificate for `localhost` that vouches for itself.
@@ -39,22 +40,32 @@ pub(crate) async fn shown(
     address: SocketAddr,
     trusted: &[CertificateDer<'static>],
 ) -> std::io::Result<CertificateDer<'static>> {
+    let stream = connect(address, trusted, &[]).await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap();
+    Ok(chain[0].clone())
+}
+
+/// A connection to the server of `localhost` at `address`, offering these protocols.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    trusted: &[CertificateDer<'static>],
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for root in trusted {
         roots.add(root.clone()).unwrap();
     }
-    let config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(Arc::new(config))
+    TlsConnector::from(Arc::new(config))
         .connect(name, stream)
-        .await?;
-    let chain = stream.get_ref().1.peer_certificates().unwrap();
-    Ok(chain[0].clone())
+        .await
 }
 
 /// An authority's certificate as PEM, and a server for `localhost` with a certificate from it.

@@ -1,0 +1,180 @@
+//! Codes of answers that the hub itself gives to HTTP requests.
+
+use http::StatusCode;
+
+use super::{Entry, Group, Line, Text, text};
+use crate::telemetry::events;
+
+static REQUESTS: Group = Group {
+    heading: "Why a request was not answered by a service",
+    place: "As the answer to an HTTP request",
+    intro: "The code is in the header `x-nowconnect-error` and in the body: a page for browsers, `application/problem+json`\n\
+            for others. `x-request-id` names the request in the hub's log; a denial also names its decision, for\n\
+            `nowconnect policy explain`. 503 and 429 carry Retry-After.\n\
+            \n\
+            A request that is denied beforehand has, with status 403, a code of the section above.",
+    seen_by: "the viewer, and the hub's operator",
+    property: Some("status"),
+    metrics: &["nowconnect_http_failures_total{code=\"CODE\"}"],
+    lines: &[Line(events::HTTP_REQUEST, "code")],
+};
+
+named! {
+    /// Why the hub itself answers a request.
+    RequestCode {
+        BadHost = "bad_host";
+        BadPath = "bad_path";
+        BadFraming = "bad_framing";
+        BodyBroken = "body_broken";
+        PolicyDenied = "policy_denied";
+        UnknownHost = "unknown_host";
+        UnknownPath = "unknown_path";
+        MethodNotServed = "method_not_served";
+        BodyTimeout = "body_timeout";
+        BodyTooLarge = "body_too_large";
+        RateLimited = "rate_limited";
+        HeadTooLarge = "head_too_large";
+        OriginUnreachable = "origin_unreachable";
+        OriginClosed = "origin_closed";
+        OriginProtocol = "origin_protocol";
+        EndpointOffline = "endpoint_offline";
+        Overloaded = "overloaded";
+        PluginFailed = "plugin_failed";
+        OriginTimeout = "origin_timeout";
+    }
+}
+
+impl RequestCode {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadHost | Self::BadPath | Self::BadFraming | Self::BodyBroken => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::PolicyDenied => StatusCode::FORBIDDEN,
+            Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::MethodNotServed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::OriginUnreachable | Self::OriginClosed | Self::OriginProtocol => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::EndpointOffline | Self::Overloaded | Self::PluginFailed => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+pub(super) fn entries() -> Vec<Entry> {
+    RequestCode::ALL
+        .iter()
+        .map(|code| {
+            Entry::new(&REQUESTS, code.as_str(), request(*code)).with(code.status().as_str())
+        })
+        .collect()
+}
+
+fn request(code: RequestCode) -> Text {
+    match code {
+        RequestCode::BadHost => text(
+            "no host, several, or one that is none",
+            "The client is broken or hostile: the target and `Host` of its request differ, or are no host name.",
+            "look at the client, or at the proxy between it and the hub",
+        ),
+        RequestCode::BadPath => text(
+            "the path could be read in more than one way",
+            "It has a backslash, a control character, a broken `%`, `..` above the root, or `%2F` on a route without `encoded_slash`.",
+            "correct the link; set `encoded_slash` where the service needs `%2F`",
+        ),
+        RequestCode::BadFraming => text(
+            "another transfer coding than `chunked`",
+            "The client is broken or hostile.",
+            "look at the client, or at the proxy between it and the hub",
+        ),
+        RequestCode::BodyBroken => text(
+            "the client left, or broke its own body",
+            "The connection ended, or a chunk was malformed.",
+            "nothing, where it is rare",
+        ),
+        RequestCode::PolicyDenied => text(
+            "what runs is no longer allowed",
+            "Policies have changed since the request was allowed.",
+            "intended, or roll the change back",
+        ),
+        RequestCode::UnknownHost => text(
+            "no route answers to that host",
+            "The name leads to this hub, and the hub knows nothing of it.",
+            "add a route, or correct the name",
+        ),
+        RequestCode::UnknownPath => text(
+            "the host has routes, and none for that path",
+            "No route of the most specific host that fits begins like the path.",
+            "add a route, or correct the link",
+        ),
+        RequestCode::MethodNotServed => text(
+            "`CONNECT` or `TRACE`",
+            "The client takes the hub for a proxy, or probes it.",
+            "nothing",
+        ),
+        RequestCode::BodyTimeout => text(
+            "the client sent nothing of a body that it owes",
+            "`body_timeout_ms` went by: a very slow network, or a client that hangs.",
+            "raise the bound where clients are that slow",
+        ),
+        RequestCode::BodyTooLarge => text(
+            "the body is larger than the route allows",
+            "More than `max_body_bytes`.",
+            "raise it, or send less",
+        ),
+        RequestCode::RateLimited => text(
+            "too many requests in a second",
+            "`rate_per_source` of the listener or `rate` of the route is used up.",
+            "slow the client down, or raise the rate",
+        ),
+        RequestCode::HeadTooLarge => text(
+            "the line and the header fields are too large",
+            "More than `max_header_bytes`; often cookies that grow. Far beyond it the answer is bare.",
+            "clear the cookies, or raise the bound",
+        ),
+        RequestCode::OriginUnreachable => text(
+            "no agent reached the target",
+            "The service is down, or something between agent and service drops its connections; the log line has the reset code.",
+            "is the service up? `nowconnect-agent diagnose` dials each target",
+        ),
+        RequestCode::OriginClosed => text(
+            "the service ended the connection before its response began",
+            "It crashed, was restarted, or does not speak HTTP.",
+            "see the service's own log",
+        ),
+        RequestCode::OriginProtocol => text(
+            "what the service sent is no HTTP response",
+            "The target is no HTTP service, wants TLS that the agent does not make, or speaks another version.",
+            "check the target's `tls` and the route's `origin_http`",
+        ),
+        RequestCode::EndpointOffline => text(
+            "no agent that is connected offers the connector",
+            "The agent is away, or was refused the connector.",
+            "`nowconnect status` shows who offers what",
+        ),
+        RequestCode::Overloaded => text(
+            "too many requests are under way",
+            "`max_requests`, or the connector's `max_connections` or `rate`, is reached.",
+            "raise the bound, or add hubs and agents",
+        ),
+        RequestCode::PluginFailed => text(
+            "a plugin that is not `optional` failed",
+            "It trapped, timed out, answered what it may not, or is in quarantine.",
+            "see the plugin's lines in the log; `nowconnect status` shows quarantine",
+        ),
+        RequestCode::OriginTimeout => text(
+            "the response did not begin in time",
+            "The service took longer than the route's `response_timeout_ms`.",
+            "see the service's own log; raise the bound where it is meant to be slow",
+        ),
+    }
+}

@@ -1,0 +1,282 @@
+//! HTTP by host name, as written.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{BalanceFile, ProxyProtocolFile, RateFile, TlsFile};
+
+/// HTTP by host name: public HTTP ports, and the routes from a host and a path to a connector.
+/// Without listeners there is no HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngressFile {
+    /// Public HTTP ports. Default: none.
+    #[schemars(length(max = 64))]
+    pub listeners: Vec<HttpListenerFile>,
+    /// Where requests go, by host and path. All listeners share them. Default: none.
+    #[schemars(length(max = 4096))]
+    pub routes: Vec<RouteFile>,
+    /// Whether the hub itself tells origins who asks: `X-Forwarded-For`, `-Proto`, `-Host` and
+    /// `Forwarded`. With `false` it only takes away what a client that is no trusted proxy wrote
+    /// there, and a plugin may set them. Default `true`.
+    pub forwarded_headers: bool,
+    /// Bounds on what viewers and origins may take.
+    pub limits: IngressLimitsFile,
+}
+
+impl Default for IngressFile {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            routes: Vec::new(),
+            forwarded_headers: true,
+            limits: IngressLimitsFile::default(),
+        }
+    }
+}
+
+/// One public HTTP port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpListenerFile {
+    /// A name, unique among all listeners, those of TCP included: `[A-Za-z0-9._-]`, at most
+    /// 64 bytes.
+    pub name: String,
+    /// The address and port, such as `0.0.0.0:8443`. Port 0 asks the system for a free one.
+    pub bind: String,
+    /// Certificate and key for TLS. `null` serves plain HTTP. Default `null`.
+    #[serde(default)]
+    pub tls: Option<TlsFile>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1: by ALPN where there is TLS, else with clients
+    /// that begin with it. Default `true`.
+    #[serde(default = "yes")]
+    pub http2: bool,
+    /// Client addresses that are let in, as CIDR. Empty means all. `security.allow_cidrs` applies
+    /// as well. Behind a trusted proxy the address is the one that it forwards. Default empty.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub allow_cidrs: Vec<String>,
+    /// Proxies in front, as CIDR, whose `X-Forwarded-For`, `-Proto` and `-Host` are believed.
+    /// Default empty.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub trusted_proxies: Vec<String>,
+    /// The most connections at once. `null` leaves only `limits.max_conn_total`. Default `null`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<u32>,
+    /// Requests a second from one source address (an IPv6 /64 counts as one); more are answered
+    /// 429. Default `null`: no bound.
+    #[serde(default)]
+    pub rate_per_source: Option<RateFile>,
+    /// The PROXY protocol on the way in, for a load balancer in front.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocolFile,
+    /// The listen backlog asked of the system, in connections. Default 1024.
+    #[serde(default = "default_backlog")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub backlog: u32,
+}
+
+/// Where requests for one host and path go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    /// The name of its endpoint for policies, metrics and logs, unique among the routes of its
+    /// tenant: `[A-Za-z0-9._-]`, at most 64 bytes.
+    pub name: String,
+    /// The tenant whose connector and endpoint that are. Default `default`.
+    #[serde(default = "default_tenant")]
+    pub tenant: String,
+    /// A host name such as `shop.example.com`; `*.example.com` for every name below it; `*` for
+    /// any. The most specific one that fits a request decides. No port; names in other scripts in
+    /// their `xn--` form.
+    pub host: String,
+    /// The path that requests must begin with, at a `/`. The longest one of the host decides.
+    /// Default `/`.
+    #[serde(default = "default_path")]
+    pub path: String,
+    /// Whether `path` is the beginning or the whole of the request's. Default `prefix`.
+    #[serde(default)]
+    pub path_match: PathMatchFile,
+    /// The connector that the requests go to.
+    pub connector: String,
+    /// Whether anybody may ask, as the attribute `public` that policies see of the endpoint. The
+    /// shipped policies let nobody in who has not proven who he is where this is `false`.
+    /// Default `false`.
+    #[serde(default)]
+    pub public: bool,
+    /// Tags of the endpoint that policies can read, at most 32. Default none.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// How one of several agents that offer the connector is chosen. Default `least_flows`.
+    #[serde(default)]
+    pub balance: BalanceFile,
+    /// What origins see as `Host`; `null` leaves what the client asked for. Default `null`.
+    #[serde(default)]
+    pub host_header: Option<String>,
+    /// Whether a redirect of the origin to its own `host_header` is turned into one to the host
+    /// that the client asked for. Default `false`.
+    #[serde(default)]
+    pub rewrite_location: bool,
+    /// Whether a path with `%2F` is passed on, and shown to policies, as it is. With `false` such a
+    /// request is answered 400, because origins differ on whether it is a slash. Default `false`.
+    #[serde(default)]
+    pub encoded_slash: bool,
+    /// From the end of the request until the origin's response begins; then the answer is 504.
+    /// Milliseconds. Default 10000.
+    #[serde(default = "default_response_timeout_ms")]
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub response_timeout_ms: u64,
+    /// How long nothing may pass either way of a response, an event stream or a WebSocket.
+    /// Overrides the connector's value and `limits.idle_timeout_ms`. Milliseconds. Default `null`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 604_800_000))]
+    pub idle_timeout_ms: Option<u64>,
+    /// How often a request is tried on another agent where it certainly did not reach an origin.
+    /// Default 2.
+    #[serde(default = "default_retries")]
+    #[schemars(range(min = 0, max = 16))]
+    pub retries: u32,
+    /// The most bytes of a request's body; more is answered 413. Bytes. Default `null`: no bound.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_099_511_627_776_u64))]
+    pub max_body_bytes: Option<u64>,
+    /// Requests a second over all sources; more are answered 429. Default `null`: no bound.
+    #[serde(default)]
+    pub rate: Option<RateFile>,
+    /// Which HTTP is spoken to origins. `auto` speaks HTTP/2 where the agent's TLS to the origin
+    /// agreed on it (`alpn` of the target), else HTTP/1.1; `http2` is for origins that speak it
+    /// without TLS. Upgrades such as WebSocket need HTTP/1.1. Default `auto`.
+    #[serde(default)]
+    pub origin_http: OriginHttpFile,
+    /// Who shares connections to origins. `viewer` is for origins that authenticate a connection
+    /// (NTLM); a connector with `proxy_protocol_out` has it by itself. Default `all`.
+    #[serde(default)]
+    pub connections: ConnectionsFile,
+}
+
+/// How a route's path is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathMatchFile {
+    /// The request's path is the same or goes on with a `/`.
+    #[default]
+    Prefix,
+    /// The request's path is the same.
+    Exact,
+}
+
+/// Who shares connections to origins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionsFile {
+    /// All requests of the connector.
+    #[default]
+    All,
+    /// Those of one viewer's connection.
+    Viewer,
+}
+
+/// Which HTTP is spoken to origins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OriginHttpFile {
+    /// What the agent's TLS to the origin agreed on, else HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Bounds on viewers and origins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngressLimitsFile {
+    /// The most bytes of a request's or response's line and header fields; more of a request is
+    /// answered 431. Bytes. Default 32768.
+    #[schemars(range(min = 8192, max = 262_144))]
+    pub max_header_bytes: u32,
+    /// The most header fields of a request or response. Default 100.
+    #[schemars(range(min = 16, max = 1000))]
+    pub max_headers: u32,
+    /// How long the head of a request may take, and how long a connection may wait for its next
+    /// request. Milliseconds. Default 30000.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub header_timeout_ms: u64,
+    /// How long a client may send nothing of a body that it owes; then the answer is 408.
+    /// Milliseconds. Default 60000.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub body_timeout_ms: u64,
+    /// TLS handshakes at once over all HTTP ports; more are closed. Default 256.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max_handshakes: u32,
+    /// How long a TLS handshake may take. Milliseconds. Default 10000.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub handshake_timeout_ms: u64,
+    /// Connections at once from one source address (an IPv6 /64 counts as one). Behind a load
+    /// balancer all clients are one source. Default 1024.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections_per_source: u32,
+    /// Requests at once over all HTTP ports, WebSockets included; more are answered 503.
+    /// Default 4096.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_requests: u32,
+    /// Requests at once of one HTTP/2 connection. Default 128.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_streams: u32,
+    /// Connections to origins that are kept for later requests, for each connector and agent; in
+    /// all at most `max_requests`. Default 64.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub pool_idle: u32,
+    /// How long such a connection is kept. Should be shorter than what origins allow.
+    /// Milliseconds. Default 30000.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub pool_idle_ms: u64,
+}
+
+impl Default for IngressLimitsFile {
+    fn default() -> Self {
+        Self {
+            max_header_bytes: 32 << 10,
+            max_headers: 100,
+            header_timeout_ms: 30_000,
+            body_timeout_ms: 60_000,
+            max_handshakes: 256,
+            handshake_timeout_ms: 10_000,
+            max_connections_per_source: 1024,
+            max_requests: 4096,
+            max_streams: 128,
+            pool_idle: 64,
+            pool_idle_ms: 30_000,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_tenant() -> String {
+    "default".to_owned()
+}
+
+fn default_path() -> String {
+    "/".to_owned()
+}
+
+fn default_backlog() -> u32 {
+    1024
+}
+
+fn default_response_timeout_ms() -> u64 {
+    10_000
+}
+
+fn default_retries() -> u32 {
+    2
+}

@@ -1,0 +1,356 @@
+//! HTTP by host name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::HeaderValue;
+use ipnet::IpNet;
+use nowconnect_protocol::{ConnectorName, TenantName};
+
+use super::build::{Surroundings, cidrs, ms, name, optional_ms, rate, socket_address};
+use super::file::{
+    ConnectionsFile, HttpListenerFile, IngressFile, IngressLimitsFile, OriginHttpFile,
+    PathMatchFile, RouteFile,
+};
+use super::problem::Problems;
+use super::tree::Path;
+use super::{Balance, ConnectorKey, ListenerName, ProxyProtocolIn, RateLimit, TlsFiles};
+use crate::ingress::{HostPattern, normal_path};
+
+/// `ingress`: public HTTP ports and what they lead to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressConfig {
+    /// The ports. Names are unique among all listeners, ports among all ports.
+    pub listeners: Vec<HttpListenerConfig>,
+    /// The routes. No two are alike in host, path and the way it is compared; names are unique
+    /// within a tenant.
+    pub routes: Vec<RouteConfig>,
+    /// Whether the hub sets `X-Forwarded-*` and `Forwarded`.
+    pub forwarded_headers: bool,
+    /// Bounds on viewers and origins.
+    pub limits: IngressLimits,
+}
+
+/// One public HTTP port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpListenerConfig {
+    /// Unique among listeners.
+    pub name: ListenerName,
+    /// The address and port; port 0 asks the system for a free one.
+    pub bind: SocketAddr,
+    /// Certificate and key; `None` serves plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1.
+    pub http2: bool,
+    /// Client addresses that are let in; empty means all.
+    pub allow_cidrs: Vec<IpNet>,
+    /// Proxies whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The most connections at once; `None` leaves only `limits.max_conn_total`.
+    pub max_connections: Option<u32>,
+    /// Requests a second from one source address.
+    pub rate_per_source: Option<RateLimit>,
+    /// Whether clients come with a PROXY protocol header, and from whom it is believed.
+    pub proxy_protocol: ProxyProtocolIn,
+    /// The listen backlog asked of the system, in connections.
+    pub backlog: u32,
+}
+
+/// Where requests for one host and path go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfig {
+    /// The name of its endpoint within the tenant.
+    pub name: ListenerName,
+    /// Whose endpoint and connector that are.
+    pub tenant: TenantName,
+    /// The hosts that it answers to.
+    pub host: HostPattern,
+    /// The path, normalised; without a slash at its end where it is a prefix, so that `/` is
+    /// empty.
+    pub path: String,
+    /// Whether `path` is the whole path.
+    pub exact: bool,
+    /// The connector behind it.
+    pub connector: ConnectorName,
+    /// Whether anybody may ask, for policies.
+    pub public: bool,
+    /// Tags of the endpoint.
+    pub labels: BTreeMap<String, String>,
+    /// How one of several agents is chosen.
+    pub balance: Balance,
+    /// What origins see as `Host`.
+    pub host_header: Option<HeaderValue>,
+    /// Whether redirects to `host_header` are turned back.
+    pub rewrite_location: bool,
+    /// Whether a path may hold `%2F`.
+    pub encoded_slash: bool,
+    /// From the end of the request until the response begins.
+    pub response_timeout: Duration,
+    /// Overrides the connector's and `limits.idle_timeout_ms`.
+    pub idle_timeout: Option<Duration>,
+    /// Further agents that are tried where the request certainly reached no origin.
+    pub retries: u32,
+    /// The most bytes of a request's body.
+    pub max_body_bytes: Option<u64>,
+    /// Requests a second over all sources.
+    pub rate: Option<RateLimit>,
+    /// Which HTTP is spoken to origins.
+    pub origin_http: OriginHttp,
+    /// Whether connections to origins are kept apart by viewer.
+    pub connections_per_viewer: bool,
+}
+
+/// Which HTTP is spoken to origins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OriginHttp {
+    /// HTTP/2 where the agent's TLS to the origin agreed on it, else HTTP/1.1.
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// `ingress.limits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressLimits {
+    /// The most bytes of a head.
+    pub max_header_bytes: u32,
+    /// The most fields of a head.
+    pub max_headers: u32,
+    /// How long the head of a request may take, waiting for it included.
+    pub header_timeout: Duration,
+    /// How long a client may send nothing of a body that it owes.
+    pub body_timeout: Duration,
+    /// TLS handshakes at once.
+    pub max_handshakes: u32,
+    /// How long one may take.
+    pub handshake_timeout: Duration,
+    /// Connections at once from one source address.
+    pub max_connections_per_source: u32,
+    /// Requests at once.
+    pub max_requests: u32,
+    /// Requests at once of one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Connections to origins kept for each connector and agent.
+    pub pool_idle: u32,
+    /// How long one is kept.
+    pub pool_idle_timeout: Duration,
+}
+
+impl IngressConfig {
+    pub(super) fn build(
+        file: &IngressFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        let at = path.key("listeners");
+        let mut listeners = Vec::with_capacity(file.listeners.len());
+        for (index, listener) in file.listeners.iter().enumerate() {
+            let at = at.index(index);
+            listeners.extend(HttpListenerConfig::build(listener, &at, around, problems));
+        }
+        let at = path.key("routes");
+        let mut routes: Vec<RouteConfig> = Vec::with_capacity(file.routes.len());
+        let mut taken = BTreeMap::new();
+        let mut names = BTreeSet::new();
+        for (index, route) in file.routes.iter().enumerate() {
+            let at = at.index(index);
+            let Some(route) = RouteConfig::build(route, &at, problems) else {
+                continue;
+            };
+            if !names.insert((route.tenant.clone(), route.name.clone())) {
+                problems.add_with_help(
+                    &at.key("name"),
+                    format!("the route name `{}` is used twice", route.name),
+                    "give each route of a tenant a name of its own: it is its endpoint's name",
+                );
+            }
+            let place = (route.host.clone(), route.path.clone(), route.exact);
+            if let Some(first) = taken.insert(place, index) {
+                problems.add_with_help(
+                    &at.key("path"),
+                    format!("`{at}` answers to the same host and path as `{path}.routes[{first}]`"),
+                    "give one of them another `host`, `path` or `path_match`",
+                );
+            }
+            routes.push(route);
+        }
+        Self {
+            listeners,
+            routes,
+            forwarded_headers: file.forwarded_headers,
+            limits: IngressLimits::build(&file.limits),
+        }
+    }
+
+    /// The connectors that routes lead to.
+    pub(crate) fn connectors(&self) -> impl Iterator<Item = ConnectorKey> {
+        self.routes.iter().map(RouteConfig::connector_key)
+    }
+}
+
+impl HttpListenerConfig {
+    fn build(
+        file: &HttpListenerFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
+        let listener_name = name(ListenerName::parse(&file.name), &path.key("name"), problems);
+        let bind = socket_address(&file.bind, &path.key("bind"), problems);
+        let allow_cidrs = cidrs(&file.allow_cidrs, &path.key("allow_cidrs"), problems);
+        let trusted_proxies = cidrs(
+            &file.trusted_proxies,
+            &path.key("trusted_proxies"),
+            problems,
+        );
+        let proxy_protocol =
+            ProxyProtocolIn::build(&file.proxy_protocol, &path.key("proxy_protocol"), problems);
+        Some(Self {
+            name: listener_name?,
+            bind: bind?,
+            tls: file.tls.as_ref().map(|tls| TlsFiles::build(tls, around)),
+            http2: file.http2,
+            allow_cidrs,
+            trusted_proxies,
+            max_connections: file.max_connections,
+            rate_per_source: rate(file.rate_per_source.as_ref()),
+            proxy_protocol,
+            backlog: file.backlog,
+        })
+    }
+}
+
+impl RouteConfig {
+    /// The most labels of one endpoint: policies read them as tags, one by one.
+    const MAX_LABELS: usize = 32;
+
+    fn build(file: &RouteFile, path: &Path, problems: &mut Problems<'_>) -> Option<Self> {
+        let route_name = name(ListenerName::parse(&file.name), &path.key("name"), problems);
+        let tenant = name(
+            TenantName::parse(&file.tenant),
+            &path.key("tenant"),
+            problems,
+        );
+        let connector = name(
+            ConnectorName::parse(&file.connector),
+            &path.key("connector"),
+            problems,
+        );
+        let host = name(HostPattern::parse(&file.host), &path.key("host"), problems);
+        let exact = file.path_match == PathMatchFile::Exact;
+        let route_path = route_path(&file.path, exact, &path.key("path"), problems);
+        let host_header = match &file.host_header {
+            Some(text) => Some(host_header(text, &path.key("host_header"), problems)?),
+            None => None,
+        };
+        if file.rewrite_location && file.host_header.is_none() {
+            problems.add_with_help(
+                &path.key("rewrite_location"),
+                format!("`{path}.rewrite_location` has nothing to turn back"),
+                "set `host_header` to the origin's own name, or leave it out",
+            );
+        }
+        if file.labels.len() > Self::MAX_LABELS {
+            problems.add(
+                &path.key("labels"),
+                format!(
+                    "`{path}` has {} labels, at most {} are allowed",
+                    file.labels.len(),
+                    Self::MAX_LABELS
+                ),
+            );
+        }
+        Some(Self {
+            name: route_name?,
+            tenant: tenant?,
+            host: host?,
+            path: route_path?,
+            exact,
+            connector: connector?,
+            public: file.public,
+            labels: file.labels.clone(),
+            balance: file.balance.into(),
+            host_header,
+            rewrite_location: file.rewrite_location,
+            encoded_slash: file.encoded_slash,
+            response_timeout: ms(file.response_timeout_ms),
+            idle_timeout: optional_ms(file.idle_timeout_ms),
+            retries: file.retries,
+            max_body_bytes: file.max_body_bytes,
+            rate: rate(file.rate.as_ref()),
+            origin_http: match file.origin_http {
+                OriginHttpFile::Auto => OriginHttp::Auto,
+                OriginHttpFile::Http1 => OriginHttp::Http1,
+                OriginHttpFile::Http2 => OriginHttp::Http2,
+            },
+            connections_per_viewer: file.connections == ConnectionsFile::Viewer,
+        })
+    }
+
+    /// The connector behind it.
+    #[must_use]
+    pub fn connector_key(&self) -> ConnectorKey {
+        ConnectorKey {
+            tenant: self.tenant.clone(),
+            name: self.connector.clone(),
+        }
+    }
+}
+
+impl IngressLimits {
+    fn build(file: &IngressLimitsFile) -> Self {
+        Self {
+            max_header_bytes: file.max_header_bytes,
+            max_headers: file.max_headers,
+            header_timeout: ms(file.header_timeout_ms),
+            body_timeout: ms(file.body_timeout_ms),
+            max_handshakes: file.max_handshakes,
+            handshake_timeout: ms(file.handshake_timeout_ms),
+            max_connections_per_source: file.max_connections_per_source,
+            max_requests: file.max_requests,
+            max_streams: file.max_streams,
+            pool_idle: file.pool_idle,
+            pool_idle_timeout: ms(file.pool_idle_ms),
+        }
+    }
+}
+
+/// A path as requests are compared with it: they are normalised, so one that is not would never
+/// fit.
+fn route_path(text: &str, exact: bool, at: &Path, problems: &mut Problems<'_>) -> Option<String> {
+    match normal_path(text) {
+        Ok(normal) if normal.text == text => {
+            let prefix = text.strip_suffix('/').unwrap_or(text);
+            Some(if exact { text } else { prefix }.to_owned())
+        }
+        Ok(normal) => {
+            problems.add_with_help(
+                at,
+                format!("`{at}` cannot be `{text}`: no request has that path"),
+                format!(
+                    "write `{}`, which is what such a request becomes",
+                    normal.text
+                ),
+            );
+            None
+        }
+        Err(error) => {
+            problems.add(at, format!("`{at}` cannot be `{text}`: {error}"));
+            None
+        }
+    }
+}
+
+fn host_header(text: &str, at: &Path, problems: &mut Problems<'_>) -> Option<HeaderValue> {
+    match crate::ingress::Authority::parse(text) {
+        Ok(authority) => HeaderValue::from_str(&authority.to_string()).ok(),
+        Err(error) => {
+            problems.add(at, format!("`{at}` cannot be `{text}`: {error}"));
+            None
+        }
+    }
+}

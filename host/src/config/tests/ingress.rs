@@ -1,0 +1,97 @@
+//! HTTP by host name.
+
+use super::super::OriginHttp;
+use super::{problem, valid};
+
+#[test]
+fn ports_and_routes_are_read() {
+    let config = valid(
+        "ingress:\n  listeners:\n    - {name: web, bind: '0.0.0.0:8082'}\n    \
+         - {name: tls, bind: '0.0.0.0:8443', tls: {cert_file: a.pem, key_file: a.key}, \
+         trusted_proxies: [10.0.0.0/8]}\n  routes:\n    \
+         - {name: shop, host: Shop.Example.com., path: /api/, connector: shop}\n    \
+         - {name: all, tenant: acme, host: '*.example.com', path: /api, path_match: exact, \
+         connector: web, public: true, host_header: 'App.internal:8080', rewrite_location: true, \
+         origin_http: http2, connections: viewer}\n",
+    );
+    let ingress = &config.ingress;
+    assert!(ingress.listeners[0].tls.is_none() && ingress.listeners[1].tls.is_some());
+    let shop = &ingress.routes[0];
+    assert_eq!(shop.host.to_string(), "shop.example.com");
+    assert_eq!(
+        (shop.path.as_str(), shop.exact, shop.public),
+        ("/api", false, false)
+    );
+    assert_eq!(shop.response_timeout.as_secs(), 10);
+    let all = &ingress.routes[1];
+    assert_eq!((all.path.as_str(), all.exact), ("/api", true));
+    assert_eq!(all.connector_key().to_string(), "acme/web");
+    assert_eq!(all.host_header.as_ref().unwrap(), "app.internal:8080");
+    assert_eq!(all.origin_http, OriginHttp::Http2);
+    assert!(all.connections_per_viewer);
+}
+
+#[test]
+fn without_ports_there_is_no_ingress() {
+    let config = valid("");
+    assert!(config.ingress.listeners.is_empty() && config.ingress.routes.is_empty());
+    assert!(config.ingress.forwarded_headers);
+}
+
+#[test]
+fn routes_that_no_request_or_two_could_meet_are_refused() {
+    let route = |more: &str| format!("ingress: {{routes: [{{name: a, connector: c, {more}}}]}}");
+    for (text, part) in [
+        (route("host: 'a b'"), "no host of a route"),
+        (route("host: 'a:80'"), "leave the port out"),
+        (route("host: '*.*'"), "no host of a route"),
+        (route("host: a, path: api"), "begins with `/`"),
+        (route("host: a, path: /a//b"), "no request has that path"),
+        (route("host: a, path: /%61"), "no request has that path"),
+        (route("host: a, path: '/a\\b'"), "read differently"),
+        (route("host: a, host_header: 'b c'"), "host_header"),
+        (
+            route("host: a, rewrite_location: true"),
+            "nothing to turn back",
+        ),
+        (
+            "ingress: {routes: [{name: a, host: a, connector: c}, {name: b, host: A, path: /, \
+             connector: d}]}"
+                .to_owned(),
+            "same host and path",
+        ),
+        (
+            "ingress: {routes: [{name: a, host: a, connector: c}, {name: a, host: b, \
+             connector: d}]}"
+                .to_owned(),
+            "used twice",
+        ),
+        (
+            "{listeners: [{name: a, bind: '0.0.0.0:1', connector: c}], ingress: {listeners: \
+             [{name: a, bind: '0.0.0.0:2'}]}}"
+                .to_owned(),
+            "used twice",
+        ),
+        (
+            "{listeners: [{name: a, bind: '0.0.0.0:1', connector: c}], ingress: {listeners: \
+             [{name: b, bind: '0.0.0.0:1'}]}}"
+                .to_owned(),
+            "share the port",
+        ),
+    ] {
+        let found = problem(&text);
+        let shown = format!("{} {:?}", found.message, found.help);
+        assert!(shown.contains(part), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_change_is_taken_over_while_the_hub_runs() {
+    let before = valid("");
+    let after = valid("ingress: {routes: [{name: a, host: a, connector: c}]}");
+    let changes = after.changes_from(&before);
+    assert_eq!(changes.live, ["ingress"]);
+    assert!(changes.restart.is_empty());
+    let bound = valid("ingress: {listeners: [{name: a, bind: '127.0.0.1:0'}]}").memory_bound();
+    assert!(bound.total_bytes() > before.memory_bound().total_bytes());
+}

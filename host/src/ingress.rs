@@ -1,0 +1,171 @@
+//! HTTP by host name: viewers' requests reach services behind agents.
+//!
+//! ```text
+//! door ─► head ─► route ─► decision, plugins ─► pool or new flow ─► origin
+//!   viewer ◄─────────────────── plugins ◄──────────────┘
+//! ```
+//! The hub ends HTTP here and speaks it anew to the origin, over flows that it opens itself; flow
+//! protocol and agent know no HTTP. TLS to an origin is the agent's. Bodies pass frame by frame,
+//! and nothing of them is gathered.
+//!
+//! [`routes`], [`host`](mod@host) and [`path`] are pure. [`door`] lets viewers in, [`exchange`]
+//! leads one request through, [`upstream`] and [`pool`] hold connections to origins, [`failure`]
+//! has every answer that the hub gives itself.
+
+mod account;
+mod body;
+mod door;
+mod exchange;
+mod failure;
+mod forwarded;
+mod head;
+mod headers;
+mod host;
+mod in_flight;
+mod path;
+mod pool;
+mod progress;
+mod recheck;
+mod reload;
+mod reply;
+mod request_id;
+mod rewind;
+mod route;
+mod routes;
+mod running;
+mod sender;
+mod upgrade;
+mod upstream;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use nowconnect_policy::Name;
+use parking_lot::Mutex;
+
+use crate::config::{CloudConfig, IngressLimits};
+use crate::hub::Hub;
+use crate::limit::{Slots, SourceSlot, SourceSlots};
+use crate::telemetry::metrics::Metrics;
+use door::Door;
+pub(crate) use host::{Authority, HostPattern};
+use in_flight::InFlightTable;
+pub(crate) use path::normal_path;
+use pool::Pool;
+pub(crate) use recheck::{may_go_on, under_way};
+pub(crate) use reload::NextIngress;
+use route::Route;
+use routes::RouteTable;
+
+/// How often kept connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ingress {
+    routes: ArcSwap<RouteTable<Route>>,
+    doors: Mutex<Vec<Arc<Door>>>,
+    pool: Pool,
+    in_flight: Arc<InFlightTable>,
+    /// Requests at once.
+    requests: Arc<Slots>,
+    /// TLS handshakes at once.
+    handshakes: Arc<Slots>,
+    /// Connections at once from each source; changed with its bound.
+    sources: ArcSwap<SourceBound>,
+    last_viewer: AtomicU64,
+    /// Rows that were put into the policies' facts and are to be taken out again.
+    rows: Mutex<Rows>,
+}
+
+#[derive(Debug)]
+struct SourceBound {
+    limit: u32,
+    slots: Arc<SourceSlots>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    endpoints: Vec<Name>,
+    listeners: Vec<Name>,
+}
+
+impl SourceBound {
+    fn new(limit: u32) -> Self {
+        Self {
+            limit,
+            slots: SourceSlots::new(bound(limit)),
+        }
+    }
+}
+
+impl Ingress {
+    pub(crate) fn new(config: &CloudConfig, metrics: &Arc<Metrics>) -> Self {
+        let limits = &config.ingress.limits;
+        Self {
+            routes: ArcSwap::default(),
+            doors: Mutex::default(),
+            pool: Pool::new(Arc::clone(metrics)),
+            in_flight: Arc::default(),
+            requests: Slots::new(bound(limits.max_requests)),
+            handshakes: Slots::new(bound(limits.max_handshakes)),
+            sources: ArcSwap::from_pointee(SourceBound::new(limits.max_connections_per_source)),
+            last_viewer: AtomicU64::new(0),
+            rows: Mutex::default(),
+        }
+    }
+
+    /// Where a listener is bound, by its name in the configuration.
+    pub(crate) fn address(&self, name: &str) -> Option<SocketAddr> {
+        let doors = self.doors.lock();
+        let door = doors.iter().find(|door| &*door.rules().text == name)?;
+        Some(door.address)
+    }
+
+    /// Lets viewers in.
+    pub(crate) fn serve(&self, hub: &Arc<Hub>) {
+        for door in self.doors.lock().iter() {
+            door.serve(hub);
+        }
+    }
+
+    /// Lets go of what is kept for later requests: there will be none.
+    pub(crate) fn end(&self) {
+        self.pool.close();
+    }
+
+    fn set_limits(&self, limits: &IngressLimits) {
+        self.requests.set_limit(bound(limits.max_requests));
+        self.handshakes.set_limit(bound(limits.max_handshakes));
+        // Connections of the earlier bound stay counted there until they end.
+        if self.sources.load().limit != limits.max_connections_per_source {
+            self.sources.store(Arc::new(SourceBound::new(
+                limits.max_connections_per_source,
+            )));
+        }
+    }
+
+    fn take_source(&self, source: IpAddr) -> Option<SourceSlot> {
+        self.sources.load().slots.take(source)
+    }
+
+    fn next_viewer(&self) -> u64 {
+        self.last_viewer.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Lets go of connections to origins that were kept for too long, until dropped.
+pub(crate) async fn sweep(hub: Arc<Hub>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let within = hub.config.load().ingress.limits.pool_idle_timeout;
+        hub.ingress.pool.sweep(within);
+    }
+}
+
+fn bound(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}

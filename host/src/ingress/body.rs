@@ -1,0 +1,251 @@
+//! Bodies on their way through: frame by frame, never gathered.
+//!
+//! A frame is taken from one side when the other side asks for it, so the slower end paces the
+//! faster one over the flow and its windows, and what is held is bounded by those.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use super::progress::{Progress, Trouble};
+use super::running::Running;
+
+/// Why a body ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// See [`Trouble::TooLarge`].
+    #[error("the request's body is larger than allowed")]
+    TooLarge,
+    /// See [`Trouble::Timeout`].
+    #[error("the request's body did not come in time")]
+    Timeout,
+    /// The far side broke it.
+    #[error("the body did not come to its end")]
+    Broken,
+    /// The hub ended it: it is no longer allowed.
+    #[error("the exchange was ended by the hub")]
+    Cut,
+}
+
+/// The body of a request on its way to an origin.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    /// None where the request has no body.
+    incoming: Option<Incoming>,
+    progress: Arc<Progress>,
+    max_bytes: u64,
+    timeout: Duration,
+    /// Set while the client owes bytes.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    /// At most `max_bytes` of it, with at most `timeout` between two of its frames.
+    pub(crate) fn new(
+        incoming: Option<Incoming>,
+        progress: Arc<Progress>,
+        max_bytes: Option<u64>,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            incoming,
+            progress,
+            max_bytes: max_bytes.unwrap_or(u64::MAX),
+            timeout,
+            deadline: None,
+        }
+    }
+
+    fn fail(
+        &mut self,
+        trouble: Trouble,
+        error: BodyError,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.progress.fail(trouble);
+        self.incoming = None;
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Pending => {
+                this.progress.waits();
+                if this.progress.is_answered() {
+                    this.deadline = None;
+                    return Poll::Pending;
+                }
+                let timeout = this.timeout;
+                let deadline = this
+                    .deadline
+                    .get_or_insert_with(|| Box::pin(sleep(timeout)));
+                match deadline.as_mut().poll(cx) {
+                    Poll::Ready(()) => this.fail(Trouble::Timeout, BodyError::Timeout),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                this.deadline = None;
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if this.progress.moved(length) > this.max_bytes {
+                    return this.fail(Trouble::TooLarge, BodyError::TooLarge);
+                }
+                let ended = this.incoming.as_ref().is_none_or(Body::is_end_stream);
+                if ended {
+                    this.progress.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => this.fail(Trouble::Broken, BodyError::Broken),
+            Poll::Ready(None) => {
+                this.progress.finish();
+                this.incoming = None;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.incoming {
+            Some(incoming) => incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// The body of a response on its way to a viewer.
+#[derive(Debug)]
+pub(crate) enum ReplyBody {
+    /// Of the hub itself or of a plugin.
+    Whole(Full<Bytes>),
+    /// Of an origin.
+    Origin(OriginBody),
+}
+
+impl ReplyBody {
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Full::new(bytes))
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self::whole(Bytes::new())
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(body) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => {
+                    Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
+                }
+                Poll::Pending => Poll::Pending,
+            },
+            Self::Origin(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Origin(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Origin(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// The body that an origin sends, with all that ends when it does.
+#[derive(Debug)]
+pub(crate) struct OriginBody {
+    incoming: Incoming,
+    /// None once the body has come to its end.
+    running: Option<Box<Running>>,
+}
+
+impl OriginBody {
+    pub(crate) fn new(incoming: Incoming, running: Box<Running>) -> Self {
+        let mut body = Self {
+            incoming,
+            running: Some(running),
+        };
+        body.end_if_ended();
+        body
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(running) = &mut self.running
+            && running.poll_cut(cx)
+        {
+            self.running = None;
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(running), Some(data)) = (&mut self.running, frame.data_ref()) {
+                    running.sent(data.len() as u64);
+                }
+                self.end_if_ended();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(running) = self.running.take() {
+                    running.broken_by_origin();
+                }
+                Poll::Ready(Some(Err(BodyError::Broken)))
+            }
+            Poll::Ready(None) => {
+                if let Some(running) = self.running.take() {
+                    running.complete();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Whoever sends the body may not ask for a frame after the last.
+    fn end_if_ended(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(running) = self.running.take()
+        {
+            running.complete();
+        }
+    }
+}

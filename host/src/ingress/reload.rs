@@ -1,0 +1,194 @@
+//! The ports and routes of a configuration: built beside those in force, then put in their place.
+
+use std::sync::Arc;
+
+use nowconnect_policy::{ListenerFacts, Name};
+
+use super::door::{Door, DoorRules};
+use super::route::Route;
+use super::routes::RouteTable;
+use crate::authorize::policy_name;
+use crate::config::{CloudConfig, HttpListenerConfig};
+use crate::hub::Hub;
+use crate::telemetry::metrics::Certificate;
+
+/// Everything new, checked. Dropping it changes nothing.
+#[derive(Debug)]
+pub(crate) struct NextIngress {
+    doors: Vec<NextDoor>,
+}
+
+#[derive(Debug)]
+enum NextDoor {
+    /// Its port is bound already; only its rules change.
+    Kept(Arc<Door>, Box<DoorRules>),
+    /// Its port was bound for this.
+    Added(Arc<Door>),
+}
+
+/// A part of the configuration that cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IngressError {
+    /// A port cannot be had.
+    #[error("HTTP listener `{name}` cannot be bound to `{bind}`: {error}")]
+    Bind {
+        name: String,
+        bind: std::net::SocketAddr,
+        error: std::io::Error,
+    },
+    /// A certificate cannot be read.
+    #[error("HTTP listener `{name}`: {error}")]
+    Tls {
+        name: String,
+        error: crate::tls::TlsError,
+    },
+}
+
+impl NextIngress {
+    /// Binds added ports and reads every certificate.
+    ///
+    /// # Errors
+    /// Everything that cannot be had.
+    pub(crate) fn build(hub: &Hub, config: &CloudConfig) -> Result<Self, Vec<IngressError>> {
+        let bound = hub.ingress.doors.lock().clone();
+        let mut doors = Vec::with_capacity(config.ingress.listeners.len());
+        let mut errors = Vec::new();
+        for listener in &config.ingress.listeners {
+            match NextDoor::build(&bound, config, listener) {
+                Ok(door) => doors.push(door),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            Ok(Self { doors })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Puts it in force, with the routes of `config`; says what changed about ports. Ports that
+    /// were added are to be [served](super::Ingress::serve) by the caller where the hub does not
+    /// serve yet.
+    pub(crate) fn publish(self, hub: &Arc<Hub>, config: &CloudConfig, serves: bool) -> Vec<String> {
+        let ingress = &hub.ingress;
+        ingress.set_limits(&config.ingress.limits);
+        let mut changed = Vec::new();
+        let mut doors = Vec::with_capacity(self.doors.len());
+        for door in self.doors {
+            match door {
+                NextDoor::Kept(door, rules) => {
+                    door.set_rules(*rules);
+                    doors.push(door);
+                }
+                NextDoor::Added(door) => {
+                    changed.push(format!("HTTP listener {} added", door.rules().text));
+                    doors.push(door);
+                }
+            }
+        }
+        put_rows(hub, config, &doors);
+        let before = std::mem::replace(&mut *ingress.doors.lock(), doors.clone());
+        let is_in =
+            |all: &[Arc<Door>], one: &Arc<Door>| all.iter().any(|door| Arc::ptr_eq(door, one));
+        for door in before.iter().filter(|door| !is_in(&doors, door)) {
+            door.stop();
+            changed.push(format!("HTTP listener {} removed", door.rules().text));
+        }
+        if serves {
+            for door in doors.iter().filter(|door| !is_in(&before, door)) {
+                door.serve(hub);
+            }
+        }
+        let ends = doors
+            .iter()
+            .filter_map(|door| door.rules().tls.as_ref()?.not_after());
+        hub.metrics
+            .hub
+            .set_certificate(Certificate::Ingress, ends.min());
+        changed
+    }
+}
+
+impl NextDoor {
+    fn build(
+        bound: &[Arc<Door>],
+        config: &CloudConfig,
+        listener: &HttpListenerConfig,
+    ) -> Result<Self, IngressError> {
+        let rules = DoorRules::new(config, listener).map_err(|error| IngressError::Tls {
+            name: listener.name.to_string(),
+            error,
+        })?;
+        let kept = bound.iter().find(|door| {
+            let before = &door.rules().config;
+            // Port 0 is a wish for some port: the listener's name says which one it got.
+            before.bind == listener.bind
+                && (listener.bind.port() != 0 || before.name == listener.name)
+        });
+        if let Some(door) = kept {
+            return Ok(Self::Kept(Arc::clone(door), Box::new(rules)));
+        }
+        let door = Door::bind(rules).map_err(|error| IngressError::Bind {
+            name: listener.name.to_string(),
+            bind: listener.bind,
+            error,
+        })?;
+        Ok(Self::Added(door))
+    }
+}
+
+/// The rows that policies read, before a request can ask about them; those of what is gone leave
+/// once no request under way can be asked about again.
+fn put_rows(hub: &Hub, config: &CloudConfig, doors: &[Arc<Door>]) {
+    let facts = hub.authorizer().facts();
+    let routes: Vec<Arc<Route>> = config
+        .ingress
+        .routes
+        .iter()
+        .map(|route| Arc::new(Route::new(hub, config, route)))
+        .collect();
+    let endpoints: Vec<Name> = routes.iter().map(|route| route.endpoint.clone()).collect();
+    // A listener is one of each tenant that it serves: what its operator leads to a connector is
+    // meant to be reached there.
+    let mut listeners: Vec<Name> = Vec::new();
+    for route in &routes {
+        facts.put_endpoint(&route.facts());
+        for door in doors {
+            let listener = policy_name(&route.config.tenant, &door.rules().text);
+            if !listeners.contains(&listener) {
+                facts.put_listener(&ListenerFacts {
+                    listener: listener.clone(),
+                    port: door.address.port(),
+                    protocol: "http".to_owned(),
+                });
+                listeners.push(listener);
+            }
+        }
+    }
+    hub.ingress.routes.store(Arc::new(RouteTable::new(routes)));
+    let mut rows = hub.ingress.rows.lock();
+    let running = hub.ingress.in_flight.collect(|_| true);
+    let gone = |row: &Name, used: &dyn Fn(&super::in_flight::InFlight) -> bool, kept: &[Name]| {
+        !kept.contains(row) && !running.iter().any(|request| used(request))
+    };
+    let (mut left_endpoints, mut left_listeners) = (Vec::new(), Vec::new());
+    for row in std::mem::take(&mut rows.endpoints) {
+        if gone(&row, &|request| request.endpoint == row, &endpoints) {
+            facts.remove_endpoint(&row);
+            hub.metrics.http.forget_endpoint(row.as_str());
+        } else if !endpoints.contains(&row) {
+            left_endpoints.push(row);
+        }
+    }
+    for row in std::mem::take(&mut rows.listeners) {
+        if gone(&row, &|request| request.listener == row, &listeners) {
+            facts.remove_listener(&row);
+        } else if !listeners.contains(&row) {
+            left_listeners.push(row);
+        }
+    }
+    left_endpoints.extend(endpoints);
+    left_listeners.extend(listeners);
+    rows.endpoints = left_endpoints;
+    rows.listeners = left_listeners;
+}
