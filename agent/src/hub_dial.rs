@@ -15,7 +15,6 @@ use http::header::{
     SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
 use http::{HeaderValue, Request, Response};
-use nowconnect_protocol::TunnelConfig;
 use nowconnect_tunnel::tungstenite::Error as WebSocketError;
 use nowconnect_tunnel::tungstenite::handshake::client::generate_key;
 use nowconnect_tunnel::{TLS_BUFFER_BYTES, WebSocketStream, read_ahead, websocket_config};
@@ -270,7 +269,7 @@ where
     let request =
         upgrade_request(hub, token).map_err(|error| DialFailure::Upgrade(error.to_string()))?;
     // An agent takes the longest messages there are; HELLO has no word for less.
-    let limits = websocket_config(&TunnelConfig::default());
+    let limits = websocket_config();
     let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(limits));
     match timeout_at(deadline, handshake).await {
         Ok(Ok((websocket, _))) => Ok(websocket),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use nowconnect_tunnel::protocol::{
     AgentId, CloseCode, ConnectorName, Epoch, Features, FlowRef, FlowSummary, FlowTerms, Hello,
-    InstanceId, Renew, ReplicaId, ResetCode, ResumeToken, Role, TunnelConfig,
+    InstanceId, Renew, ReplicaId, ResetCode, ResumeToken, Role,
 };
 use nowconnect_tunnel::{
     AgentEvent, AgentShell, Dial, DialError, Dialed, FailedOpen, FlowIo, FlowObserver,
@@ -99,12 +99,9 @@ async fn run_hub(
         tokio::task::spawn_local(async move {
             let mut tls = acceptor.accept(read_ahead(stream)).await?;
             tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-            let ws = tokio_tungstenite::accept_async_with_config(
-                tls,
-                Some(websocket_config(&TunnelConfig::default())),
-            )
-            .await
-            .map_err(std::io::Error::other)?;
+            let ws = tokio_tungstenite::accept_async_with_config(tls, Some(websocket_config()))
+                .await
+                .map_err(std::io::Error::other)?;
             let shell = Box::new(BareHub { slot });
             serve_hub(ws, shell, TunnelSettings::default()).await;
             std::io::Result::Ok(())
@@ -271,13 +268,10 @@ async fn dial(tunnel: u16, connector: &TlsConnector) -> Result<AgentSocket, Fail
     let request = "wss://localhost/tunnel"
         .into_client_request()
         .context(|| "upgrade request".to_owned())?;
-    let (ws, _) = tokio_tungstenite::client_async_with_config(
-        request,
-        tls,
-        Some(websocket_config(&TunnelConfig::default())),
-    )
-    .await
-    .context(|| "upgrade".to_owned())?;
+    let (ws, _) =
+        tokio_tungstenite::client_async_with_config(request, tls, Some(websocket_config()))
+            .await
+            .context(|| "upgrade".to_owned())?;
     Ok(ws)
 }
 

@@ -183,7 +183,7 @@ async fn serve<S>(
         parts.io.into_inner(),
         parts.read_buf.to_vec(),
         Role::Server,
-        Some(websocket_config(&settings.config)),
+        Some(websocket_config()),
     )
     .await;
     info!(

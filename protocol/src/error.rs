@@ -34,6 +34,14 @@ pub enum ProtocolViolation {
         /// What does not add up.
         detail: String,
     },
+    /// The message is longer than the agent was told.
+    #[error("a message has {bytes} bytes where HELLO_ACK allows {max}")]
+    LongMessage {
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be, in bytes.
+        max: usize,
+    },
     /// The peer does not read, and what this end must tell it piles up.
     #[error("{frames} frames wait for a peer that does not read")]
     NotReading {

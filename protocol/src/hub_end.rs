@@ -13,7 +13,7 @@ use crate::frame::{
 };
 use crate::limits;
 use crate::name::{ConnectorName, ReplicaId};
-use crate::tunnel::{DetachedFlows, FlowEvent, FlowSource, Tunnel, TunnelConfig};
+use crate::tunnel::{DetachedFlows, FlowEvent, FlowSource, Tunnel, TunnelConfig, own_message};
 
 /// What the hub must do or decide.
 #[derive(Debug)]
@@ -102,7 +102,8 @@ pub struct HubEnd {
 /// Abilities of this build.
 pub(crate) const FEATURES: Features = Features::RESUME
     .or(Features::DRAIN)
-    .or(Features::PROXY_PROTOCOL);
+    .or(Features::PROXY_PROTOCOL)
+    .or(Features::MESSAGE_BOUND);
 
 impl HubEnd {
     /// A tunnel whose transport is up; the agent speaks first.
@@ -134,6 +135,13 @@ impl HubEnd {
     /// Takes a message. A fault of the agent closes the tunnel.
     pub fn handle_message(&mut self, now: Instant, mut message: Bytes) {
         self.tunnel.liveness.heard(now);
+        let (bytes, max) = (message.len(), self.longest_message());
+        if bytes > max {
+            let violation = ProtocolViolation::LongMessage { bytes, max };
+            return self
+                .tunnel
+                .close(CloseCode::ProtocolViolation, &violation.to_string());
+        }
         loop {
             if self.tunnel.closed().is_some() {
                 return;
@@ -149,6 +157,20 @@ impl HubEnd {
                 self.tunnel
                     .close(CloseCode::ProtocolViolation, &violation.to_string());
             }
+        }
+    }
+
+    /// Until HELLO_ACK nobody knows of a lower bound, and an agent of an earlier version never
+    /// does: to hold it to one would break each tunnel that it fills.
+    fn longest_message(&self) -> usize {
+        let told = match self.phase {
+            Phase::AwaitHello(_) | Phase::AwaitVerdict => false,
+            Phase::Established | Phase::Draining => true,
+        };
+        if told && self.peer_features.contains(Features::MESSAGE_BOUND) {
+            own_message(self.tunnel.config())
+        } else {
+            limits::MAX_MESSAGE_BYTES
         }
     }
 

@@ -38,7 +38,8 @@ pub struct TunnelConfig {
     pub max_data_payload: u32,
     /// Largest WebSocket message that this end takes and sends, in bytes, from
     /// [`limits::MIN_MESSAGE_BYTES`] to [`limits::MAX_MESSAGE_BYTES`]. An agent's is the largest:
-    /// HELLO does not tell of less.
+    /// HELLO does not tell of less. A hub takes the largest from an agent that does not name
+    /// [`Features::MESSAGE_BOUND`](crate::Features::MESSAGE_BOUND).
     pub max_message: u32,
     /// Window that every flow is sure of in each direction, in bytes.
     pub flow_window: u32,
@@ -190,7 +191,7 @@ pub struct Tunnel {
 }
 
 /// The bound of this end alone.
-fn own_message(config: &TunnelConfig) -> usize {
+pub(crate) fn own_message(config: &TunnelConfig) -> usize {
     usize::try_from(config.max_message)
         .unwrap_or(usize::MAX)
         .clamp(limits::MIN_MESSAGE_BYTES, limits::MAX_MESSAGE_BYTES)

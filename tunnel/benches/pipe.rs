@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use nowconnect_tunnel::protocol::{
     AgentId, ConnectorName, Epoch, Features, FlowRef, FlowSummary, FlowTerms, Hello, InstanceId,
-    Renew, ReplicaId, ResetCode, ResumeToken, Role, TunnelConfig,
+    Renew, ReplicaId, ResetCode, ResumeToken, Role,
 };
 use nowconnect_tunnel::tungstenite::protocol::Role as WsRole;
 use nowconnect_tunnel::{
@@ -132,11 +132,8 @@ fn start(target: SocketAddr) -> SocketAddr {
             let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
             let mut tls = acceptor.accept(read_ahead(tcp)).await.unwrap();
             tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-            let ws = WebSocketStream::from_raw_socket(
-                tls,
-                WsRole::Server,
-                Some(websocket_config(&TunnelConfig::default())),
-            );
+            let ws =
+                WebSocketStream::from_raw_socket(tls, WsRole::Server, Some(websocket_config()));
             let shell = Box::new(Hub { up, handle: None });
             serve_hub(ws.await, shell, TunnelSettings::default()).await;
         });
@@ -149,11 +146,8 @@ fn start(target: SocketAddr) -> SocketAddr {
             let name = ServerName::try_from("hub").unwrap();
             let mut tls = connector.connect(name, read_ahead(tcp)).await.unwrap();
             tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-            let ws = WebSocketStream::from_raw_socket(
-                tls,
-                WsRole::Client,
-                Some(websocket_config(&TunnelConfig::default())),
-            );
+            let ws =
+                WebSocketStream::from_raw_socket(tls, WsRole::Client, Some(websocket_config()));
             let (_handle, commands) = agent_channel();
             serve_agent(
                 ws.await,

@@ -44,15 +44,15 @@ pub struct TunnelEnd {
     pub detached: Option<DetachedSession>,
 }
 
-/// The limits that the WebSocket of an end with this config must have. A longer message than
-/// [`TunnelConfig::max_message`] breaks the tunnel before it is read into memory.
+/// The limits that the WebSocket of either end must have. A longer message than
+/// [`MAX_MESSAGE_BYTES`] breaks the tunnel before it is read into memory; where a hub takes less,
+/// its end of the protocol sees to it, which knows whether the agent was told.
 #[must_use]
-pub fn websocket_config(config: &TunnelConfig) -> WebSocketConfig {
-    let max_message = usize::try_from(config.max_message).unwrap_or(usize::MAX);
+pub fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(2 * MAX_MESSAGE_BYTES + 4096)
-        .max_message_size(Some(max_message))
-        .max_frame_size(Some(max_message))
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }

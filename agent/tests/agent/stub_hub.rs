@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nowconnect_protocol::{
     CloseCode, ConnectorName, Epoch, FlowRef, FlowSummary, FlowTerms, Hello, OpenAck, Renew,
-    ReplicaId, ResetCode, ResumeToken, TunnelConfig,
+    ReplicaId, ResetCode, ResumeToken,
 };
 use nowconnect_tunnel::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use nowconnect_tunnel::{
@@ -190,12 +190,9 @@ async fn serve(carrier: Carrier, script: Arc<Mutex<Script>>) {
                 .insert("sec-websocket-protocol", protocol);
             Ok(response)
         };
-    let upgraded = tokio_tungstenite::accept_hdr_async_with_config(
-        carrier,
-        check,
-        Some(websocket_config(&TunnelConfig::default())),
-    )
-    .await;
+    let upgraded =
+        tokio_tungstenite::accept_hdr_async_with_config(carrier, check, Some(websocket_config()))
+            .await;
     let Ok(websocket) = upgraded else {
         return;
     };

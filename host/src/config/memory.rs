@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use nowconnect_protocol::limits::MAX_MESSAGE_BYTES;
+
 use super::{CloudConfig, PluginMode};
 use crate::bundle::board::MAX_WAITING_ORDERS;
 use crate::bundle::shadow::MAX_WAITING_QUESTIONS;
@@ -10,9 +12,13 @@ use crate::bundle::shadow::MAX_WAITING_QUESTIONS;
 /// the copy of its question. Bytes; measured with idle flows and rounded up.
 const FLOW_OVERHEAD_BYTES: u64 = 8 << 10;
 
-/// Messages of one tunnel in work: one that comes, one that goes, and twelve whose memory is used
-/// again while it is busy. A tunnel that is quiet for two seconds has given them back.
-const TUNNEL_MESSAGES: u64 = 14;
+/// Messages of one tunnel that go: one in work, and twelve whose memory is used again while it is
+/// busy. A tunnel that is quiet for two seconds has given them back.
+const SENT_MESSAGES: u64 = 13;
+
+/// The message of one tunnel that comes. An agent that was not told of less may fill it, whatever
+/// is configured. Bytes.
+const RECEIVED_BYTES: u64 = MAX_MESSAGE_BYTES as u64;
 
 /// What one handshake may hold beside its request: TLS buffers of both directions. Bytes.
 const TLS_HANDSHAKE_BYTES: u64 = 40 << 10;
@@ -106,8 +112,11 @@ impl CloudConfig {
         );
         bound.add(
             "tunnels, messages in work",
-            format!("max_agents {agents} × {TUNNEL_MESSAGES} × max_ws_message {message}"),
-            &[agents, TUNNEL_MESSAGES, message],
+            format!(
+                "max_agents {agents} × ({SENT_MESSAGES} × max_ws_message {message} + \
+                 {RECEIVED_BYTES})"
+            ),
+            &[agents, SENT_MESSAGES * message + RECEIVED_BYTES],
         );
         bound.add(
             "handshakes",
@@ -123,7 +132,8 @@ impl CloudConfig {
         self.add_ingress(&mut bound);
         self.add_plugins(&mut bound);
         if let Some(bundle) = &self.policy.bundle {
-            let orders = MAX_WAITING_ORDERS as u64 + 2;
+            // Three more are on their way in.
+            let orders = MAX_WAITING_ORDERS as u64 + 3;
             bound.add(
                 "policy bundles on their way",
                 format!("{orders} × max_bytes {}", bundle.max_bytes),

@@ -50,6 +50,8 @@ impl Features {
     pub const DATAGRAMS: Self = Self(1 << 2);
     /// The agent writes the PROXY protocol header that OPEN asks for.
     pub const PROXY_PROTOCOL: Self = Self(1 << 3);
+    /// The agent sends no message that is longer than HELLO_ACK says.
+    pub const MESSAGE_BOUND: Self = Self(1 << 4);
 
     /// Whether all of `other` is in here.
     #[must_use]
@@ -151,7 +153,8 @@ pub struct HelloAck {
     pub flow_window: u32,
     /// Abilities that both ends have.
     pub features: Features,
-    /// Largest WebSocket message that the hub takes, in bytes.
+    /// Largest WebSocket message that the hub takes, in bytes, from an agent that names
+    /// [`Features::MESSAGE_BOUND`].
     pub max_message: u32,
 }
 

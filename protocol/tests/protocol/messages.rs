@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use nowconnect_protocol::frame::decode;
 use nowconnect_protocol::{
-    ConnectorName, Epoch, Features, FlowKind, FlowRef, FlowSource, FlowTerms, Frame, HubEnd,
-    HubEvent, OpenRequest, ProxyProtocol, ReplicaId, ResetCode, ResumeToken, SourceRead,
+    CloseCode, ConnectorName, Epoch, Features, FlowKind, FlowRef, FlowSource, FlowTerms, Frame,
+    HubEnd, HubEvent, OpenRequest, ProxyProtocol, ReplicaId, ResetCode, ResumeToken, SourceRead,
     TunnelConfig, Welcome, limits,
 };
 
@@ -118,6 +118,33 @@ fn what_follows_an_open_stays_behind_it_however_long_the_queue() {
         assert_eq!(carried, opened);
         assert!(messages > 2, "all fits in {messages} messages");
     }
+}
+
+/// An agent of an earlier version fills its messages as before, and must not lose its tunnel.
+#[test]
+fn only_an_agent_that_heeds_the_lower_bound_is_held_to_it() {
+    let now = clock();
+    let config = TunnelConfig {
+        max_message: u32::try_from(limits::MIN_MESSAGE_BYTES).unwrap(),
+        ..TunnelConfig::default()
+    };
+    // Frames of a kind that is skipped.
+    let frame = [&[0x80, 0, 3, 0xfc][..], &[0; 1_020]].concat();
+    let fits = Bytes::from(frame.repeat(limits::MIN_MESSAGE_BYTES / frame.len()));
+    let longer = Bytes::from(frame.repeat(limits::MAX_MESSAGE_BYTES / frame.len()));
+    assert_eq!(fits.len(), limits::MIN_MESSAGE_BYTES);
+
+    let mut earlier = joined(now, config.clone(), Features::RESUME);
+    earlier.handle_message(now, longer.clone());
+    assert_eq!(earlier.tunnel().closed(), None);
+
+    let mut heeding = joined(now, config, Features::MESSAGE_BOUND);
+    heeding.handle_message(now, fits);
+    assert_eq!(heeding.tunnel().closed(), None);
+    heeding.handle_message(now, longer);
+    let closed = heeding.tunnel().closed().unwrap();
+    assert_eq!(closed.code, CloseCode::ProtocolViolation);
+    assert!(closed.detail.contains("139264"), "{closed}");
 }
 
 /// Without the header its target would take the client for the agent.

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use nowconnect_tunnel::protocol::{
     AgentId, ConnectorName, Epoch, Features, FlowRef, FlowSummary, FlowTerms, Hello, InstanceId,
-    Renew, ReplicaId, ResetCode, ResumeToken, Role, TunnelConfig,
+    Renew, ReplicaId, ResetCode, ResumeToken, Role,
 };
 use nowconnect_tunnel::tungstenite::protocol::Role as WsRole;
 use nowconnect_tunnel::{
@@ -241,13 +241,7 @@ impl Pair {
         let (agent_io, agent_far) = tokio::io::duplex(200_000);
         let (cut, cut_rx) = oneshot::channel();
         spawn_local(join(hub_far, agent_far, cut_rx));
-        let ws = |io, role| {
-            WebSocketStream::from_raw_socket(
-                io,
-                role,
-                Some(websocket_config(&TunnelConfig::default())),
-            )
-        };
+        let ws = |io, role| WebSocketStream::from_raw_socket(io, role, Some(websocket_config()));
         let hub_ws = ws(hub_io, WsRole::Server).await;
         let agent_ws = ws(agent_io, WsRole::Client).await;
         let (welcomed, up) = oneshot::channel();

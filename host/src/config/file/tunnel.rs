@@ -21,8 +21,9 @@ pub struct TunnelFile {
     /// have 8192). Bytes. Default 131072.
     #[schemars(range(min = 1024, max = 131_072))]
     pub max_ws_payload: u32,
-    /// The most bytes of one WebSocket message, which holds several frames; a longer one breaks
-    /// the tunnel, and agents are told. The longest frame fits always. Bytes. Default 262144.
+    /// The most bytes of one WebSocket message, which holds several frames; agents are told, and
+    /// a longer one ends the tunnel. From agents of versions that do not know of it 262144 are
+    /// taken. The longest frame fits always. Bytes. Default 262144.
     #[schemars(range(min = 139_264, max = 262_144))]
     pub max_ws_message: u32,
     /// How often an idle tunnel is pinged; a busy one is probed much sooner. Seconds. Default 20.
