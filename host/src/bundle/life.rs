@@ -20,7 +20,7 @@ use nowconnect_policy::{
 };
 
 use super::refused::{BundleRefused, codes};
-use super::state::{HistoryEntry, Origin, Stage, State};
+use super::state::{HistoryEntry, Origin, Stage, State, signers_of};
 use super::store::{Kind, Store, StoreError};
 use crate::generation::Brought;
 pub(crate) use load::Opened;
@@ -272,19 +272,28 @@ impl Life {
         Ok(set)
     }
 
-    /// Whether the keys of now still vouch for the set in force.
+    /// Those of the keys of now that vouch for the set in force, by its file.
     ///
     /// # Errors
-    /// They do not, or its file cannot be read to see.
-    pub(crate) fn vouched_for(&self, trusted: &TrustedKeys) -> Result<(), BundleRefused> {
-        let Some(revision) = self.state.active else {
-            return Ok(());
-        };
+    /// None do, or too few (`bundle_untrusted_key`); or its file cannot be read to see, or is not
+    /// what it was.
+    pub(crate) fn vouched_for(
+        &self,
+        active: &HistoryEntry,
+        trusted: &TrustedKeys,
+    ) -> Result<Vec<String>, BundleRefused> {
+        let revision = active.revision;
         let archive = BundleArchive::from_tar(&self.bytes_of(revision)?)?;
+        if archive.revision() != revision || archive.payload_digest() != active.payload_digest {
+            return Err(BundleRefused::new(
+                codes::LOST,
+                format!("revision {revision} is in force and its file holds another bundle"),
+            ));
+        }
         // What was in force stays so though its time runs out.
         let then = archive.manifest().created;
         match archive.verify(trusted, then, HUB_VERSION) {
-            Ok(_) => Ok(()),
+            Ok(verified) => Ok(signers_of(&verified)),
             Err(refusal) => {
                 let message = format!("revision {revision} is in force and {}", refusal.message);
                 Err(BundleRefused::new(refusal.code.as_str(), message))

@@ -76,6 +76,11 @@ impl Origin {
     }
 }
 
+/// The ids of the keys that a bundle was verified with.
+pub(crate) fn signers_of(verified: &Verified) -> Vec<String> {
+    verified.signers().iter().map(ToString::to_string).collect()
+}
+
 /// One bundle and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
@@ -115,7 +120,7 @@ impl HistoryEntry {
             stage,
             since_ms: unix_ms(now),
             origin,
-            signers: verified.signers().iter().map(ToString::to_string).collect(),
+            signers: signers_of(verified),
             created_ms: unix_ms(manifest.created),
             not_after_ms: manifest.not_after.map(unix_ms),
             code: None,

@@ -37,6 +37,17 @@ impl TrustedKeys {
         self
     }
 
+    /// Whether enough of these signers are trusted, by their ids as [`KeyId`] writes them. It says
+    /// something of signers alone that were verified before.
+    #[must_use]
+    pub fn vouch<'a>(&self, signers: impl IntoIterator<Item = &'a str>) -> bool {
+        let trusted: BTreeSet<&str> = signers
+            .into_iter()
+            .filter(|id| self.keys.iter().any(|key| key.id().as_str() == *id))
+            .collect();
+        trusted.len() >= self.required.max(1)
+    }
+
     fn find(&self, id: &KeyId) -> Option<&PublicKey> {
         self.keys.iter().find(|key| key.id() == *id)
     }

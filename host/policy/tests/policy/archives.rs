@@ -498,3 +498,17 @@ fn tar_with(path: &str, kind: tar::EntryType) -> Result<BundleArchive, Refusal> 
     let bytes = finished(tar);
     BundleArchive::from_tar(&bytes)
 }
+
+/// For a bundle whose signatures were verified and cannot be read any more.
+#[test]
+fn signers_that_were_verified_vouch_by_the_keys_and_the_number_of_now() {
+    let ids = ['A', 'B', 'C'].map(|name| key(name).public().id().to_string());
+    let [a, b, c] = ids.each_ref().map(String::as_str);
+    let both = TrustedKeys::new(vec![key('A').public(), key('B').public()]);
+    assert!(both.vouch([a]));
+    assert!(!both.vouch([c]) && !both.vouch([]));
+    let both = both.require(2);
+    assert!(both.vouch([a, b, c]));
+    assert!(!both.vouch([a, a]) && !both.vouch([a, c]));
+    assert!(!TrustedKeys::default().vouch([a]), "nobody is trusted");
+}

@@ -146,20 +146,27 @@ impl Keeper {
             .life
             .as_ref()
             .is_some_and(|life| life.staged().is_some() && !life.state().hold);
-        // Where what was in force is lost there is nothing to compare with, so what is required
-        // of a change cannot be shown: a person decides.
-        let lost = self.active.is_none() && self.life.as_ref().is_some_and(Life::had_one);
+        // Where what was in force is lost or withheld there is nothing to compare with, so what is
+        // required of a change cannot be shown: a person decides.
+        let lost = self.active.is_none() && self.life.as_ref().is_some_and(Life::had_one)
+            || self.trust.withholds();
         let gated = config.require != BundleRequire::default();
         config.auto_activate && staged && !(lost && gated)
     }
 
     /// What the staged set does not meet. The first one of a hub has nothing to be compared
     /// with: before it nothing was permitted. Nor has one that a person activates after what
-    /// was in force is lost.
+    /// was in force is lost. Where it is withheld, traffic shows nothing and a proof still does.
     pub(super) fn unmet(&mut self, hub: &Hub, require: BundleRequire) -> Vec<BundleRefused> {
         let (Some(active), Ok(staged)) = (self.active.clone(), self.staged().cloned()) else {
             return Vec::new();
         };
+        if self.trust.withholds() {
+            let proved = require
+                .proof
+                .then(|| self.prover.nothing_new(&active, &staged));
+            return proved.and_then(Result::err).into_iter().collect();
+        }
         let report = hub.authorizer().shadow().report();
         let mut unmet = gate::unmet(require, report.as_ref());
         if require.proof {

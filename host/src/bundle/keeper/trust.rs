@@ -15,6 +15,7 @@ use tracing::warn;
 use super::Keeper;
 use super::activate::publish;
 use super::concerns::Concern;
+use crate::bundle::life::Life;
 use crate::bundle::refused::BundleRefused;
 use crate::config::{BundleConfig, OnUntrusted};
 use crate::hub::Hub;
@@ -47,38 +48,62 @@ fn rules(config: &BundleConfig) -> (TrustedKeys, OnUntrusted) {
 
 impl Keeper {
     /// Holds the bundle in force against the keys, where these have changed.
+    ///
+    /// Its file may show that further keys vouch for it. Where the file shows nothing, who signed
+    /// what was loaded is what counts: a disk that fails makes nobody trusted.
     pub(super) async fn look_at_trust(&mut self, hub: &Arc<Hub>, config: &BundleConfig) {
         let rules = rules(config);
-        if self.active.is_none() || self.trust.rules.as_ref() == Some(&rules) {
+        if self.trust.rules.as_ref() == Some(&rules) {
             return;
         }
+        let Some(active) = self.active.as_ref().map(|set| set.entry.clone()) else {
+            return;
+        };
         let trusted = config.trusted.clone();
-        let Ok(vouched) = self.step(move |life| life.vouched_for(&trusted)).await else {
-            return;
+        let by_record = trusted.vouch(active.signers.iter().map(String::as_str));
+        let revision = active.revision;
+        let looked = self
+            .step(move |life| life.vouched_for(&active, &trusted))
+            .await;
+        let refused = match looked.and_then(|by_file| by_file) {
+            Ok(signers) => {
+                if let Some(set) = &mut self.active {
+                    set.entry.signers = signers;
+                }
+                self.concerns.set(Concern::Trust, None);
+                self.trust.rules = Some(rules);
+                return self.give_back(hub);
+            }
+            Err(refused) => refused,
         };
-        let Err(refused) = vouched else {
-            self.concerns.set(Concern::Trust, None);
+        if refused.code == RefusalCode::UntrustedKey.as_str() {
             self.trust.rules = Some(rules);
-            return self.give_back(hub);
-        };
-        if refused.code != RefusalCode::UntrustedKey.as_str() {
-            // Its file cannot be read or is not what it was, which says nothing about what was
-            // loaded from it. This is tried again.
-            return self.concerns.set(Concern::Trust, Some(refused));
+            return self.distrust(hub, config, &refused.message);
         }
-        let message = match config.on_untrusted {
-            OnUntrusted::Keep => format!(
-                "{}; it serves until another takes its place, and a restart would not load it",
-                refused.message
-            ),
-            OnUntrusted::Deny => format!(
-                "{}; nothing is permitted until another takes its place",
-                refused.message
-            ),
+        // What its file says is asked again until it says something.
+        if by_record {
+            self.concerns.set(Concern::Trust, Some(refused));
+            return self.give_back(hub);
+        }
+        let message = format!(
+            "revision {revision} is in force and too few of those who signed it are trusted; its \
+             file shows no others ({})",
+            refused.message
+        );
+        self.distrust(hub, config, &message);
+    }
+
+    /// Too few of those who signed what is in force are trusted.
+    fn distrust(&mut self, hub: &Hub, config: &BundleConfig, why: &str) {
+        let then = match config.on_untrusted {
+            OnUntrusted::Keep => {
+                "it serves until another takes its place, and a restart would not load it"
+            }
+            OnUntrusted::Deny => "nothing is permitted until another takes its place",
         };
-        self.concerns
-            .set(Concern::Trust, Some(BundleRefused { message, ..refused }));
-        self.trust.rules = Some(rules);
+        let code = RefusalCode::UntrustedKey.as_str();
+        let told = BundleRefused::new(code, format!("{why}; {then}"));
+        self.concerns.set(Concern::Trust, Some(told));
         match config.on_untrusted {
             OnUntrusted::Keep => self.give_back(hub),
             OnUntrusted::Deny => self.withhold(hub),
@@ -91,6 +116,7 @@ impl Keeper {
             return;
         }
         self.trust.withheld = true;
+        self.waits_for.clear();
         let generation = publish(hub, self.nothing.clone());
         hub.rounds().begin();
         warn!(
@@ -110,6 +136,10 @@ impl Keeper {
         let (revision, brought) = (set.revision, set.brought());
         self.trust.withheld = false;
         let generation = publish(hub, brought);
+        // What was compared meanwhile was compared with nothing.
+        if let Some(staged) = self.life.as_ref().and_then(Life::staged) {
+            self.compare(hub, staged);
+        }
         hub.rounds().begin();
         warn!(
             target: events::SECURITY,

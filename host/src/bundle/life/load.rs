@@ -7,7 +7,7 @@ use nowconnect_policy::{BundleArchive, TrustedKeys};
 
 use super::{HUB_VERSION, Life, Set};
 use crate::bundle::refused::{BundleRefused, codes};
-use crate::bundle::state::{HistoryEntry, Origin, Stage, State};
+use crate::bundle::state::{HistoryEntry, Origin, Stage, State, signers_of};
 use crate::bundle::store::{Kind, Store};
 
 /// What was found at the start.
@@ -118,7 +118,11 @@ impl Life {
         let mut history = self.state.history.iter().rev();
         let kept = history.find(|entry| entry.revision == revision).cloned();
         let entry = match kept {
-            Some(entry) if entry.payload_digest == digest => entry,
+            // Other keys may have vouched for it when it came.
+            Some(entry) if entry.payload_digest == digest => HistoryEntry {
+                signers: signers_of(&verified),
+                ..entry
+            },
             Some(_) => return Err("its file holds another payload".to_owned()),
             None => HistoryEntry::new(&verified, Stage::Active, Origin::Path, then),
         };

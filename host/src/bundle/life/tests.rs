@@ -134,19 +134,42 @@ fn a_set_in_force_is_vouched_for_by_the_keys_of_now() {
     let at = At::new();
     let mut life = at.open().life;
     let nobody = TrustedKeys::new(vec![SecretKey::generate().unwrap().public()]);
-    assert_eq!(life.vouched_for(&nobody), Ok(()), "nothing is in force");
     let mut archive = at.archive(1);
     let second = SecretKey::generate().unwrap();
     archive.sign(&second);
     at.stage_archive(&mut life, archive).unwrap();
-    life.activate(&at.trusted, at.now, 10).unwrap();
-    assert_eq!(life.vouched_for(&at.trusted), Ok(()));
+    let active = life.activate(&at.trusted, at.now, 10).unwrap().entry;
+    let first = at.key.public().id().to_string();
+    assert_eq!(active.signers.as_slice(), std::slice::from_ref(&first));
+    assert_eq!(life.vouched_for(&active, &at.trusted), Ok(vec![first]));
     // The key that was not trusted when it came may be by now.
     let replaced = TrustedKeys::new(vec![second.public()]);
-    assert_eq!(life.vouched_for(&replaced), Ok(()));
-    let refused = life.vouched_for(&nobody).unwrap_err();
+    let second = second.public().id().to_string();
+    assert_eq!(life.vouched_for(&active, &replaced), Ok(vec![second]));
+    let refused = life.vouched_for(&active, &nobody).unwrap_err();
     assert_eq!(refused.code, "bundle_untrusted_key");
     assert!(refused.message.contains("revision 1"), "{refused}");
+}
+
+#[test]
+fn another_bundle_in_the_place_of_the_one_in_force_vouches_for_nothing() {
+    let at = At::new();
+    let mut life = at.open().life;
+    at.stage(&mut life, 1).unwrap();
+    let active = life.activate(&at.trusted, at.now, 10).unwrap().entry;
+    let other = at.build(
+        1,
+        "@id(\"other\") permit (principal, action, resource);",
+        None,
+    );
+    let bytes = other.to_tar().unwrap();
+    let replaced = at.disk.files.lock().insert("Active-1".to_owned(), bytes);
+    assert!(replaced.is_some());
+    let refused = life.vouched_for(&active, &at.trusted).unwrap_err();
+    assert_eq!(refused.code, codes::LOST);
+    at.disk.files.lock().remove("Active-1");
+    let refused = life.vouched_for(&active, &at.trusted).unwrap_err();
+    assert_ne!(refused.code, "bundle_untrusted_key");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The keys that vouch for what is in force stop being trusted.
 
+use nowconnect::bundle::state::Stage;
+use nowconnect::bundle::view::ActivateRequest;
+
 use super::{Served, push, serving};
 use crate::cluster::{Bundler, TestHub};
 
@@ -42,6 +45,47 @@ async fn what_nobody_vouches_for_any_more_is_withheld_where_the_operator_says_so
     assert!(!hub.operator().bundles().await.unwrap().withheld);
     let status = hub.operator().status().await.unwrap();
     assert_eq!(status.generation.policy_revision, Some(1));
+}
+
+/// A disk that fails, or somebody who empties it, must not keep in force what nobody vouches for.
+#[tokio::test]
+async fn what_nobody_vouches_for_is_withheld_though_its_file_is_gone() {
+    let mut served = serving("on_untrusted: deny").await;
+    std::fs::remove_file(served.hub.path("state").join("bundle-1.tar")).unwrap();
+    // As long as its signer is trusted the file is not what it rests on.
+    served.hub.reload().await;
+    served
+        .hub
+        .client("echo")
+        .await
+        .echoes(b"it serves on")
+        .await;
+    let other = Bundler::new();
+    trust(&mut served.hub, &other, "on_untrusted: deny").await;
+    let hub = &served.hub;
+    told(hub, "nothing is permitted").await;
+    assert!(hub.operator().bundles().await.unwrap().withheld);
+}
+
+/// To what permits nothing everything is new: no comparison could ever let a bundle in.
+#[tokio::test]
+async fn a_person_replaces_what_is_withheld_whatever_is_required_of_a_comparison() {
+    let gated = "on_untrusted: deny\nrequire: { no_new_allow: true, min_shadow_requests: 1 }";
+    let mut served = serving(gated).await;
+    let other = Bundler::new();
+    trust(&mut served.hub, &other, gated).await;
+    let hub = &served.hub;
+    told(hub, "nothing is permitted").await;
+
+    let report = push(hub, other.tar(2, "")).await.unwrap();
+    assert_eq!(report.stage, Stage::Staged, "nobody has looked at it");
+    let request = ActivateRequest::default();
+    let report = hub.operator().activate_bundle(&request).await.unwrap();
+    assert!(report.activated);
+    right(hub).await;
+    let status = hub.operator().bundles().await.unwrap();
+    assert_eq!(status.active.unwrap().revision, 2);
+    assert!(!status.withheld);
 }
 
 #[tokio::test]
