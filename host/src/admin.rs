@@ -41,6 +41,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 pub use bundles::Discarded;
 pub use client::{AdminClient, ClientError};

@@ -5,6 +5,7 @@
 //! it is hashed, compiled and tested after that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -16,19 +17,19 @@ use http::header;
 use http_body_util::{BodyExt as _, Limited};
 use nowconnect_policy::{BundleArchive, Refusal};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::problem::{Problem, ProblemCode};
 use super::routes::{AdminState, Answer, Caller};
-use super::view::{AdminAction, BundlePush};
+use super::uploads::Uploads;
+use super::view::{AdminAction, AdminCaller, BundlePush};
 use crate::bundle::refused::{BundleRefused, codes};
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
 
-/// Bundles that are taken in at once. Each may hold `policy.bundle.max_bytes` before anybody knows
-/// whether its operator may bring it.
-pub(crate) const MAX_UPLOADS: usize = 2;
+/// Time in which a bundle must have come whole: others wait for its place.
+const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// Stands behind the revision of a bundle that is not signed as the hub asks.
 pub(crate) const UNSIGNED: &str = " unsigned";
@@ -55,7 +56,7 @@ pub(super) fn routes() -> Router<AdminState> {
         .route("/policy/bundles/{revision}", get(bytes))
         .route("/policy/activate", post(activate))
         .route("/policy/discard", post(discard))
-        .layer(Extension(Arc::new(Semaphore::new(MAX_UPLOADS))))
+        .layer(Extension(Arc::new(Uploads::new())))
 }
 
 async fn status(
@@ -77,22 +78,23 @@ async fn shadow(
 async fn push(
     State(admin): State<AdminState>,
     Extension(caller): Caller,
-    Extension(uploads): Extension<Arc<Semaphore>>,
+    Extension(uploads): Extension<Arc<Uploads>>,
     query: Result<Query<BundlePush>, QueryRejection>,
     request: Request,
 ) -> Answer<DeliverReport> {
     let Query(push) = query?;
-    let Ok(_upload) = uploads.try_acquire() else {
+    let action = if push.rollback {
+        AdminAction::RollbackPolicy
+    } else {
+        AdminAction::StagePolicy
+    };
+    let is_likely = may_likely(&admin, &caller, action).await;
+    let Some(_upload) = uploads.enter(&caller, is_likely).await else {
         let message = "too many bundles come at once; try again in a moment";
         return Err(Problem::of_bundle(&BundleRefused::new(
             codes::BUSY,
             message,
         )));
-    };
-    let action = if push.rollback {
-        AdminAction::RollbackPolicy
-    } else {
-        AdminAction::StagePolicy
     };
     let body = match read(&admin, request.into_body()).await {
         Ok(body) => body,
@@ -125,13 +127,27 @@ async fn push(
     Ok(Json(admin.hub.push_bundle(archive, push).await?))
 }
 
+/// Whether the caller may bring the bundle that is the likeliest to come. It decides of the place
+/// alone: what has come is asked about by its own revision and signatures.
+async fn may_likely(admin: &AdminState, caller: &AdminCaller, action: AdminAction) -> bool {
+    let seen = admin.hub.bundles().highest_revision.unwrap_or_default();
+    let next = seen.saturating_add(1).to_string();
+    let asked = admin.hub.authorize(caller, action, Some(&next)).await;
+    asked.is_ok()
+}
+
 async fn read(admin: &AdminState, body: Body) -> Result<Bytes, Problem> {
     let limit = admin.hub.max_bundle_bytes();
     if limit == 0 {
         return Err(Problem::of_bundle(&crate::bundle::keeper::off()));
     }
     let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
-    match Limited::new(body, bytes).collect().await {
+    let collected = timeout(BODY_TIME, Limited::new(body, bytes).collect()).await;
+    let Ok(collected) = collected else {
+        let detail = format!("the bundle did not arrive whole in {BODY_TIME:?}");
+        return Err(Problem::new(ProblemCode::InvalidRequest, &detail));
+    };
+    match collected {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             let detail = format!("a bundle may have {limit} bytes (`policy.bundle.max_bytes`)");
