@@ -11,9 +11,11 @@
 //! in force.
 //!
 //! The revocation list is the exception: it only takes rights away, so it is in force as soon as
-//! it was read, whatever else is refused.
+//! it was read, whatever else is refused or under way.
 //!
-//! What is ordered about policy bundles is done by the same task, for the same reason.
+//! What is ordered about policy bundles is done by the same task, for the same reason; also while
+//! a reload waits for what it builds, for a registry that says nothing must not hold up policies.
+//! So the plugins of a reload are put beside the policies of the moment of its publication.
 
 mod candidate;
 
@@ -135,31 +137,50 @@ impl Reloader {
     ) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let hub = Arc::clone(&self.hub);
+        let mut keeper = self.keeper.take();
+        // What changed while a reload was under way.
+        let mut later = BTreeSet::new();
         loop {
-            let (what, answer) = tokio::select! {
-                order = orders.recv() => {
-                    if let (Some(keeper), Some(order)) = (&mut self.keeper, order) {
-                        keeper.carry_out(&self.hub, order).await;
+            let (what, answer) = if later.is_empty() {
+                tokio::select! {
+                    Some(order) = orders.recv() => {
+                        carry_out(&hub, &mut keeper, order).await;
+                        continue;
                     }
-                    continue;
-                }
-                _ = looks.tick(), if self.keeper.is_some() => {
-                    if let Some(keeper) = &mut self.keeper {
-                        keeper.look(&self.hub).await;
+                    _ = looks.tick(), if keeper.is_some() => {
+                        look(&hub, &mut keeper).await;
+                        continue;
                     }
-                    continue;
+                    ask = asks.recv() => match ask {
+                        Some(ask) => (BTreeSet::from([Watched::Signal]), Some(ask.answer)),
+                        None => return,
+                    },
+                    changed = next_change(&mut watcher) => (changed, None),
                 }
-                ask = asks.recv() => match ask {
-                    Some(ask) => (BTreeSet::from([Watched::Signal]), Some(ask.answer)),
-                    None => return,
-                },
-                changed = next_change(&mut watcher) => (changed, None),
+            } else {
+                (std::mem::take(&mut later), None)
             };
-            let report = self.reload(&what).await;
-            if let Some(keeper) = &mut self.keeper {
-                // Other keys may be trusted now.
-                keeper.look(&self.hub).await;
-            }
+            let report = {
+                let reload = self.reload(&what);
+                tokio::pin!(reload);
+                // It may wait for the servers that plugins come from. Nothing that takes rights
+                // away may wait with it.
+                loop {
+                    tokio::select! {
+                        report = &mut reload => break report,
+                        Some(order) = orders.recv() => carry_out(&hub, &mut keeper, order).await,
+                        _ = looks.tick(), if keeper.is_some() => look(&hub, &mut keeper).await,
+                        changed = next_change(&mut watcher) => {
+                            // What is wrong with the list is told by the reload that follows.
+                            drop(take_revocations(&hub, &changed));
+                            later.extend(changed);
+                        }
+                    }
+                }
+            };
+            // Other keys may be trusted now.
+            look(&hub, &mut keeper).await;
             self.hub.bundles().look.notify_one();
             if let Some(watcher) = &mut watcher {
                 let mut set = WatchSet::of(&self.hub.config());
@@ -345,6 +366,18 @@ fn take_revocations(hub: &Hub, what: &BTreeSet<Watched>) -> (Vec<Fault>, usize) 
         }
     }
     (faults, session::end_revoked(hub))
+}
+
+async fn carry_out(hub: &Arc<Hub>, keeper: &mut Option<Keeper>, order: Order) {
+    if let Some(keeper) = keeper {
+        keeper.carry_out(hub, order).await;
+    }
+}
+
+async fn look(hub: &Arc<Hub>, keeper: &mut Option<Keeper>) {
+    if let Some(keeper) = keeper {
+        keeper.look(hub).await;
+    }
 }
 
 async fn next_change(watcher: &mut Option<Watcher>) -> BTreeSet<Watched> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use wasmtime::component::{ComponentNamedList, Instance, Lift, Lower};
 
 use crate::call::{Failure, Run, classify};
@@ -21,7 +21,7 @@ use crate::host_functions::HostState;
 use crate::plugin::Plugin;
 use crate::signature::is_name;
 use crate::source::{self, Arrived};
-use crate::spec::{Mode, PluginSpec};
+use crate::spec::{Mode, PluginSource, PluginSpec};
 use crate::trust;
 use crate::wire::{self, Question};
 
@@ -34,6 +34,9 @@ const CHECK_GUEST_TIME_MIN: Duration = Duration::from_millis(250);
 
 /// Components that are fetched at once. The slowest source holds up only its place.
 const ARRIVALS_MAX: usize = 4;
+
+/// Time that all components together may take to arrive.
+const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A plugin with what it says about itself.
 pub(crate) struct Loaded {
@@ -84,15 +87,26 @@ pub(crate) async fn load(
     Ok(loaded)
 }
 
-/// Fetches all components, a few at once, and gives them back in the order of the specs.
-async fn arrive(
-    engine: &Arc<EngineInner>,
-    specs: Vec<PluginSpec>,
-) -> Vec<(PluginSpec, Result<Arrived, LoadProblem>)> {
+/// What a plugin is made of.
+enum Origin {
+    /// Nothing of it can have changed.
+    Running(Arc<Plugin>),
+    Fetched(Result<Arrived, LoadProblem>),
+}
+
+/// Fetches all components, a few at once, and gives them back in the order of the specs. What
+/// runs and is the same wherever it came from is not fetched, so that its server may be away.
+async fn arrive(engine: &Arc<EngineInner>, specs: Vec<PluginSpec>) -> Vec<(PluginSpec, Origin)> {
+    let by = Instant::now() + ARRIVAL_TIME_MAX;
     let places = Arc::new(Semaphore::new(ARRIVALS_MAX));
     // They end with this call, if it is dropped.
     let mut under_way = JoinSet::new();
+    let mut running = BTreeMap::new();
     for (index, spec) in specs.iter().cloned().enumerate() {
+        if let Some(plugin) = running_as_pinned(engine, &spec) {
+            running.insert(index, plugin);
+            continue;
+        }
         let (engine, places) = (Arc::clone(engine), Arc::clone(&places));
         under_way.spawn(async move {
             // Never closed, so an error cannot be.
@@ -101,30 +115,63 @@ async fn arrive(
         });
     }
     let mut arrived: BTreeMap<usize, Result<Arrived, LoadProblem>> = BTreeMap::new();
-    while let Some(ended) = under_way.join_next().await {
-        arrived.extend(ended.ok());
+    let mut missing = "fetching it panicked".to_owned();
+    loop {
+        match timeout_at(by, under_way.join_next()).await {
+            Ok(Some(ended)) => arrived.extend(ended.ok()),
+            Ok(None) => break,
+            Err(_) => {
+                missing = format!("it did not arrive in {ARRIVAL_TIME_MAX:?}");
+                break;
+            }
+        }
     }
     let of = |(index, spec)| {
-        let panicked = || Err(LoadProblem::Fetch("fetching it panicked".to_owned()));
-        (spec, arrived.remove(&index).unwrap_or_else(panicked))
+        let origin = match running.remove(&index) {
+            Some(plugin) => Origin::Running(plugin),
+            None => Origin::Fetched(
+                arrived
+                    .remove(&index)
+                    .unwrap_or_else(|| Err(LoadProblem::Fetch(missing.clone()))),
+            ),
+        };
+        (spec, origin)
     };
     specs.into_iter().enumerate().map(of).collect()
+}
+
+/// The plugin that runs by this very spec, where its digest leaves nothing to its server. Its
+/// signature was checked against the keys of the same spec. A file is read again: that takes no
+/// time, and whoever changed it is to hear of it.
+fn running_as_pinned(engine: &EngineInner, spec: &PluginSpec) -> Option<Arc<Plugin>> {
+    let is_pinned = match &spec.source {
+        // It has no other name.
+        PluginSource::Oci(_) => true,
+        PluginSource::Url(_) => spec.digest.is_some(),
+        PluginSource::Path(_) | PluginSource::Bytes(_) => false,
+    };
+    let known = upgrade(&engine.plugins.lock(), spec.name.as_str())?;
+    (is_pinned && known.spec == *spec && known.data.is_empty()).then_some(known)
 }
 
 /// Everything that needs files and the compiler; runs on a thread for blocking work.
 fn build(
     engine: &Arc<EngineInner>,
-    arrived: Vec<(PluginSpec, Result<Arrived, LoadProblem>)>,
+    arrived: Vec<(PluginSpec, Origin)>,
 ) -> Vec<Result<Arc<Plugin>, LoadError>> {
     let mut names = BTreeSet::new();
     arrived
         .into_iter()
-        .map(|(spec, arrived)| {
+        .map(|(spec, origin)| {
             let name = spec.name.clone();
             if !names.insert(name.clone()) {
                 return Err(refuse(&name, LoadProblem::DuplicateName));
             }
-            build_one(engine, spec, arrived).map_err(|problem| refuse(&name, problem))
+            let built = match origin {
+                Origin::Running(plugin) => Ok(plugin),
+                Origin::Fetched(arrived) => build_one(engine, spec, arrived),
+            };
+            built.map_err(|problem| refuse(&name, problem))
         })
         .collect()
 }

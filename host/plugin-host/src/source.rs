@@ -2,7 +2,8 @@
 //!
 //! What comes over the network is named by its digest, so whoever serves it can refuse or delay
 //! it and nothing else: sizes and time are bounded, each part is compared with its digest before
-//! it is looked into, and nothing that is pinned is fetched twice where there is a cache.
+//! it is looked into. What is pinned and runs is not fetched again, nor are bytes that a cache
+//! keeps; a signature beside them is, as long as none that suffices is kept.
 
 mod blobs;
 mod challenge;
@@ -36,6 +37,8 @@ pub(crate) use registry::Reference;
 
 /// Time that one component may take to arrive.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
+/// Time that a signature beside a component may take: one that does not come is none.
+const SIGNATURE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Servers that one request may be sent on to, as a registry does to where it stores things.
 const REDIRECTS_MAX: usize = 3;
 
@@ -154,9 +157,11 @@ async fn over_https(
     }
     // None is kept, or the one that is does not suffice (any more): the server may have another.
     let beside = format!("{url}.sig");
-    let answer = get(engine, &beside, Outgoing::get(), SIGNATURES_BYTES_MAX).await;
-    let fetched = answer
+    let asked = get(engine, &beside, Outgoing::get(), SIGNATURES_BYTES_MAX);
+    let fetched = timeout(SIGNATURE_TIME_MAX, asked)
+        .await
         .ok()
+        .and_then(Result::ok)
         .filter(|answer| answer.status == StatusCode::OK)
         .map(|answer| text(answer.body.to_vec()));
     if let Some(fetched) = &fetched

@@ -234,7 +234,14 @@ impl Candidate {
         for gone in hub.connectors.retain(config) {
             hub.metrics.traffic.forget_connector(&gone.to_string());
         }
-        if let Some(generation) = self.generation {
+        if let Some(built) = self.generation {
+            let current = hub.generations.current();
+            // Another bundle may have come into force while it was built.
+            let generation = if current.number() > built.number() {
+                built.with_policies(hub.generations.next_number(), current.brought())
+            } else {
+                built
+            };
             let number = generation.number();
             generation.activated(&hub.metrics);
             hub.generations.publish(generation);

@@ -267,6 +267,31 @@ async fn a_signature_is_kept_beside_the_component_and_fetched_again_only_where_i
     bench().load(vec![spec]).await.unwrap();
 }
 
+/// Whoever serves a plugin that runs holds up no reload by saying nothing.
+#[tokio::test]
+async fn what_runs_and_is_pinned_needs_no_server() {
+    let component = guest::component("agreeable");
+    let registry = Registry::new(&component, Lie::None).await;
+    let spec = registry.spec();
+    let bench = Bench::new();
+    let first = bench.load(vec![spec.clone()]).await.unwrap();
+    let asked = registry.server.connections();
+    assert!(asked > 0);
+    let again = bench.load(vec![spec.clone()]).await.unwrap();
+    assert_eq!(registry.server.connections(), asked);
+    assert_eq!(again.status(), first.status());
+    // One that is told something else is another plugin.
+    let mut other = spec.clone();
+    other.order = 7;
+    bench.load(vec![other]).await.unwrap();
+    assert!(registry.server.connections() > asked);
+    // Nothing runs any more.
+    drop((first, again));
+    let asked = registry.server.connections();
+    bench.load(vec![spec]).await.unwrap();
+    assert!(registry.server.connections() > asked);
+}
+
 fn other_secret() -> SecretKey {
     let bytes = base64::engine::general_purpose::STANDARD.encode([8; 32]);
     SecretKey::parse(&format!("nowconnect-secret-ed25519:{bytes}")).unwrap()
