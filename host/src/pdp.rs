@@ -12,7 +12,7 @@
 //! answer, and a deny that came counts, whatever else went wrong.
 //!
 //! Allows are kept a few seconds for the same question under the same generation; a deny is never
-//! kept, and takes a kept allow away. What is sent leaves out what differs for each client of the
+//! kept, takes a kept allow away, and so does with one that was asked for before it and comes later. What is sent leaves out what differs for each client of the
 //! same kind (time, ids, source port, number of flows), so that equal questions are equal.
 //!
 //! Absent: search, and any way for an answer to widen what the policies allow.
@@ -287,27 +287,35 @@ impl Inner {
         let said = self.client.evaluate(id, questions).await;
         let now = Instant::now();
         self.metrics.pdp.took(now.duration_since(started));
-        self.keep(keys, &said, now);
-        let failure = said.iter().find_map(|said| said.as_ref().err());
-        let change = match failure {
-            None => pass.succeeded(),
-            Some(failure) => {
-                self.report(failure);
-                pass.failed(now)
-            }
+        self.keep(keys, &said, (started, now));
+        let mut failures = said.iter().filter_map(|said| said.as_ref().err());
+        if let Some(failure) = failures.clone().next() {
+            self.report(failure);
+        }
+        let change = if said.iter().any(Result::is_ok) {
+            pass.succeeded()
+        } else if failures.all(Failure::is_of_the_question) {
+            // It is there, and shows nothing about what others would ask.
+            None
+        } else {
+            pass.failed(now)
         };
         self.tell(change);
         said.into()
     }
 
-    fn keep(&self, keys: &[Key], said: &[Said], now: Instant) {
+    /// A deny counts against whatever was asked before it came, and an allow for what was so when
+    /// it was asked for.
+    fn keep(&self, keys: &[Key], said: &[Said], (asked, now): (Instant, Instant)) {
         for (key, said) in keys.iter().zip(said) {
             match said {
                 Ok(Verdict::Allow { ttl, .. }) => {
                     let ttl = ttl.unwrap_or(self.config.cache_ttl);
-                    self.cache.put(*key, now, ttl.min(self.config.cache_ttl));
+                    self.cache.put(*key, asked, ttl.min(self.config.cache_ttl));
                 }
-                Ok(Verdict::Deny { .. } | Verdict::Obligation { .. }) => self.cache.forget(key),
+                Ok(Verdict::Deny { .. } | Verdict::Obligation { .. }) => {
+                    self.cache.forget(key, now);
+                }
                 // What was said before is what `on_error` may fall back to.
                 Err(_) => {}
             }

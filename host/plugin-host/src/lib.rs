@@ -71,6 +71,7 @@ pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserve
 pub use semver::VersionReq;
 pub use set::{PluginSet, PluginStatus};
 pub use source::{
-    CredentialsError, OCI_SIGNATURES, RegistryAccess, RegistryCredentials, RegistryEntry,
+    CredentialsError, OCI_SIGNATURES, RegistryAccess, RegistryCredentials, RegistryUpload,
+    UploadError,
 };
 pub use spec::{Instances, Limits, Mode, PluginSource, PluginSpec, Quarantine};

@@ -4,7 +4,9 @@
 //! They stand beside the component in `<file>.sig`, one a line: the public key, the signature in
 //! base64, the name, the version. What is verified is the buffer that is then compiled, never the
 //! file a second time. The name keeps a component that somebody vouched for from being served as
-//! another one, the version an old one from being served as a new one.
+//! another one. The version keeps an old one from being called a new one, and no more: who serves
+//! components may still serve an old one as what it is, unless the configuration says by `version`
+//! or `digest` which it takes.
 //!
 //! Signatures of the earlier form, which had neither, are refused by a sentence.
 
@@ -199,20 +201,21 @@ impl fmt::Display for ComponentSignature {
     }
 }
 
-/// What a component must be signed as.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) name: &'a str,
-    /// `None` takes any.
-    pub(crate) version: Option<&'a VersionReq>,
+/// What a component must be signed as; `None` takes any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// The plugin's name.
+    pub name: Option<&'a str>,
+    /// Its version.
+    pub version: Option<&'a VersionReq>,
 }
 
 impl Wanted<'_> {
     fn is_met_by(&self, signed_as: &SignedAs) -> Result<(), SignatureError> {
-        if signed_as.name != self.name {
+        if let Some(name) = self.name.filter(|name| *name != signed_as.name) {
             return Err(SignatureError::OtherName {
                 signed: signed_as.name.clone(),
-                wanted: self.name.to_owned(),
+                wanted: name.to_owned(),
             });
         }
         match self.version {
@@ -243,6 +246,7 @@ impl ComponentSignatures {
             .lines()
             .enumerate()
             .filter(|(_, line)| !line.trim().is_empty())
+            .take(SIGNATURES_MAX + 1)
             .map(|(index, line)| ComponentSignature::parse(line, index + 1))
             .collect::<Result<_, _>>()?;
         if all.len() > SIGNATURES_MAX {
@@ -262,8 +266,9 @@ impl ComponentSignatures {
         self.all.iter()
     }
 
-    /// Whether each signature holds over these bytes, whoever made it. One that does not refuses
-    /// the component, whoever else signed it: somebody changed one or the other.
+    /// Whether each signature holds over these bytes, whoever made it: what an author wants to know.
+    /// Each costs a hash of the whole component, so who takes files from strangers asks
+    /// [`verify`](Self::verify).
     ///
     /// # Errors
     /// There is no signature, or one does not hold.
@@ -277,44 +282,39 @@ impl ComponentSignatures {
         }
     }
 
-    /// A signature by one of these keys; all signatures must hold.
+    /// The first signature of a trusted key that is about what is wanted. One of a trusted key that
+    /// does not hold refuses the component, whoever else signed it: somebody changed one or the
+    /// other. Those of other keys say nothing and are not looked at, so that nobody but who is
+    /// trusted can make it cost a hash of the component.
     ///
     /// # Errors
-    /// There is no signature, one does not hold, or nobody who signed is trusted.
-    pub fn by_one_of(
-        &self,
-        component: &[u8],
-        trusted: &[PublicKey],
-    ) -> Result<&ComponentSignature, SignatureError> {
-        self.trusted(component, trusted)?
-            .next()
-            .ok_or_else(|| self.untrusted())
-    }
-
-    /// The first signature of a trusted key that is about what is wanted.
-    pub(crate) fn verify(
+    /// There is no signature, one does not hold, nobody who signed is trusted, or they signed
+    /// something else.
+    pub fn verify(
         &self,
         component: &[u8],
         trusted: &[PublicKey],
         wanted: Wanted<'_>,
     ) -> Result<&ComponentSignature, SignatureError> {
+        if self.all.is_empty() {
+            return Err(SignatureError::Unsigned);
+        }
+        let by_trusted: Vec<&ComponentSignature> = self
+            .all
+            .iter()
+            .filter(|one| trusted.contains(&one.key))
+            .collect();
+        if let Some(bad) = by_trusted.iter().find(|one| !one.holds(component)) {
+            return Err(SignatureError::DoesNotHold(bad.key.to_string()));
+        }
         let mut refused = None;
-        for one in self.trusted(component, trusted)? {
+        for one in by_trusted {
             match wanted.is_met_by(&one.signed_as) {
                 Ok(()) => return Ok(one),
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
         Err(refused.unwrap_or_else(|| self.untrusted()))
-    }
-
-    fn trusted<'a, 'b>(
-        &'a self,
-        component: &[u8],
-        trusted: &'b [PublicKey],
-    ) -> Result<impl Iterator<Item = &'a ComponentSignature> + use<'a, 'b>, SignatureError> {
-        self.hold(component)?;
-        Ok(self.all.iter().filter(|one| trusted.contains(&one.key)))
     }
 
     fn untrusted(&self) -> SignatureError {
@@ -349,7 +349,7 @@ mod tests {
 
     fn wanted(name: &str) -> Wanted<'_> {
         Wanted {
-            name,
+            name: Some(name),
             version: None,
         }
     }
@@ -403,7 +403,7 @@ mod tests {
         ] {
             let version = asked.parse().unwrap();
             let wanted = Wanted {
-                name: "guard",
+                name: Some("guard"),
                 version: Some(&version),
             };
             let found = signatures.verify(COMPONENT, &trusted, wanted);
@@ -418,6 +418,29 @@ mod tests {
             let error = read.hold(COMPONENT).unwrap_err();
             assert!(matches!(error, SignatureError::DoesNotHold(_)), "{error}");
         }
+    }
+
+    #[test]
+    fn what_strangers_add_neither_helps_nor_harms() {
+        let (ours, theirs) = (
+            SecretKey::generate().unwrap(),
+            SecretKey::generate().unwrap(),
+        );
+        let other = ComponentSignature::new(
+            &theirs,
+            SignedAs::new("guard", "9.0.0").unwrap(),
+            b"other bytes",
+        );
+        let text = format!("{other}\n{}", signed(&ours, "guard", "1.0.0"));
+        let read = ComponentSignatures::parse(&text).unwrap();
+        let find = |key: &SecretKey| read.verify(COMPONENT, &[key.public()], wanted("guard"));
+        assert_eq!(find(&ours).unwrap().key(), &ours.public());
+        assert!(matches!(find(&theirs), Err(SignatureError::DoesNotHold(_))));
+        let many = format!("{other}\n").repeat(17);
+        assert_eq!(
+            ComponentSignatures::parse(&many),
+            Err(SignatureError::Malformed(17))
+        );
     }
 
     #[test]

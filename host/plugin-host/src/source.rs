@@ -10,6 +10,7 @@ mod challenge;
 mod credentials;
 mod entry;
 mod registry;
+mod upload;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -30,10 +31,10 @@ use crate::trust::{self, SIGNATURES_BYTES_MAX};
 use crate::web::{Incoming, Outgoing, Target};
 
 pub use credentials::{CredentialsError, RegistryCredentials};
-pub use entry::RegistryEntry;
 pub(crate) use entry::{Door, WayOut};
 pub use registry::OCI_SIGNATURES;
 pub(crate) use registry::Reference;
+pub use upload::{RegistryUpload, UploadError};
 
 /// Time that one component may take to arrive.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
@@ -79,7 +80,7 @@ pub(crate) async fn arrive(
             "it did not arrive in {FETCH_TIME_MAX:?}"
         )))
     })?;
-    let digest = Digest::of(&bytes);
+    let digest = blobs::digest_of(&bytes).await?;
     if let Some(pinned) = pinned.filter(|pinned| *pinned != digest) {
         return Err(LoadProblem::DigestMismatch {
             pinned: format!("sha256:{pinned}"),
@@ -151,7 +152,7 @@ async fn over_https(
     }
     let kept = blobs::kept_signature(engine, pinned).await;
     if let Some(kept) = &kept
-        && matches!(trust::check(&bytes, Some(kept), spec), Ok(Some(_)))
+        && suffices(&bytes, kept, spec).await
     {
         return Ok((bytes, Some(kept.clone())));
     }
@@ -165,12 +166,20 @@ async fn over_https(
         .filter(|answer| answer.status == StatusCode::OK)
         .map(|answer| text(answer.body.to_vec()));
     if let Some(fetched) = &fetched
-        && matches!(trust::check(&bytes, Some(fetched), spec), Ok(Some(_)))
+        && suffices(&bytes, fetched, spec).await
     {
         blobs::keep_signature(engine, pinned, fetched).await;
     }
     // A server without a signature says so; what that means is decided with the trust list.
     Ok((bytes, fetched.or(kept)))
+}
+
+/// Whether these signatures let the plugin run. Hashes the whole component, which no thread that
+/// serves others has time for.
+async fn suffices(bytes: &Arc<[u8]>, signatures: &str, spec: &PluginSpec) -> bool {
+    let (bytes, signatures, spec) = (Arc::clone(bytes), signatures.to_owned(), spec.clone());
+    let check = move || trust::check(&bytes, Some(&signatures), &spec);
+    matches!(spawn_blocking(check).await, Ok(Ok(Some(_))))
 }
 
 fn text(bytes: Vec<u8>) -> String {

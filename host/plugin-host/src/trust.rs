@@ -11,7 +11,7 @@ pub(crate) const SIGNATURES_BYTES_MAX: u64 = 8192;
 /// trusted keys a signature says nothing, and is not looked at.
 ///
 /// # Errors
-/// A signature does not hold, whether one is needed or not; or one is needed, and no trusted key
+/// A trusted key's signature does not hold, whether one is needed or not; or one is needed, and no trusted key
 /// made one.
 pub(crate) fn check(
     bytes: &[u8],
@@ -27,7 +27,7 @@ pub(crate) fn check(
     }
     let signed = ComponentSignatures::parse(signatures.unwrap_or_default())?;
     let wanted = Wanted {
-        name: spec.signed_as.as_deref().unwrap_or(&spec.name),
+        name: Some(spec.signed_as.as_deref().unwrap_or(&spec.name)),
         version: spec.version.as_ref(),
     };
     match signed.verify(bytes, &spec.trust, wanted) {

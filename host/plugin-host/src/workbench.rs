@@ -41,7 +41,7 @@ use crate::facts::{Attribute, CallInfo};
 use crate::hook::CallOutcome;
 use crate::inspect::Inspection;
 use crate::set::PluginSet;
-use crate::source::{Door, RegistryCredentials, RegistryEntry, WayOut};
+use crate::source::{Door, RegistryCredentials, RegistryUpload, WayOut};
 use crate::spec::PluginSpec;
 
 use self::recorder::{Recorder, WorkbenchKv};
@@ -105,19 +105,19 @@ impl Workbench {
         })
     }
 
-    /// What a registry wants to be shown by who pushes to one of its repositories; `tls` is
+    /// Goes into a repository of a registry, to push to it; `tls` is
     /// whether it is spoken to over TLS, `token_hosts` are those beside it that may hand out its
     /// tokens. The caller bounds the time.
     ///
     /// # Errors
     /// It cannot be reached, does not let us in, or sends us for a token to another host.
-    pub async fn enter_registry(
-        &self,
+    pub async fn enter_registry<'a>(
+        &'a self,
         (registry, tls): (&str, bool),
         repository: &str,
         credentials: Option<RegistryCredentials>,
         token_hosts: &[String],
-    ) -> Result<RegistryEntry, LoadProblem> {
+    ) -> Result<RegistryUpload<'a>, LoadProblem> {
         let door = Door {
             engine: &self.engine.inner,
             registry,
@@ -128,7 +128,9 @@ impl Workbench {
             credentials,
             way_out: WayOut::CommandLine,
         };
-        door.knock().await
+        let (target, entry) = door.knock().await?;
+        let engine = &self.engine.inner;
+        Ok(RegistryUpload::new(engine, target, repository, &entry))
     }
 
     /// Looks into a component without running it.

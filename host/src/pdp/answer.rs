@@ -20,6 +20,15 @@ pub(super) enum Verdict {
     Obligation { names: String },
 }
 
+/// Why what came back is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// It is not what a decision point says at all.
+    Whole(&'static str),
+    /// It is, but not to this question.
+    One(&'static str),
+}
+
 /// Parts of an answer's context that ask nothing of the hub.
 const HARMLESS: [&str; 6] = [
     "id",
@@ -37,7 +46,7 @@ const REASON_LETTERS: usize = 256;
 const TOLD: usize = 8;
 
 /// One AuthZEN evaluation.
-pub(super) fn evaluation(body: &[u8], ignored: &[String]) -> Result<Verdict, &'static str> {
+pub(super) fn evaluation(body: &[u8], ignored: &[String]) -> Result<Verdict, Flaw> {
     one(&object(body)?, ignored)
 }
 
@@ -47,11 +56,13 @@ pub(super) fn evaluations(
     body: &[u8],
     wanted: usize,
     ignored: &[String],
-) -> Vec<Result<Verdict, &'static str>> {
+) -> Vec<Result<Verdict, Flaw>> {
     let answers = match object(body) {
         Ok(mut whole) => match whole.remove("evaluations") {
             Some(Value::Array(answers)) => answers,
-            Some(_) | None => return vec![Err("it has no list `evaluations`"); wanted],
+            Some(_) | None => {
+                return vec![Err(Flaw::Whole("it has no list `evaluations`")); wanted];
+            }
         },
         Err(problem) => return vec![Err(problem); wanted],
     };
@@ -63,7 +74,7 @@ pub(super) fn evaluations(
             | Value::Bool(_)
             | Value::Number(_)
             | Value::String(_)
-            | Value::Array(_) => Err("an answer of the batch is no object"),
+            | Value::Array(_) => Err(Flaw::One("an answer of the batch is no object")),
         })
         .collect();
     if said.len() == wanted {
@@ -72,11 +83,12 @@ pub(super) fn evaluations(
     let deny = said
         .into_iter()
         .find(|said| matches!(said, Ok(Verdict::Deny { .. })));
-    vec![deny.unwrap_or(Err("the number of answers is not that of the questions")); wanted]
+    let flaw = Flaw::Whole("the number of answers is not that of the questions");
+    vec![deny.unwrap_or(Err(flaw)); wanted]
 }
 
 /// The simple form.
-pub(super) fn simple(body: &[u8]) -> Result<Verdict, &'static str> {
+pub(super) fn simple(body: &[u8]) -> Result<Verdict, Flaw> {
     let whole = object(body)?;
     match whole.get("allow") {
         Some(Value::Bool(true)) => Ok(Verdict::Allow {
@@ -87,19 +99,19 @@ pub(super) fn simple(body: &[u8]) -> Result<Verdict, &'static str> {
             admin: None,
             user: None,
         }),
-        Some(_) | None => Err("`allow` is neither true nor false"),
+        Some(_) | None => Err(Flaw::One("`allow` is neither true nor false")),
     }
 }
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, &'static str> {
+fn object(body: &[u8]) -> Result<Map<String, Value>, Flaw> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err("it is no JSON object"),
-        Err(_) => Err("it is no JSON"),
+        Ok(_) => Err(Flaw::Whole("it is no JSON object")),
+        Err(_) => Err(Flaw::Whole("it is no JSON")),
     }
 }
 
-fn ttl(field: Option<&Value>) -> Result<Option<Duration>, &'static str> {
+fn ttl(field: Option<&Value>) -> Result<Option<Duration>, Flaw> {
     let Some(field) = field else {
         return Ok(None);
     };
@@ -107,12 +119,12 @@ fn ttl(field: Option<&Value>) -> Result<Option<Duration>, &'static str> {
         .as_f64()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .map(Some)
-        .ok_or("`ttl_sec` is no number of seconds")
+        .ok_or(Flaw::One("`ttl_sec` is no number of seconds"))
 }
 
-fn one(answer: &Map<String, Value>, ignored: &[String]) -> Result<Verdict, &'static str> {
+fn one(answer: &Map<String, Value>, ignored: &[String]) -> Result<Verdict, Flaw> {
     let Some(Value::Bool(allow)) = answer.get("decision") else {
-        return Err("`decision` is neither true nor false");
+        return Err(Flaw::One("`decision` is neither true nor false"));
     };
     let none = Map::new();
     let context = match answer.get("context") {
@@ -120,7 +132,7 @@ fn one(answer: &Map<String, Value>, ignored: &[String]) -> Result<Verdict, &'sta
         Some(Value::Object(context)) => context,
         // A no is a no, whatever is wrong about its reasons.
         Some(_) if !allow => &none,
-        Some(_) => return Err("`context` is no object"),
+        Some(_) => return Err(Flaw::One("`context` is no object")),
     };
     let admin = reason(context.get("reason_admin"));
     if !allow {

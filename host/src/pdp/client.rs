@@ -11,7 +11,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::answer::{self, Verdict};
+use super::answer::{self, Flaw, Verdict};
 use super::question::Evaluation;
 use crate::config::{PdpConfig, PdpKind};
 use crate::identity::fetch::{ca_bundle, innermost};
@@ -49,12 +49,46 @@ pub(super) enum Failure {
     TooLarge(u64),
     #[error("its answer is not understood: {0}")]
     Malformed(&'static str),
+    #[error("its answer to this question is not understood: {0}")]
+    NoAnswer(&'static str),
     #[error("its discovery document is refused: {0}")]
     Discovery(&'static str),
     #[error("`pdp.token_file`: {0}")]
     Token(Arc<str>),
     #[error("it failed too often and is not asked for a while")]
     Paused,
+}
+
+impl Failure {
+    /// Whether it may be the question that cannot be answered, while others can. What an agent
+    /// has asked in its name must not keep the decision point from being asked about others.
+    pub(super) fn is_of_the_question(&self) -> bool {
+        const OF_THE_QUESTION: [StatusCode; 3] = [
+            StatusCode::BAD_REQUEST,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ];
+        match self {
+            Self::NoAnswer(_) => true,
+            Self::Status(status) => OF_THE_QUESTION.iter().any(|of| of == status),
+            Self::Timeout(_)
+            | Self::Unreachable(_)
+            | Self::TooLarge(_)
+            | Self::Malformed(_)
+            | Self::Discovery(_)
+            | Self::Token(_)
+            | Self::Paused => false,
+        }
+    }
+}
+
+impl From<Flaw> for Failure {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Whole(problem) => Self::Malformed(problem),
+            Flaw::One(problem) => Self::NoAnswer(problem),
+        }
+    }
 }
 
 /// What came of one question.
@@ -184,7 +218,7 @@ impl Client {
                 match asked.await {
                     Ok(body) => answer::evaluations(&body, questions.len(), &self.ignored)
                         .into_iter()
-                        .map(|said| said.map_err(Failure::Malformed))
+                        .map(|said| said.map_err(Failure::from))
                         .collect(),
                     Err(failure) => all(&failure, questions),
                 }
@@ -209,7 +243,7 @@ impl Client {
             PdpKind::Simple => answer::simple(&body),
             PdpKind::Authzen => answer::evaluation(&body, &self.ignored),
         };
-        verdict.map_err(Failure::Malformed)
+        Ok(verdict?)
     }
 
     async fn post(&self, url: &Url, id: &str, body: String) -> Result<Vec<u8>, Failure> {

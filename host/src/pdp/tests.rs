@@ -362,6 +362,52 @@ async fn a_deny_beside_trouble_takes_a_kept_allow_away() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_answered_for_one_does_not_keep_others_from_being_asked() {
+    for bad in [
+        Ok("{\"decision\":1}"),
+        Err("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
+        Err("HTTP/1.1 422 Unprocessable Content\r\ncontent-length: 0\r\n\r\n"),
+    ] {
+        let server = serve(move |_, seen: &Seen| match bad {
+            _ if !seen.body.contains("\"odd\"") => Reply::Json(ALLOW.to_owned()),
+            Ok(json) => Reply::Json(json.to_owned()),
+            Err(raw) => Reply::Raw(raw.as_bytes().to_vec()),
+        })
+        .await;
+        let pdp = pdp(&server, |config| {
+            config.breaker_failures = 2;
+            config.timeout = Duration::from_secs(10);
+        });
+        for _ in 0..4 {
+            let answer = one(&pdp, 1, question("odd")).await;
+            assert!(!answer.allow && answer.failed, "{bad:?}");
+        }
+        assert!(pdp.is_available(), "{bad:?}");
+        assert!(one(&pdp, 1, question("a")).await.allow, "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_answer_of_a_batch_shows_that_it_is_there() {
+    let server = serve(|_, _| {
+        let answers = format!("{{\"evaluations\":[{ALLOW},{{\"decision\":1}}]}}");
+        Reply::Json(answers)
+    })
+    .await;
+    let pdp = pdp(&server, |config| {
+        config.breaker_failures = 1;
+        config.cache_ttl = Duration::ZERO;
+        config.timeout = Duration::from_secs(10);
+    });
+    for _ in 0..2 {
+        let two = ["a", "odd"].map(question).to_vec();
+        let answers = pdp.ask(1, "1-1", two).await;
+        assert!(answers[0].allow && answers[1].failed);
+        assert!(pdp.is_available());
+    }
+}
+
+#[tokio::test]
 async fn discovery_must_name_the_same_identifier_and_stay_at_its_origin() {
     type Document = fn(&str) -> serde_json::Value;
     let documents: [(&str, Document, bool); 4] = [

@@ -38,6 +38,7 @@ impl OpenHook for AuthzenPdp {
             action: "open",
             resource_type: "connector",
             resource: &open.connector,
+            takes_attributes: true,
             facts: &[
                 ("ip", &open.peer.ip),
                 ("listener", &open.listener),
@@ -76,6 +77,8 @@ impl HttpRequestHook for AuthzenPdp {
             action: &request.head.method,
             resource_type: "endpoint",
             resource: &request.endpoint,
+            // The contract gives a request none.
+            takes_attributes: false,
             facts: &[
                 ("ip", &request.peer.ip),
                 ("path", path),
@@ -91,7 +94,6 @@ impl HttpRequestHook for AuthzenPdp {
             ],
         };
         Ok(match self.ask(call, &asked)? {
-            // A request has no attributes that could take what is passed on.
             Answer::Yes(_) => next(Vec::new()),
             Answer::No(denial) => RequestVerdict::Deny(denied(denial)),
         })
@@ -130,7 +132,9 @@ impl AuthzenPdp {
                 failure.code, failure.detail
             ))
         })?;
-        question::read(answer.status, &answer.body, &settings.pass_on).map_err(unavailable)
+        settings
+            .answer(asked, answer.status, &answer.body)
+            .map_err(unavailable)
     }
 }
 

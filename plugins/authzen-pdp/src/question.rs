@@ -25,7 +25,7 @@ pub struct Settings {
     #[serde(default = "Settings::anonymous")]
     pub anonymous: String,
     /// Keys of an allow's context that become attributes of the flow. Any other that this plugin
-    /// does not know could be a condition, and denies.
+    /// does not know could be a condition, and denies; so do these where there is no flow.
     #[serde(default)]
     pub pass_on: Vec<String>,
 }
@@ -38,6 +38,8 @@ pub struct Asked<'a> {
     pub action: &'a str,
     pub resource_type: &'a str,
     pub resource: &'a str,
+    /// Whether there is something that can take the attributes of `pass_on`.
+    pub takes_attributes: bool,
     /// Context; empty values are left out.
     pub facts: &'a [(&'a str, &'a str)],
     /// What the hub says of the viewer beyond what has a field of its own.
@@ -102,6 +104,15 @@ impl Settings {
         Ok(())
     }
 
+    /// Reads the answer. What cannot be passed on is a condition that nobody would keep.
+    pub fn answer(&self, asked: &Asked<'_>, status: u16, body: &[u8]) -> Result<Answer, String> {
+        let pass_on = match asked.takes_attributes {
+            true => self.pass_on.as_slice(),
+            false => &[],
+        };
+        read(status, body, pass_on)
+    }
+
     /// The body of an evaluation request.
     pub fn question(&self, asked: &Asked<'_>) -> String {
         let facts = asked
@@ -151,7 +162,7 @@ const HARMLESS: [&str; 6] = [
 
 /// Reads an evaluation response. A denial is an answer like any other; anything that is not one
 /// is an error.
-pub fn read(status: u16, body: &[u8], pass_on: &[String]) -> Result<Answer, String> {
+fn read(status: u16, body: &[u8], pass_on: &[String]) -> Result<Answer, String> {
     if status != 200 {
         return Err(format!("the decision point answered with status {status}"));
     }
@@ -261,6 +272,7 @@ mod tests {
             action: "open",
             resource_type: "connector",
             resource: "db",
+            takes_attributes: true,
             facts: &[("ip", "192.0.2.1"), ("tenant", "")],
             viewer_attributes: &viewer,
             attributes: &[("peer", &peer), ("agent", &[])],
@@ -322,6 +334,33 @@ mod tests {
         );
         let some = read(200, body.as_bytes(), &named[..1]);
         assert!(matches!(some, Ok(Answer::No(_))), "{some:?}");
+    }
+
+    #[test]
+    fn a_condition_that_nothing_can_take_denies() {
+        let settings = settings(json!({"url": "https://pdp", "pass_on": ["zone"]}));
+        let body = json!({"decision": true, "context": {"zone": "red"}}).to_string();
+        let answer = |takes_attributes: bool, body: &str| {
+            let asked = Asked {
+                viewer: None,
+                groups: &[],
+                action: "GET",
+                resource_type: "endpoint",
+                resource: "api",
+                takes_attributes,
+                facts: &[],
+                viewer_attributes: &[],
+                attributes: &[],
+            };
+            settings.answer(&asked, 200, body.as_bytes())
+        };
+        assert!(matches!(answer(true, &body), Ok(Answer::Yes(passed)) if passed.len() == 1));
+        let Ok(Answer::No(denied)) = answer(false, &body) else {
+            panic!("a condition was dropped");
+        };
+        assert_eq!(denied.code, "pdp_obligation");
+        let plain = json!({"decision": true, "context": {"zone": []}}).to_string();
+        assert_eq!(answer(false, &plain), Ok(Answer::Yes(Vec::new())));
     }
 
     #[test]

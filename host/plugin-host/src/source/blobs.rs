@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use crate::component::{COMPONENT_BYTES_MAX, Digest, read_bounded};
 use crate::engine::EngineInner;
+use crate::error::LoadProblem;
 use crate::trust::SIGNATURES_BYTES_MAX;
 
 /// Files that are kept; the oldest goes first.
@@ -21,22 +22,34 @@ const KEPT_MAX: usize = 256;
 /// Tells files apart that are being written.
 static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 
+/// The digest of a component, on a thread that has time for 32 MiB.
+pub(super) async fn digest_of(bytes: &Arc<[u8]>) -> Result<Digest, LoadProblem> {
+    let bytes = Arc::clone(bytes);
+    let hashed = spawn_blocking(move || Digest::of(&bytes)).await;
+    hashed.map_err(|error| LoadProblem::Fetch(format!("hashing it panicked: {error}")))
+}
+
 /// The bytes with that digest, where they are kept.
 pub(super) async fn kept(engine: &EngineInner, digest: Digest) -> Option<Arc<[u8]>> {
     let path = folder(engine)?.join(digest.to_string());
-    let read = spawn_blocking(move || read_bounded(&path, COMPONENT_BYTES_MAX).ok()).await;
-    let bytes = read.ok()??;
-    (Digest::of(&bytes) == digest).then(|| bytes.into())
+    let read = spawn_blocking(move || {
+        let bytes = read_bounded(&path, COMPONENT_BYTES_MAX).ok()?;
+        (Digest::of(&bytes) == digest).then(|| bytes.into())
+    });
+    read.await.ok()?
 }
 
 /// Keeps bytes that have this digest. That they cannot be kept only costs another fetch.
 pub(super) async fn keep(engine: &EngineInner, digest: Digest, bytes: &Arc<[u8]>) {
     let Some(folder) = folder(engine) else { return };
-    if Digest::of(bytes) != digest {
-        return;
-    }
     let bytes = Arc::clone(bytes);
-    let written = spawn_blocking(move || write(&folder, &digest.to_string(), &bytes)).await;
+    let written = spawn_blocking(move || {
+        if Digest::of(&bytes) != digest {
+            return Ok(());
+        }
+        write(&folder, &digest.to_string(), &bytes)
+    });
+    let written = written.await;
     // Neither a full disk nor a panic of the pool is a reason not to load what has arrived.
     let _ = written;
 }

@@ -76,6 +76,8 @@ pub(super) enum BadRealm {
     NoUrl,
     /// Without TLS, by a registry that has it.
     NoTls,
+    /// With a query of its own, which could ask for another scope or another service.
+    Query,
     /// Another server that the operator did not name.
     Elsewhere(String),
 }
@@ -101,10 +103,14 @@ pub(super) fn token_url(
     if !is_own && !token_hosts.iter().any(is_named) {
         return Err(BadRealm::Elsewhere(target.authority()));
     }
+    if realm.contains('?') {
+        return Err(BadRealm::Query);
+    }
     let mut url = realm.to_owned();
+    let mut separator = '?';
     for (name, value) in [("service", service), ("scope", Some(scope))] {
         let Some(value) = value else { continue };
-        url.push(if url.contains('?') { '&' } else { '?' });
+        url.push(std::mem::replace(&mut separator, '&'));
         url.push_str(name);
         url.push('=');
         url.extend(value.bytes().map(escaped));
@@ -179,7 +185,7 @@ mod tests {
             url("https://r.example:5000/token", &[]).unwrap(),
             "https://r.example:5000/token?service=r&scope=repository%3Aacme%2Fx%3Apull"
         );
-        for realm in ["https://auth.example/t?a=b", "https://AUTH.example:8443/t"] {
+        for realm in ["https://auth.example/t", "https://AUTH.example:8443/t"] {
             assert!(url(realm, &named).is_ok(), "{realm}");
             assert!(
                 matches!(url(realm, &[]), Err(BadRealm::Elsewhere(_))),
@@ -198,6 +204,15 @@ mod tests {
             assert!(matches!(refused, Err(BadRealm::Elsewhere(_))), "{realm}");
         }
         assert_eq!(url("http://auth.example/t", &named), Err(BadRealm::NoTls));
+        for query in [
+            "scope=repository:acme/y:push",
+            "service=x",
+            "account=root",
+            "",
+        ] {
+            let realm = format!("https://r.example:5000/token?{query}");
+            assert_eq!(url(&realm, &named), Err(BadRealm::Query), "{realm}");
+        }
         for realm in [
             "",
             "/token",

@@ -3,10 +3,13 @@
 //! ```json
 //! {"auths": {"registry.example": {"auth": "<base64 of user:password>"}}}
 //! ```
+//! An entry may be for part of a registry, `registry.example/team` or `registry.example/team/name`;
+//! the one that says most about the repository counts, as for the tools that write such a file.
+//!
 //! It is read whenever it is needed, so that it can be replaced while the hub runs. Programs that
 //! such a file may name (`credsStore`, `credHelpers`) are not started.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +50,7 @@ impl fmt::Debug for RegistryCredentials {
 #[derive(Deserialize)]
 struct AuthFile {
     #[serde(default)]
-    auths: HashMap<String, Entry>,
+    auths: BTreeMap<String, Entry>,
 }
 
 #[derive(Deserialize)]
@@ -59,12 +62,16 @@ struct Entry {
 }
 
 impl RegistryCredentials {
-    /// Reads what a file has for a registry, named as in a reference (`registry.example:5000`);
-    /// `None` where it has nothing. Blocks.
+    /// Reads what a file has for a repository (`team/name`) of a registry, named as in a reference
+    /// (`registry.example:5000`); `None` where it has nothing. Blocks.
     ///
     /// # Errors
     /// The file cannot be read, is none, or has for this registry what cannot be used.
-    pub fn read(path: &Path, registry: &str) -> Result<Option<Self>, CredentialsError> {
+    pub fn read(
+        path: &Path,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<Self>, CredentialsError> {
         let refuse = |problem: String| CredentialsError {
             path: path.to_owned(),
             problem,
@@ -79,7 +86,8 @@ impl RegistryCredentials {
         let entry = file
             .auths
             .into_iter()
-            .find(|(name, _)| host_of(name).eq_ignore_ascii_case(registry));
+            .filter_map(|(name, entry)| Some((closeness(&name, registry, repository)?, entry)))
+            .max_by_key(|(closeness, _)| *closeness);
         match entry {
             None => Ok(None),
             Some((_, entry)) => match entry.read() {
@@ -141,10 +149,21 @@ impl Entry {
     }
 }
 
-/// Some tools write a URL where the registry's name belongs.
-fn host_of(name: &str) -> &str {
-    let name = name.split_once("://").map_or(name, |(_, rest)| rest);
-    name.split('/').next().unwrap_or(name)
+/// How much an entry's name says about a repository: letters of its path, and that it is no URL;
+/// `None` where it is about another.
+fn closeness(name: &str, registry: &str, repository: &str) -> Option<(usize, bool)> {
+    // Some tools write a URL where the registry's name belongs; its path is that of the interface.
+    if let Some((_, rest)) = name.split_once("://") {
+        let host = rest.split('/').next().unwrap_or(rest);
+        return host.eq_ignore_ascii_case(registry).then_some((0, false));
+    }
+    let (host, path) = name.split_once('/').unwrap_or((name, ""));
+    if !host.eq_ignore_ascii_case(registry) {
+        return None;
+    }
+    let rest = repository.strip_prefix(path)?;
+    let is_whole = path.is_empty() || rest.is_empty() || rest.starts_with('/');
+    is_whole.then_some((path.len(), true))
 }
 
 #[cfg(test)]
@@ -166,7 +185,7 @@ mod tests {
             "bad.example": {"auth": "s3cret"}
         }, "credsStore": "desktop"}"#;
         std::fs::write(&path, text).unwrap();
-        let read = |registry: &str| RegistryCredentials::read(&path, registry);
+        let read = |registry: &str| RegistryCredentials::read(&path, registry, "acme/x");
         let found = read("registry.example:5000").unwrap().unwrap();
         assert_eq!((found.user(), found.password()), ("reader", "s3cret:x"));
         assert!(!format!("{found:?}").contains("s3cret"));
@@ -180,6 +199,41 @@ mod tests {
         std::fs::write(&path, "{\"auths\": \"s3cret\"}").unwrap();
         let error = read("registry.example:5000").unwrap_err().to_string();
         assert!(!error.contains("s3cret"), "{error}");
-        assert!(RegistryCredentials::read(&folder.path().join("none"), "r.example").is_err());
+        assert!(RegistryCredentials::read(&folder.path().join("none"), "r.example", "x").is_err());
+    }
+
+    #[test]
+    fn the_entry_that_says_most_about_a_repository_counts_and_none_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        let entries = [
+            "https://r.example/v2/",
+            "r.example",
+            "r.example/team",
+            "r.example/team/guard",
+            "r.example/tea",
+            "only.example/team",
+        ];
+        let auths: serde_json::Map<String, serde_json::Value> = entries
+            .iter()
+            .map(|name| {
+                let entry = serde_json::json!({"username": name, "password": "p"});
+                ((*name).to_owned(), entry)
+            })
+            .collect();
+        let text = serde_json::json!({ "auths": auths }).to_string();
+        std::fs::write(&path, text).unwrap();
+        for (registry, repository, expected) in [
+            ("r.example", "team/guard", Some("r.example/team/guard")),
+            ("R.EXAMPLE", "team/guard-2", Some("r.example/team")),
+            ("r.example", "teams/guard", Some("r.example")),
+            ("r.example", "other", Some("r.example")),
+            ("only.example", "team", Some("only.example/team")),
+            ("only.example", "other/guard", None),
+        ] {
+            let found = RegistryCredentials::read(&path, registry, repository).unwrap();
+            let user = found.as_ref().map(RegistryCredentials::user);
+            assert_eq!(user, expected, "{registry}/{repository}");
+        }
     }
 }

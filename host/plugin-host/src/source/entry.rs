@@ -1,6 +1,7 @@
 //! How a registry lets us in: anonymously, by user and password, or by a token that it, or who
 //! the operator named, hands out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
@@ -19,7 +20,7 @@ const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// What to show a registry.
 #[derive(Clone, PartialEq, Eq)]
-pub enum RegistryEntry {
+pub(crate) enum RegistryEntry {
     /// Nothing.
     Anonymous,
     /// The user and the password themselves.
@@ -75,18 +76,24 @@ pub(crate) struct Door<'a> {
 }
 
 impl Door<'_> {
-    /// Knocks without a reference to anything that is in there.
-    pub(crate) async fn knock(self) -> Result<RegistryEntry, LoadProblem> {
+    /// Knocks without a reference to anything that is in there; gives the registry, too.
+    pub(crate) async fn knock(self) -> Result<(Target, RegistryEntry), LoadProblem> {
+        let registry = self.target()?;
         let url = format!("{}/v2/", self.base());
         let answer = get(self.engine, &url, Outgoing::get(), TOKEN_BYTES_MAX).await?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            return self.enter(&answer.headers).await;
-        }
-        Ok(RegistryEntry::Anonymous)
+        let entry = match answer.status {
+            StatusCode::UNAUTHORIZED => self.enter(&answer.headers).await?,
+            _ => RegistryEntry::Anonymous,
+        };
+        Ok((registry, entry))
     }
 
     /// What the registry wants to be shown, by its answer to who showed nothing.
     pub(crate) async fn enter(self, headers: &HeaderMap) -> Result<RegistryEntry, LoadProblem> {
+        // A token that credentials were given for opens as much as they do.
+        if self.credentials.is_some() && !self.tls && !is_loopback(&self.target()?) {
+            return Err(self.in_clear(self.registry));
+        }
         match Challenge::of(headers) {
             Some(Challenge::Token { realm, service }) => {
                 self.fetch_token(&realm, service.as_deref()).await
@@ -104,13 +111,17 @@ impl Door<'_> {
         realm: &str,
         service: Option<&str>,
     ) -> Result<RegistryEntry, LoadProblem> {
-        let registry = Target::parse(&self.base()).map_err(|_| self.refused())?;
+        let registry = self.target()?;
         let scope = format!("repository:{}:{}", self.repository, self.actions);
         let url = token_url(realm, service, &scope, &registry, self.token_hosts);
         let url = url.map_err(|problem| self.bad_realm(&problem))?;
         let mut outgoing = Outgoing::get();
         let basic = self.credentials.as_ref().and_then(|known| known.basic());
         if let Some(basic) = basic {
+            let asked = Target::parse(&url).map_err(|_| self.refused())?;
+            if !asked.tls && !is_loopback(&asked) {
+                return Err(self.in_clear(&asked.authority()));
+            }
             outgoing = outgoing.with(AUTHORIZATION, basic);
         }
         let answer = get(self.engine, &url, outgoing, TOKEN_BYTES_MAX).await?;
@@ -135,6 +146,18 @@ impl Door<'_> {
     fn base(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}", self.registry)
+    }
+
+    fn target(&self) -> Result<Target, LoadProblem> {
+        Target::parse(&self.base()).map_err(|_| self.refused())
+    }
+
+    /// Credentials would be read by whoever is on the way.
+    fn in_clear(&self, host: &str) -> LoadProblem {
+        LoadProblem::Fetch(format!(
+            "`{host}` has no TLS, and credentials are shown without TLS to this machine only; \
+             write `oci://`, or read and push there anonymously"
+        ))
     }
 
     fn refused(&self) -> LoadProblem {
@@ -168,6 +191,10 @@ impl Door<'_> {
             BadRealm::NoTls => {
                 format!("the registry `{registry}` hands out tokens without TLS only")
             }
+            BadRealm::Query => format!(
+                "the registry `{registry}` sends us for a token to a URL with a query of its own, \
+                 which could ask for more than we do"
+            ),
             BadRealm::Elsewhere(host) => {
                 let way_out = match self.way_out {
                     WayOut::Configuration => format!(
@@ -182,5 +209,36 @@ impl Door<'_> {
                 )
             }
         })
+    }
+}
+
+/// Whether what goes there stays on this machine.
+fn is_loopback(target: &Target) -> bool {
+    match target.host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => target.host == "localhost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::is_loopback;
+    use crate::web::Target;
+
+    #[test]
+    fn only_this_machine_is_shown_credentials_without_tls() {
+        for (url, right) in [
+            ("http://127.0.0.1:5000/", true),
+            ("http://[::1]:5000/", true),
+            ("http://LOCALHOST:5000/", true),
+            ("http://192.0.2.1/", false),
+            ("http://0.0.0.0/", false),
+            ("http://localhost.example/", false),
+            ("http://127.0.0.1.example/", false),
+        ] {
+            assert_eq!(is_loopback(&Target::parse(url).unwrap()), right, "{url}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::{RegistryAccess, Signed, blobs, get, good};
 use crate::component::{COMPONENT_BYTES_MAX, Digest};
 use crate::engine::EngineInner;
 use crate::error::LoadProblem;
+use crate::trust::SIGNATURES_BYTES_MAX;
 use crate::web::{Outgoing, Target};
 
 /// Bytes of a manifest, as registries bound them.
@@ -141,9 +142,17 @@ pub(super) async fn pull(
             layer.size
         )));
     }
+    let signatures = manifest.annotations.get(OCI_SIGNATURES).cloned();
+    let length = signatures.as_ref().map_or(0, String::len);
+    if u64::try_from(length).unwrap_or(u64::MAX) > SIGNATURES_BYTES_MAX {
+        return Err(layout(format!(
+            "its annotation `{OCI_SIGNATURES}` has {length} bytes, at most {SIGNATURES_BYTES_MAX} \
+             are read"
+        )));
+    }
     let digest = Digest::parse(&layer.digest)?;
     let bytes = session.part("blobs", digest, layer.size).await?;
-    Ok((bytes, manifest.annotations.get(OCI_SIGNATURES).cloned()))
+    Ok((bytes, signatures))
 }
 
 fn layout(problem: String) -> LoadProblem {
@@ -178,7 +187,7 @@ impl Session<'_> {
             answer = get(self.engine, &url, self.outgoing(), bytes_max).await?;
         }
         let bytes = good(&url, answer)?;
-        let actual = Digest::of(&bytes);
+        let actual = blobs::digest_of(&bytes).await?;
         if actual != digest {
             return Err(LoadProblem::DigestMismatch {
                 pinned: format!("sha256:{digest}"),
@@ -214,8 +223,12 @@ impl Session<'_> {
         let Some(path) = self.access.auth_file.clone() else {
             return Ok(None);
         };
-        let registry = self.reference.registry.clone();
-        let read = spawn_blocking(move || RegistryCredentials::read(&path, &registry)).await;
+        let (registry, repository) = (
+            self.reference.registry.clone(),
+            self.reference.repository.clone(),
+        );
+        let read =
+            spawn_blocking(move || RegistryCredentials::read(&path, &registry, &repository)).await;
         match read {
             Ok(read) => read.map_err(|error| {
                 LoadProblem::Fetch(format!("`plugins.registry_auth_file` {error}"))

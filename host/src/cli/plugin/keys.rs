@@ -7,8 +7,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nowconnect_plugins::VersionReq;
 use nowconnect_plugins::signature::{
-    ComponentSignature, ComponentSignatures, PublicKey, SecretKey, SignatureError, SignedAs,
+    ComponentSignature, ComponentSignatures, PublicKey, SecretKey, SignedAs, Wanted,
 };
 
 use super::manifest::Manifest;
@@ -47,13 +48,14 @@ pub struct Sign {
     /// The secret key's file
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The plugin's name, which a hub compares with its own; without it that of the manifest
-    #[arg(long)]
+    /// The plugin's name, which a hub compares with its own; without it that of `--manifest`
+    #[arg(long, required_unless_present = "manifest")]
     name: Option<String>,
-    /// The plugin's version, such as `1.2.3`; without it that of the manifest
-    #[arg(long)]
+    /// The plugin's version, such as `1.2.3`; without it that of `--manifest`
+    #[arg(long, required_unless_present = "manifest")]
     version: Option<String>,
-    /// The manifest; without it `plugin.toml` in the component's folder or the one above
+    /// A `plugin.toml` of yours; none is looked for, since what lies beside a component may have
+    /// come with it
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 }
@@ -94,13 +96,16 @@ impl Sign {
 
     /// What is signed beside the bytes.
     fn signed_as(&self) -> Result<SignedAs, Trouble> {
-        let manifest = Manifest::find(self.manifest.as_deref(), &self.file)?;
+        let manifest = match &self.manifest {
+            Some(path) => Manifest::read(path)?,
+            None => Manifest::default(),
+        };
         let name = self.name.as_ref().or(manifest.name.as_ref());
         let version = self.version.as_ref().or(manifest.version.as_ref());
         let (Some(name), Some(version)) = (name, version) else {
             return Err(Trouble::usage(
                 "say as what it is signed: by `--name` and `--version`, or by `name` and \
-                 `version` of a `plugin.toml` beside the component",
+                 `version` of a `--manifest`",
             ));
         };
         SignedAs::new(name, version)
@@ -119,6 +124,9 @@ pub struct Verify {
     /// The name that it must be signed as; without it any
     #[arg(long)]
     name: Option<String>,
+    /// The versions that it may be signed as, such as `>=1.2, <2`; without it any
+    #[arg(long, value_name = "REQ")]
+    version: Option<VersionReq>,
 }
 
 impl Verify {
@@ -130,16 +138,15 @@ impl Verify {
             .map(|key| read_public(key))
             .collect::<Result<_, _>>()?;
         let signatures = signatures_beside(&self.file)?.unwrap_or_default();
-        let refuse =
-            |error: SignatureError| Trouble::failure(format!("`{}`: {error}", self.file.display()));
-        let found = signatures.by_one_of(&bytes, &trusted).map_err(refuse)?;
+        // As a hub decides it: of several that count, any that fits.
+        let wanted = Wanted {
+            name: self.name.as_deref(),
+            version: self.version.as_ref(),
+        };
+        let found = signatures
+            .verify(&bytes, &trusted, wanted)
+            .map_err(|error| Trouble::failure(format!("`{}`: {error}", self.file.display())))?;
         let signed = found.signed_as();
-        if let Some(wanted) = self.name.as_ref().filter(|name| *name != signed.name()) {
-            return Err(refuse(SignatureError::OtherName {
-                signed: signed.name().to_owned(),
-                wanted: wanted.clone(),
-            }));
-        }
         writeln!(out, "right: signed as {signed} by {}", found.key())?;
         Ok(Exit::Success)
     }

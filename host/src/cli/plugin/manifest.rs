@@ -36,15 +36,17 @@ pub(super) struct LimitsEntry {
 impl Manifest {
     /// Reads the named manifest, else the `plugin.toml` beside the component, if there is one.
     pub(super) fn find(named: Option<&Path>, component: &Path) -> Result<Self, Trouble> {
-        let path = match named {
-            Some(path) => path.to_owned(),
-            None => match beside(component) {
-                Some(path) => path,
-                None => return Ok(Self::default()),
-            },
-        };
+        match (named, beside(component)) {
+            (Some(path), _) => Self::read(path),
+            (None, Some(path)) => Self::read(&path),
+            (None, None) => Ok(Self::default()),
+        }
+    }
+
+    /// Reads this manifest.
+    pub(super) fn read(path: &Path) -> Result<Self, Trouble> {
         let refuse = |problem: String| Trouble::usage(format!("`{}`: {problem}", path.display()));
-        let text = std::fs::read_to_string(&path).map_err(|error| refuse(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
         toml::from_str(&text).map_err(|error| refuse(error.to_string()))
     }
 

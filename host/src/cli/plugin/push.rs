@@ -7,11 +7,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
-use nowconnect_plugins::{Inspection, RegistryCredentials, RegistryEntry};
-use oci_client::client::{Client, ClientConfig, ClientProtocol};
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Reference, RegistryOperation};
+use nowconnect_plugins::{Inspection, RegistryCredentials, UploadError};
+use oci_client::Reference;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -20,8 +19,10 @@ use super::mounting::{bench, read_component, stem};
 use super::{Done, Trouble, wait_for};
 use crate::cli::Exit;
 
-/// How long a registry may take to answer anything.
+/// How long a registry may take to let us in.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long one part may take to get there: 32 MiB over a slow line.
+const UPLOAD_WITHIN: Duration = Duration::from_secs(600);
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
@@ -52,7 +53,7 @@ pub struct Push {
 
 /// A blob by its digest.
 struct Blob {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     digest: String,
 }
 
@@ -62,7 +63,7 @@ impl Blob {
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             digest: format!("sha256:{hex}"),
-            bytes,
+            bytes: bytes.into(),
         }
     }
 
@@ -74,8 +75,7 @@ impl Blob {
 impl Push {
     pub(super) fn run(self, out: &mut dyn Write) -> Done {
         let bytes = read_component(&self.file)?;
-        let (protocol, reference) = parse(&self.reference)?;
-        let protocol_has_tls = matches!(protocol, ClientProtocol::Https);
+        let (tls, reference) = parse(&self.reference)?;
         let credentials = self.credentials(&reference)?;
         let signatures = signatures_beside(&self.file)?;
         let annotations = signatures.map(|signatures| (SIGNATURES, signatures.to_string()));
@@ -105,43 +105,22 @@ impl Push {
                 ),
             });
             let manifest = Blob::of(manifest.to_string().into_bytes());
-            let client = Client::new(ClientConfig {
-                protocol,
-                use_monolithic_push: true,
-                read_timeout: Some(ANSWER_WITHIN),
-                connect_timeout: Some(ANSWER_WITHIN),
-                ..ClientConfig::default()
-            });
-            // Ours and not the client's, which takes the credentials wherever a registry says.
-            let registry = (reference.resolve_registry(), protocol_has_tls);
+            let registry = (reference.resolve_registry(), tls);
             let repository = reference.repository();
             let entry = bench.enter_registry(registry, repository, credentials, &self.auth_hosts);
-            let entry = tokio::time::timeout(ANSWER_WITHIN, entry)
+            let upload = tokio::time::timeout(ANSWER_WITHIN, entry)
                 .await
                 .map_err(|_| refuse("it lets nobody in", &"it does not answer"))?
                 .map_err(|error| refuse("it lets nobody in", &error))?;
-            let auth = match entry {
-                RegistryEntry::Anonymous => RegistryAuth::Anonymous,
-                RegistryEntry::Password(known) => {
-                    RegistryAuth::Basic(known.user().to_owned(), known.password().to_owned())
-                }
-                RegistryEntry::Token(token) => RegistryAuth::Bearer(token),
-            };
-            let allowed = client
-                .auth(&reference, &auth, RegistryOperation::Push)
-                .await;
-            allowed.map_err(|error| refuse("it lets nobody in", &error))?;
             for blob in [&layer, &config] {
-                let pushed = client
-                    .push_blob(&reference, blob.bytes.clone(), &blob.digest)
-                    .await;
+                let pushed = within(upload.blob(&blob.digest, blob.bytes.clone())).await;
                 pushed.map_err(|error| refuse("it does not take the component", &error))?;
             }
-            let content_type = http::HeaderValue::from_static(MANIFEST_TYPE);
-            let pushed = client
-                .push_manifest_raw(&reference, manifest.bytes.clone(), content_type)
-                .await;
-            pushed.map_err(|error| refuse("it does not take the manifest", &error))?;
+            let tag = reference.tag().unwrap_or("latest");
+            let pushed = upload.manifest(tag, MANIFEST_TYPE, manifest.bytes.clone());
+            within(pushed)
+                .await
+                .map_err(|error| refuse("it does not take the manifest", &error))?;
             let scheme = self.reference.split("://").next().unwrap_or_default();
             writeln!(
                 out,
@@ -158,7 +137,8 @@ impl Push {
     fn credentials(&self, reference: &Reference) -> Result<Option<RegistryCredentials>, Trouble> {
         if let Some(path) = &self.auth_file {
             let registry = reference.registry();
-            let found = RegistryCredentials::read(path, registry).map_err(Trouble::usage)?;
+            let found = RegistryCredentials::read(path, registry, reference.repository())
+                .map_err(Trouble::usage)?;
             return match found {
                 Some(found) => Ok(Some(found)),
                 None => Err(Trouble::usage(format!(
@@ -194,14 +174,22 @@ fn config(inspection: &Inspection, layer: &Blob) -> Value {
     })
 }
 
-fn parse(text: &str) -> Result<(ClientProtocol, Reference), Trouble> {
+async fn within(upload: impl Future<Output = Result<(), UploadError>>) -> Result<(), String> {
+    match tokio::time::timeout(UPLOAD_WITHIN, upload).await {
+        Ok(ended) => ended.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("it takes longer than {UPLOAD_WITHIN:?}")),
+    }
+}
+
+/// Whether the registry has TLS, and what is to be pushed.
+fn parse(text: &str) -> Result<(bool, Reference), Trouble> {
     let refuse = |problem: &str| Trouble::usage(format!("`{text}`: {problem}"));
-    let (protocol, rest) = match (
+    let (tls, rest) = match (
         text.strip_prefix("oci://"),
         text.strip_prefix("oci+http://"),
     ) {
-        (Some(rest), _) => (ClientProtocol::Https, rest),
-        (None, Some(rest)) => (ClientProtocol::Http, rest),
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
         (None, None) => return Err(refuse("write oci://registry/name:tag")),
     };
     // Without a registry in it, a name would mean another company's.
@@ -217,5 +205,5 @@ fn parse(text: &str) -> Result<(ClientProtocol, Reference), Trouble> {
     if reference.digest().is_some() {
         return Err(refuse("name a tag; the digest is what comes of it"));
     }
-    Ok((protocol, reference))
+    Ok((tls, reference))
 }

@@ -19,6 +19,11 @@ struct Shelf {
     refuses: AtomicBool,
     /// `Basic` or `Bearer`, and where tokens are.
     lock: Mutex<Option<(&'static str, String)>>,
+    /// What it says from the second time on that somebody is not let in.
+    second_challenge: Mutex<Option<String>>,
+    challenged: AtomicUsize,
+    /// Where uploads go on, instead of here.
+    uploads_at: Mutex<String>,
     asked: AtomicUsize,
 }
 
@@ -62,6 +67,16 @@ impl Registry {
         *self.shelf.lock.lock() = Some(("Bearer", format!("http://{address}/token")));
     }
 
+    /// Says something else from the second time on that it is asked without credentials.
+    pub(super) fn later_send_for_tokens_to(&self, address: SocketAddr) {
+        let challenge = format!("Bearer realm=\"http://{address}/token\",service=\"registry\"");
+        *self.shelf.second_challenge.lock() = Some(challenge);
+    }
+
+    pub(super) fn have_uploads_sent_to(&self, base: &str) {
+        *self.shelf.uploads_at.lock() = base.to_owned();
+    }
+
     /// Requests so far.
     pub(super) fn asked(&self) -> usize {
         self.shelf.asked.load(Ordering::Relaxed)
@@ -97,7 +112,10 @@ async fn answer(
             _ => shown.is_some_and(|shown| shown == "Bearer let-me-in"),
         };
         if !may {
-            let challenge = format!("{scheme} realm=\"{realm}\",service=\"registry\"");
+            let first = shelf.challenged.fetch_add(1, Ordering::Relaxed) == 0;
+            let later = shelf.second_challenge.lock().clone().filter(|_| !first);
+            let challenge =
+                later.unwrap_or_else(|| format!("{scheme} realm=\"{realm}\",service=\"registry\""));
             let fields = [(header::WWW_AUTHENTICATE, challenge)];
             return (StatusCode::UNAUTHORIZED, fields).into_response();
         }
@@ -137,7 +155,10 @@ fn kept(shelf: &Shelf, method: &Method, uri: &Uri, body: &Bytes) -> Answer {
         return (StatusCode::FORBIDDEN, at(""));
     }
     match (method, path) {
-        (&Method::POST, "blobs/uploads/") => (StatusCode::ACCEPTED, at("/v2/team/guard/upload")),
+        (&Method::POST, "blobs/uploads/") => {
+            let place = format!("{}/v2/team/guard/upload?state=1", shelf.uploads_at.lock());
+            (StatusCode::ACCEPTED, at(&place))
+        }
         (&Method::PUT, "upload") => {
             let digest = uri.query().unwrap().rsplit_once("digest=").unwrap().1;
             let name = format!("blobs/{}", digest.replace("%3A", ":"));

@@ -22,7 +22,15 @@ fn a_signature_is_over_the_bytes_and_by_somebody() {
         unsigned.problems
     );
 
-    let said = say(&["sign", &component, "--key", &key("ours")]);
+    let manifest = manifest(&folder);
+    let said = say(&[
+        "sign",
+        &component,
+        "--key",
+        &key("ours"),
+        "--manifest",
+        &manifest,
+    ]);
     assert_eq!(said.exit, Exit::Success, "{}", said.problems);
     assert_eq!(
         say(&["verify", &component, "--key", &key("ours.pub")]).exit,
@@ -52,6 +60,31 @@ fn a_signature_is_over_the_bytes_and_by_somebody() {
         other.problems
     );
 
+    let versioned = |wanted: &'static str| {
+        let version = ["--version", wanted];
+        say(&[&verify[..], &["scope-guard"], &version[..]].concat())
+    };
+    assert_eq!(versioned(">=0.1, <1").exit, Exit::Success);
+    let other = versioned("1");
+    assert_eq!(other.exit, Exit::Failure);
+    assert!(
+        other.problems.contains("version `0.1.0`"),
+        "{}",
+        other.problems
+    );
+
+    // As a hub has it: two trusted keys signed it as two plugins, and either is right.
+    let theirs = key("theirs");
+    let as_other = ["--name", "gate", "--version", "2.0.0"];
+    let signed = say(&[&["sign", &component, "--key", &theirs], &as_other[..]].concat());
+    assert_eq!(signed.exit, Exit::Success, "{}", signed.problems);
+    let theirs = key("theirs.pub");
+    for name in ["scope-guard", "gate"] {
+        let both = ["verify", &component, "--key", &ours, "--key", &theirs];
+        let said = say(&[&both[..], &["--name", name]].concat());
+        assert!(said.out.contains(name), "{name}: {}", said.problems);
+    }
+
     // A signature of the earlier form is told, and gives way to a new one.
     let beside = format!("{component}.sig");
     let line = std::fs::read_to_string(&beside).unwrap();
@@ -75,10 +108,15 @@ fn a_signature_is_over_the_bytes_and_by_somebody() {
         "{}",
         said.problems
     );
-    let nameless = tempfile::tempdir().unwrap();
-    let alone = text(&nameless.path().join("guard.wasm"));
-    std::fs::copy(&component, &alone).unwrap();
-    let said = say(&["sign", &alone, "--key", &key("ours")]);
+    // A manifest that lies beside it is the vendor's word, not the signer's.
+    let ours = key("ours");
+    let alone = ["plugin", "sign", &component, "--key", &ours];
+    for more in [&[][..], &["--name", "guard"]] {
+        let refused = Line::try_parse_from(alone.iter().chain(more)).unwrap_err();
+        assert!(refused.to_string().contains("--version"), "{refused}");
+    }
+    let silent = file(&folder, "silent.toml", "");
+    let said = say(&[&alone[1..], &["--manifest", &silent]].concat());
     assert_eq!(said.exit, Exit::Usage);
     assert!(said.problems.contains("--name"), "{}", said.problems);
 
@@ -95,10 +133,15 @@ fn a_component_goes_into_a_registry_as_the_tools_lay_it_out() {
     let component = builtin(&folder, "scope-guard");
     let key = text(&folder.path().join("key"));
     assert_eq!(say(&["keygen", &key]).exit, Exit::Success);
-    assert_eq!(
-        say(&["sign", &component, "--key", &key]).exit,
-        Exit::Success
-    );
+    let sign = [
+        "sign",
+        &component,
+        "--key",
+        &key,
+        "--manifest",
+        &manifest(&folder),
+    ];
+    assert_eq!(say(&sign).exit, Exit::Success);
 
     let registry = registry::Registry::start();
     let reference = format!("oci+http://{}/team/guard:1.0", registry.address);
@@ -209,6 +252,54 @@ fn credentials_go_to_no_host_that_a_registry_names() {
     assert_eq!(elsewhere.asked(), 1);
 }
 
+#[test]
+fn a_registry_that_changes_its_mind_leads_nobody_to_another_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = builtin(&folder, "scope-guard");
+    let elsewhere = registry::Registry::start();
+    let registry = registry::Registry::start();
+    registry.lock("Basic");
+    registry.later_send_for_tokens_to(elsewhere.address);
+    let reference = format!("oci+http://{}/team/guard:1.0", registry.address);
+    let password = file(&folder, "password", "s3cret");
+    let by_hand = ["--user", "pusher", "--password-file", &password];
+    let push = [&["push", &component, &reference], &by_hand[..]].concat();
+    let said = say(&push);
+    assert_eq!(said.exit, Exit::Success, "{}", said.problems);
+    assert_eq!(elsewhere.asked(), 0);
+
+    let registry = registry::Registry::start();
+    registry.lock("Basic");
+    let reference = format!("oci+http://{}/team/guard:1.0", registry.address);
+    let push = [&["push", &component, &reference], &by_hand[..]].concat();
+    let place = format!("http://{}", elsewhere.address);
+    registry.have_uploads_sent_to(&place);
+    let said = say(&push);
+    assert_eq!(said.exit, Exit::Failure);
+    assert!(said.problems.contains(&place), "{}", said.problems);
+    assert_eq!(elsewhere.asked(), 0);
+    // What is said to be its own place is.
+    registry.have_uploads_sent_to(&format!("http://{}", registry.address));
+    assert_eq!(say(&push).exit, Exit::Success);
+}
+
+#[test]
+fn nobody_shows_credentials_without_tls_but_on_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = builtin(&folder, "scope-guard");
+    let registry = registry::Registry::start();
+    registry.lock("Basic");
+    // It leads to this machine, but does not say so.
+    let port = registry.address.port();
+    let reference = format!("oci+http://0.0.0.0:{port}/team/guard:1.0");
+    let password = file(&folder, "password", "s3cret");
+    let by_hand = ["--user", "pusher", "--password-file", &password];
+    let said = say(&[&["push", &component, &reference], &by_hand[..]].concat());
+    assert_eq!(said.exit, Exit::Failure);
+    assert!(said.problems.contains("without TLS"), "{}", said.problems);
+    assert_eq!(registry.asked(), 1, "the question without credentials");
+}
+
 /// The end of an author's road and the beginning of an operator's.
 #[test]
 fn what_was_signed_and_pushed_is_what_a_hub_pulls() {
@@ -224,10 +315,15 @@ fn what_was_signed_and_pushed_is_what_a_hub_pulls() {
     let component = builtin(&folder, "scope-guard");
     let key = text(&folder.path().join("key"));
     assert_eq!(say(&["keygen", &key]).exit, Exit::Success);
-    assert_eq!(
-        say(&["sign", &component, "--key", &key]).exit,
-        Exit::Success
-    );
+    let sign = [
+        "sign",
+        &component,
+        "--key",
+        &key,
+        "--manifest",
+        &manifest(&folder),
+    ];
+    assert_eq!(say(&sign).exit, Exit::Success);
     let registry = registry::Registry::start();
     registry.lock("Bearer");
     let auths = format!(
@@ -277,9 +373,15 @@ fn a_secret_key_that_others_can_read_is_refused() {
     let key = text(&folder.path().join("key"));
     assert_eq!(say(&["keygen", &key]).exit, Exit::Success);
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let said = say(&["sign", &component, "--key", &key]);
+    let as_guard = ["--name", "guard", "--version", "1.0.0"];
+    let said = say(&[&["sign", &component, "--key", &key], &as_guard[..]].concat());
     assert_eq!(said.exit, Exit::Usage);
     assert!(said.problems.contains("chmod 600"), "{}", said.problems);
+}
+
+/// The author's own, which [`builtin`] puts beside the component.
+fn manifest(folder: &TempDir) -> String {
+    text(&folder.path().join("plugin.toml"))
 }
 
 pub(super) fn digest(bytes: &[u8]) -> String {
