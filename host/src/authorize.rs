@@ -36,6 +36,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -88,6 +89,7 @@ pub struct Authorizer {
     generations: Arc<Generations>,
     revocations: ArcSwap<RevocationList>,
     pdp: ArcSwapOption<Pdp>,
+    scopes_required: AtomicBool,
     metrics: Arc<Metrics>,
     log: DecisionLog,
     requests: Arc<Requests>,
@@ -236,6 +238,8 @@ pub struct AuthorizerParts {
     pub revocations: RevocationList,
     /// Asked after the policies, where there is one.
     pub pdp: Option<Pdp>,
+    /// `security.require_connector_scopes`.
+    pub scopes_required: bool,
     /// Counted there.
     pub metrics: Arc<Metrics>,
     /// Kept and logged there.
@@ -256,6 +260,7 @@ impl Authorizer {
             generations: parts.generations,
             revocations: ArcSwap::from_pointee(parts.revocations),
             pdp: ArcSwapOption::from_pointee(parts.pdp),
+            scopes_required: parts.scopes_required.into(),
             metrics: parts.metrics,
             log: parts.log,
             requests: parts.requests,
@@ -294,6 +299,11 @@ impl Authorizer {
     /// Asks another decision point from now on, or none.
     pub(crate) fn set_pdp(&self, pdp: Option<Pdp>) {
         self.pdp.store(pdp.map(Arc::new));
+    }
+
+    /// Holds agents to the connectors that their tokens name from now on, or does not.
+    pub(crate) fn set_scopes_required(&self, required: bool) {
+        self.scopes_required.store(required, Ordering::Release);
     }
 
     /// Whether what a decision rests on has changed since it was begun.
@@ -338,6 +348,7 @@ struct Asking {
     request_id: Arc<str>,
     stamp: Stamp,
     generation: Arc<Generation>,
+    scopes_required: bool,
     now: SystemTime,
     started: Instant,
     policy_time: Duration,
@@ -356,6 +367,7 @@ impl Asking {
             // Before everything that it stands for is read.
             stamp: authorizer.generations.stamp(),
             generation: authorizer.generations.current(),
+            scopes_required: authorizer.scopes_required.load(Ordering::Acquire),
             now: SystemTime::now(),
             started: Instant::now(),
             policy_time: Duration::ZERO,

@@ -73,6 +73,11 @@ impl Fixture {
 
     /// An agent that offers the connector `echo`, which leads nowhere.
     pub(crate) fn agent(&self, id: &str) -> nowconnect_agent::Running {
+        self.agent_to(id, 9)
+    }
+
+    /// An agent whose connector `echo` leads to this port.
+    pub(crate) fn agent_to(&self, id: &str, port: u16) -> nowconnect_agent::Running {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap()
@@ -90,7 +95,7 @@ impl Fixture {
         )
         .with_target(
             ConnectorName::parse("echo").unwrap(),
-            Target::tcp("127.0.0.1", 9),
+            Target::tcp("127.0.0.1", port),
         );
         Agent::start(config).unwrap()
     }

@@ -32,12 +32,18 @@ pub struct FlowEntry {
     pub question: Arc<Question>,
     /// The generation that allowed it last.
     pub generation: AtomicU64,
+    /// The newest round of re-checks when it was asked about last, or when it came.
+    pub asked: AtomicU64,
     /// When it was opened.
     pub opened: Instant,
     /// The same on the wall.
     pub opened_at: SystemTime,
     /// Whether the target is connected.
     pub acknowledged: AtomicBool,
+    /// Whether its end was ordered because it is forbidden, so that it counts once.
+    pub is_condemned: AtomicBool,
+    /// Whether somebody goes on ordering its end until its driver takes the order.
+    pub is_insisted: AtomicBool,
     /// Bytes from the client, as of about a second ago.
     pub bytes_c2a: AtomicU64,
     /// Bytes from the target, likewise.

@@ -457,6 +457,7 @@ async fn make_hub(
         generations: Arc::clone(&generations),
         revocations,
         pdp,
+        scopes_required: config.security.require_connector_scopes,
         metrics: Arc::clone(&metrics),
         log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&decisions), logs)
             .with_sinks(decision_log.clone()),

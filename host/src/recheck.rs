@@ -1,15 +1,15 @@
 //! Asking again about what runs.
 //!
 //! A flow keeps the question that let it in, a request those that let it pass, and a session what
-//! its HELLO said. The same
-//! questions are put again when something that they rest on has changed, when an agent renews or
-//! comes back, and at an interval; what happens to what is now forbidden is the operator's choice
-//! (`policy.on_swap`).
+//! its HELLO said. The same questions are put again when something that they rest on has changed,
+//! when an agent renews or comes back, and at an interval; what happens to what is now forbidden is
+//! the operator's choice (`policy.on_swap`).
 //!
 //! All that runs is asked about in a [round](rounds). Rounds have a task of their own, because an
 //! answer may have to be waited for: neither the swap that caused one nor the next swap waits for
-//! it. Within a round a few are asked at once, in small slices with a pause between them, so that
-//! ten thousand flows make no storm; and one that does not answer holds up its own slice only.
+//! it. Within a round a few of each kind are asked at once, in small slices with a pause between
+//! them, so that ten thousand flows make no storm; and one that does not answer holds up its own
+//! slice only.
 //!
 //! What a staged set would do to all of it is foreseen by [`forecast`](forecast::forecast)
 //! without doing it.
@@ -38,12 +38,12 @@ pub(crate) use forecast::forecast;
 use rounds::Tally;
 pub(crate) use rounds::{Rounds, recheck_on_change};
 
-/// The pause between two slices. With the default slice of 64 questions at some 10 µs each, a
-/// re-check takes a quarter of one core at most.
+/// The pause between two slices of a kind. With the default slice of 64 questions at some 10 µs
+/// each, the flows of a re-check take a quarter of one core at most, and all of it takes half of one.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Questions that wait for an external decision point or for plugins at once. More would crowd
-/// out the questions of those who come.
+/// Questions of a kind that wait for an external decision point or for plugins at once. More would
+/// crowd out the questions of those who come.
 const ASKED_AT_ONCE: usize = 8;
 
 /// Whether what is now forbidden ends; `None` where nothing is asked about again.

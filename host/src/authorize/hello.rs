@@ -68,8 +68,6 @@ pub struct HelloAsk<'a> {
     pub reason: HelloReason,
     /// What plugins attached to the session when it was decided on before.
     pub carry: Option<&'a Carry>,
-    /// `security.require_connector_scopes`.
-    pub scopes_required: bool,
     /// Bound on the plugins of the chain together.
     pub pipeline_timeout: Duration,
 }

@@ -181,6 +181,7 @@ fn authorizer(policies: &str) -> At {
         ))),
         revocations: RevocationList::empty(),
         pdp: None,
+        scopes_required: false,
         log: DecisionLog::new(Arc::clone(&metrics), Arc::clone(&ring), None),
         requests: Arc::new(Requests::new(
             1 << 20,
@@ -259,7 +260,6 @@ async fn hello_because(
             replacing: false,
             reason,
             carry: None,
-            scopes_required: false,
             pipeline_timeout: Duration::from_secs(1),
         })
         .await
@@ -286,9 +286,12 @@ fn running_flow(at: &At) -> FlowEntry {
         decision: at.authorizer.ids.next_id(),
         question: Arc::new(open_question(at)),
         generation: 1.into(),
+        asked: 0.into(),
         opened: Instant::now(),
         opened_at: SystemTime::now(),
         acknowledged: true.into(),
+        is_condemned: false.into(),
+        is_insisted: false.into(),
         bytes_c2a: 0.into(),
         bytes_a2c: 0.into(),
     }

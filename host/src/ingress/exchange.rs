@@ -344,7 +344,7 @@ impl Exchange<'_> {
             (self.route.endpoint.clone(), listener),
             tunnel.key.clone(),
             (self.head.client, Arc::clone(&self.viewer.door.rules().text)),
-            (permit.questions(), permit.generation()),
+            (permit.questions(), permit.generation(), hub.rounds.newest()),
         );
         let place = hub.ingress.in_flight.insert(request);
         if hub.generations().stamp() != permit.stamp() {

@@ -31,6 +31,8 @@ pub(crate) struct InFlight {
     pub(crate) questions: [Arc<Question>; 2],
     /// The generation that allowed it last.
     pub(crate) generation: AtomicU64,
+    /// The newest round of re-checks when it was asked about last, or when it came.
+    pub(crate) asked: AtomicU64,
     is_cut: AtomicBool,
     /// Of whoever moves its bytes.
     waker: AtomicWaker,
@@ -42,7 +44,7 @@ impl InFlight {
         (endpoint, listener): (Name, Name),
         agent: AgentKey,
         (client, listener_text): (SocketAddr, Arc<str>),
-        (questions, generation): ([Arc<Question>; 2], u64),
+        (questions, generation, round): ([Arc<Question>; 2], u64, u64),
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -53,6 +55,7 @@ impl InFlight {
             listener_text,
             questions,
             generation: AtomicU64::new(generation),
+            asked: AtomicU64::new(round),
             is_cut: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         })

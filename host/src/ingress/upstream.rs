@@ -122,7 +122,7 @@ impl Upstream {
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
         let flow_ref = hub.next_flow_ref();
         let (tell, mut state) = watch::channel(FlowState::Opening);
-        let entry = flow_entry(&flow_ref, connector, tunnel, client, &permit);
+        let entry = flow_entry(hub, &flow_ref, connector, tunnel, client, &permit);
         hub.flows.insert(Arc::clone(&entry));
         let decided = (Arc::clone(&entry), permit.stamp());
         let open = traces::open_span(span, &tunnel.key);
@@ -289,6 +289,7 @@ async fn agreed(state: &mut watch::Receiver<FlowState>) -> Result<bool, ResetCod
 }
 
 fn flow_entry(
+    hub: &Hub,
     flow_ref: &FlowRef,
     connector: &Connector,
     tunnel: &LiveTunnel,
@@ -304,9 +305,12 @@ fn flow_entry(
         decision: permit.decision(),
         question: Arc::clone(permit.question()),
         generation: AtomicU64::new(permit.generation()),
+        asked: AtomicU64::new(hub.rounds.newest()),
         opened: Instant::now(),
         opened_at: SystemTime::now(),
         acknowledged: false.into(),
+        is_condemned: false.into(),
+        is_insisted: false.into(),
         bytes_c2a: AtomicU64::new(0),
         bytes_a2c: AtomicU64::new(0),
     })

@@ -318,9 +318,12 @@ impl Client {
             decision: permit.decision(),
             question: Arc::clone(permit.question()),
             generation: AtomicU64::new(permit.generation()),
+            asked: AtomicU64::new(self.hub.rounds.newest()),
             opened: Instant::now(),
             opened_at: SystemTime::now(),
             acknowledged: false.into(),
+            is_condemned: false.into(),
+            is_insisted: false.into(),
             bytes_c2a: AtomicU64::new(0),
             bytes_a2c: AtomicU64::new(0),
         });

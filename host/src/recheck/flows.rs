@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -14,13 +15,22 @@ use crate::flow_table::FlowEntry;
 use crate::hub::Hub;
 use crate::telemetry::decisions::{DecisionId, Why};
 
-/// How often a driver that has too much to do is asked to close a flow.
-const CLOSE_TRIES: u32 = 50;
+/// How long a driver that has too much to do is left alone between two orders.
+const ORDER_AGAIN: Duration = Duration::from_millis(20);
 
-/// Asks about these flows, and ends those that are now forbidden where `close` says so. May be
-/// dropped at any time: a flow that was not asked about keeps the generation that it had.
-pub(super) async fn ask_all(hub: &Hub, flows: Vec<Arc<FlowEntry>>, close: bool, tally: &Tally) {
-    tally.flows.store(flows.len() as u64, Ordering::Relaxed);
+/// Asks about these flows, those that were asked about longest ago first, and ends those that are
+/// now forbidden where `close` says so. May be dropped at any time: a flow whose turn did not come
+/// keeps its place in the order.
+pub(super) async fn ask_all(
+    hub: &Arc<Hub>,
+    mut flows: Vec<Arc<FlowEntry>>,
+    close: bool,
+    tally: &Tally,
+) {
+    let round = hub.rounds().newest();
+    // They come in the order of their age, which a stable sort keeps.
+    flows.sort_by_cached_key(|flow| flow.asked.load(Ordering::Relaxed));
+    tally.flows.fetch_add(flows.len() as u64, Ordering::Relaxed);
     let slice = usize::try_from(hub.config().policy.recheck_batch)
         .unwrap_or(usize::MAX)
         .max(1);
@@ -30,13 +40,15 @@ pub(super) async fn ask_all(hub: &Hub, flows: Vec<Arc<FlowEntry>>, close: bool, 
         }
         stream::iter(flows.to_vec())
             .for_each_concurrent(ASKED_AT_ONCE, |flow| async move {
+                // Before the answer: one that never comes gives the others their turn too.
+                flow.asked.store(round, Ordering::Relaxed);
                 ask(hub, &flow, close, tally).await;
             })
             .await;
     }
 }
 
-async fn ask(hub: &Hub, flow: &FlowEntry, close: bool, tally: &Tally) {
+async fn ask(hub: &Arc<Hub>, flow: &Arc<FlowEntry>, close: bool, tally: &Tally) {
     let forbidden = ask_again(hub, flow).await;
     tally.flows_asked.fetch_add(1, Ordering::Relaxed);
     hub.metrics().policy.recheck_asked_flow();
@@ -44,7 +56,7 @@ async fn ask(hub: &Hub, flow: &FlowEntry, close: bool, tally: &Tally) {
         return;
     };
     tally.flows_denied.fetch_add(1, Ordering::Relaxed);
-    if close && end(hub, flow, code, Some(decision)).await {
+    if close && end(hub, flow, code, Some(decision)) {
         tally.flows_closed.fetch_add(1, Ordering::Relaxed);
         hub.metrics().policy.recheck_closed(1);
     }
@@ -87,23 +99,69 @@ async fn ask_again(hub: &Hub, flow: &FlowEntry) -> Option<(ResetCode, DecisionId
     }
 }
 
-/// Ends a flow, and names the decision to its agent; `false` where its tunnel is gone or has too
-/// much to do.
-pub(super) async fn end(
-    hub: &Hub,
-    flow: &FlowEntry,
+/// Ends a flow, and names the decision to its agent. Where its tunnel has too much to do, the end
+/// is ordered again in the background until the tunnel takes the order. A flow whose tunnel is gone
+/// waits for its agent, which is asked about it when it comes back.
+///
+/// Says whether it is the first time that the end of this flow is ordered.
+pub(super) fn end(
+    hub: &Arc<Hub>,
+    flow: &Arc<FlowEntry>,
     code: ResetCode,
     decision: Option<DecisionId>,
 ) -> bool {
     let message = decision.map_or_else(String::new, |id| format!("decision {id}"));
-    for _ in 0..CLOSE_TRIES {
-        let Some(tunnel) = hub.router().tunnel_of(&flow.agent) else {
-            return false;
-        };
-        if tunnel.close_flow(flow.flow_ref.clone(), code, &message) {
-            return true;
-        }
-        tokio::time::sleep(PAUSE).await;
+    match order_end(hub, flow, code, &message) {
+        Order::Given => {}
+        Order::Gone => return false,
+        Order::Busy => insist(hub, flow, code, message),
     }
-    false
+    !flow.is_condemned.swap(true, Ordering::Relaxed)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// The flow's driver ends it.
+    Given,
+    /// There is nobody to end it.
+    Gone,
+    /// The driver has too much to do.
+    Busy,
+}
+
+fn order_end(hub: &Hub, flow: &FlowEntry, code: ResetCode, message: &str) -> Order {
+    let Some(tunnel) = hub.router().tunnel_of(&flow.agent) else {
+        return Order::Gone;
+    };
+    if tunnel.close_flow(flow.flow_ref.clone(), code, message) {
+        Order::Given
+    } else if tunnel.is_gone() {
+        Order::Gone
+    } else {
+        Order::Busy
+    }
+}
+
+/// One task for a flow at most. It ends with the flow or its tunnel at the latest.
+fn insist(hub: &Arc<Hub>, flow: &Arc<FlowEntry>, code: ResetCode, message: String) {
+    if flow.is_insisted.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    warn!(
+        flow = %flow.flow_ref,
+        connector = %flow.connector,
+        agent_id = %flow.agent,
+        code = code.as_str(),
+        "a forbidden flow cannot be ended yet, because its tunnel has too much to do; its end is \
+         ordered again and again"
+    );
+    let (shared, flow) = (Arc::clone(hub), Arc::clone(flow));
+    hub.runtime.spawn(async move {
+        while shared.flows().find(flow.flow_ref.number).is_some()
+            && order_end(&shared, &flow, code, &message) == Order::Busy
+        {
+            tokio::time::sleep(ORDER_AGAIN).await;
+        }
+        flow.is_insisted.store(false, Ordering::Release);
+    });
 }

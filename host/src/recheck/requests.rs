@@ -14,9 +14,11 @@ use crate::registry::AgentKey;
 /// Asks about the requests of an agent, or about all, and cuts those that are now forbidden where
 /// `close` says so. They count as flows: to who looks on they are what runs.
 pub(super) async fn ask_all(hub: &Hub, agent: Option<&AgentKey>, close: bool, tally: &Tally) {
-    let requests = ingress::under_way(hub, |request| {
+    let round = hub.rounds().newest();
+    let mut requests = ingress::under_way(hub, |request| {
         agent.is_none_or(|agent| request.agent == *agent)
     });
+    requests.sort_by_cached_key(|request| request.asked.load(Ordering::Relaxed));
     tally
         .flows
         .fetch_add(requests.len() as u64, Ordering::Relaxed);
@@ -27,6 +29,7 @@ pub(super) async fn ask_all(hub: &Hub, agent: Option<&AgentKey>, close: bool, ta
         tokio::time::sleep(PAUSE).await;
         stream::iter(requests.to_vec())
             .for_each_concurrent(ASKED_AT_ONCE, |request| async move {
+                request.asked.store(round, Ordering::Relaxed);
                 let may_go_on = ingress::may_go_on(hub, &request).await;
                 tally.flows_asked.fetch_add(1, Ordering::Relaxed);
                 hub.metrics().policy.recheck_asked_flow();

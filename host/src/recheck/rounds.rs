@@ -6,15 +6,17 @@
 //!             └─────────┘ superseded: what it has done counts in the newer one
 //! ```
 //! A change orders a round and goes on; only the newest order counts, so there is no queue. Those
-//! that were asked about longest ago come first, so that changes which come faster than a round
-//! takes leave nobody out for ever.
+//! that were asked about longest ago come first, and flows, requests and agents take turns, so that
+//! changes which come faster than a round takes leave nobody out for ever.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{error, info};
 
 use super::{ends, flows, requests, sessions};
 use crate::admin::view::RecheckStatus;
@@ -93,6 +95,11 @@ impl Rounds {
             number = *wanted;
         });
         number
+    }
+
+    /// The number of the round that was ordered last; 0 before the first.
+    pub(crate) fn newest(&self) -> u64 {
+        *self.wanted.borrow()
     }
 
     /// Whether a round is under way or ordered.
@@ -177,10 +184,10 @@ pub(crate) async fn recheck_on_change(hub: Arc<Hub>) {
         let end = tokio::select! {
             biased;
             _ = wanted.changed() => RecheckEnd::Superseded,
-            () = ask_everybody(&hub, &tally) => {
+            end = unharmed(ask_everybody(&hub, &tally)) => {
                 done = number;
                 hub.rounds().finish();
-                RecheckEnd::Done
+                end
             }
         };
         hub.metrics().policy.recheck_ended(end);
@@ -192,19 +199,33 @@ async fn ask_everybody(hub: &Arc<Hub>, tally: &Tally) {
     let Some(close) = ends(hub.config().policy.on_swap) else {
         return;
     };
-    let mut running = hub.flows().collect(|_| true);
-    // They come in the order of their age, which a stable sort keeps.
-    running.sort_by_key(|flow| flow.generation.load(Ordering::Relaxed));
-    flows::ask_all(hub, running, close, tally).await;
-    requests::ask_all(hub, None, close, tally).await;
-    let mut tunnels: Vec<_> = hub
+    let tunnels: Vec<_> = hub
         .router()
         .tunnels()
         .into_iter()
         .map(|(tunnel, _)| tunnel)
         .collect();
-    tunnels.sort_by_key(|tunnel| tunnel.decided());
-    sessions::ask_all(hub, tunnels, close, tally).await;
+    // Each kind in slices of its own: ten thousand flows keep no agent waiting.
+    tokio::join!(
+        flows::ask_all(hub, hub.flows().collect(|_| true), close, tally),
+        requests::ask_all(hub, None, close, tally),
+        sessions::ask_all(hub, tunnels, close, tally),
+    );
+}
+
+/// How a round ends that is not superseded. One question at which the hub fails ends its round
+/// only: a hub that asks nobody again would look as if all were well.
+async fn unharmed(asking: impl Future<Output = ()>) -> RecheckEnd {
+    match AssertUnwindSafe(asking).catch_unwind().await {
+        Ok(()) => RecheckEnd::Done,
+        Err(_) => {
+            error!(
+                "the hub failed while it asked about what runs; what it had not come to is asked \
+                 about first after the next change"
+            );
+            RecheckEnd::Failed
+        }
+    }
 }
 
 fn tell(round: &RecheckStatus, end: RecheckEnd) {
@@ -246,6 +267,16 @@ mod tests {
         assert!(!settled.running && !rounds.is_running());
         assert_eq!((settled.round, settled.generation), (second, 8));
         assert_eq!(settled.flows_closed, 4, "what the first one ended is lost");
+    }
+
+    #[tokio::test]
+    async fn a_question_at_which_the_hub_fails_ends_its_round_and_no_more() {
+        let fails = async {
+            tokio::task::yield_now().await;
+            panic!("a fault of the hub");
+        };
+        assert_eq!(unharmed(fails).await, RecheckEnd::Failed);
+        assert_eq!(unharmed(async {}).await, RecheckEnd::Done);
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use super::rounds::Tally;
 use super::{ASKED_AT_ONCE, PAUSE};
 use crate::authorize::{self, HelloAsk, HelloReason};
 use crate::config::CloudConfig;
+use crate::generation::Stamp;
 use crate::hub::Hub;
 use crate::registry::ConnectorKey;
 use crate::session::{LiveTunnel, Standing};
@@ -25,88 +26,124 @@ use crate::telemetry::events;
 /// OPENs, and plugins are asked too.
 pub(super) const AGENTS_PER_SLICE: usize = 16;
 
-/// Asks about these agents; one that waits to come back is asked about then. May be dropped at
-/// any time: what was begun to be taken away is taken away all the same.
+/// How often an agent is asked about that renews each time meanwhile. RENEW is paced, so more than
+/// once is rare; and it is decided like HELLO, so whoever renews more often is not left out.
+const MAX_ATTEMPTS: u32 = 4;
+
+/// Asks about these agents, those that were asked about longest ago first; one that waits to come
+/// back is asked about then. May be dropped at any time: what was begun to be taken away is taken
+/// away all the same.
 pub(super) async fn ask_all(
     hub: &Arc<Hub>,
-    tunnels: Vec<Arc<LiveTunnel>>,
+    mut tunnels: Vec<Arc<LiveTunnel>>,
     close: bool,
     tally: &Tally,
 ) {
-    let config = hub.config();
+    let round = hub.rounds().newest();
+    tunnels.sort_by_cached_key(|tunnel| tunnel.asked.load(Ordering::Relaxed));
     tally.agents.store(tunnels.len() as u64, Ordering::Relaxed);
     for (index, tunnels) in tunnels.chunks(AGENTS_PER_SLICE).enumerate() {
         if index > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        let config = &config;
         stream::iter(tunnels.to_vec())
             .for_each_concurrent(ASKED_AT_ONCE, |tunnel| async move {
-                ask_one(hub, config, &tunnel, close, tally).await;
+                tunnel.asked.store(round, Ordering::Relaxed);
+                ask_one(hub, &tunnel, close, tally).await;
             })
             .await;
     }
 }
 
-async fn ask_one(
-    hub: &Arc<Hub>,
-    config: &CloudConfig,
-    tunnel: &Arc<LiveTunnel>,
-    close: bool,
-    tally: &Tally,
-) {
-    if tunnel.is_closing() {
+async fn ask_one(hub: &Arc<Hub>, tunnel: &Arc<LiveTunnel>, close: bool, tally: &Tally) {
+    for _ in 0..MAX_ATTEMPTS {
+        if tunnel.is_closing() {
+            return;
+        }
+        let standing = tunnel.standing();
+        let answer = ask(hub, tunnel, &standing).await;
+        tally.agents_asked.fetch_add(1, Ordering::Relaxed);
+        hub.metrics().policy.recheck_asked_agent();
+        let Some(left) = enforce(hub, tunnel, &standing, &answer, close) else {
+            // What was asked about is no more: the agent has renewed.
+            continue;
+        };
+        match answer {
+            Answer::Kept(_) | Answer::Undecided => {}
+            Answer::Refused(_, reason) => {
+                log(tunnel, &reason, &[], close);
+                if close {
+                    hub.metrics().policy.recheck_closed_session();
+                    tally.sessions_closed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Answer::Lost(refused) => {
+                let lost: Vec<ConnectorName> = refused
+                    .iter()
+                    .map(|refusal| refusal.connector.clone())
+                    .collect();
+                log(tunnel, "some connectors are refused", &lost, close);
+                if close {
+                    let connectors = lost.len() as u64;
+                    tally
+                        .connectors_lost
+                        .fetch_add(connectors, Ordering::Relaxed);
+                    // A newer round may take the place of this one in the middle. Then nobody
+                    // asks about these connectors again, because the agent has lost them, so
+                    // their flows must end all the same.
+                    let (hub, tunnel) = (Arc::clone(hub), Arc::clone(tunnel));
+                    let runtime = hub.runtime.clone();
+                    let taken = take_away(hub, tunnel, (left, lost), refused);
+                    let flows = runtime.spawn(taken).await.unwrap_or(0);
+                    tally.flows_closed.fetch_add(flows, Ordering::Relaxed);
+                }
+            }
+        }
         return;
-    }
-    let answer = ask(hub, config, tunnel).await;
-    tally.agents_asked.fetch_add(1, Ordering::Relaxed);
-    hub.metrics().policy.recheck_asked_agent();
-    match answer {
-        Answer::Same => {}
-        Answer::Refused(code, reason) => {
-            log(tunnel, &reason, &[], close);
-            if close {
-                hub.metrics().policy.recheck_closed_session();
-                tunnel.close(code, &reason);
-                tally.sessions_closed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Answer::Lost(refused) => {
-            let lost: Vec<ConnectorName> = refused
-                .iter()
-                .map(|refusal| refusal.connector.clone())
-                .collect();
-            log(tunnel, "some connectors are refused", &lost, close);
-            if close {
-                let connectors = lost.len() as u64;
-                tally
-                    .connectors_lost
-                    .fetch_add(connectors, Ordering::Relaxed);
-                // A newer round may take the place of this one in the middle. Then nobody asks
-                // about these connectors again, because the agent has lost them, so their flows
-                // must end all the same.
-                let taken = take_away(Arc::clone(hub), Arc::clone(tunnel), refused, lost);
-                let flows = hub.runtime.spawn(taken).await.unwrap_or(0);
-                tally.flows_closed.fetch_add(flows, Ordering::Relaxed);
-            }
-        }
     }
 }
 
+/// Puts an answer in force in one act with comparing what it is about: a RENEW comes before it,
+/// and then it says nothing, or after it. `None`: the agent has renewed. Else the connectors that
+/// are left to it.
+fn enforce(
+    hub: &Hub,
+    tunnel: &Arc<LiveTunnel>,
+    standing: &Arc<Standing>,
+    answer: &Answer,
+    close: bool,
+) -> Option<Vec<ConnectorName>> {
+    let _presence = hub.presence.lock();
+    if !tunnel.still_stands(standing) {
+        return None;
+    }
+    match answer {
+        Answer::Kept(stamp) => tunnel.decided_under(*stamp),
+        Answer::Refused(code, reason) if close => tunnel.close(*code, reason),
+        Answer::Lost(refused) if close => {
+            let left = tunnel.lose(refused);
+            hub.router().set_connectors(tunnel, left.clone());
+            return Some(left);
+        }
+        Answer::Undecided | Answer::Refused(..) | Answer::Lost(_) => {}
+    }
+    Some(standing.connectors.to_vec())
+}
+
 enum Answer {
-    Same,
+    /// All of it may go on, by what this stamp stands for.
+    Kept(Stamp),
+    /// Nobody decided, or nobody may say so here.
+    Undecided,
     Refused(CloseCode, String),
     Lost(Vec<nowconnect_protocol::Refusal>),
 }
 
-async fn ask(hub: &Hub, config: &CloudConfig, tunnel: &LiveTunnel) -> Answer {
-    let standing = tunnel.standing();
-    let question = question(config, tunnel, &standing);
+async fn ask(hub: &Hub, tunnel: &LiveTunnel, standing: &Standing) -> Answer {
+    let config = hub.config();
+    let question = question(&config, tunnel, standing);
     match hub.authorizer().hello(&question).await {
-        Ok(permit) if permit.refused().is_empty() => {
-            tunnel.decided_under(permit.stamp());
-            Answer::Same
-        }
+        Ok(permit) if permit.refused().is_empty() => Answer::Kept(permit.stamp()),
         Ok(permit) if permit.accepted().is_empty() => Answer::Refused(
             CloseCode::NoConnectors,
             "none of its connectors may be offered any more".to_owned(),
@@ -117,7 +154,7 @@ async fn ask(hub: &Hub, config: &CloudConfig, tunnel: &LiveTunnel) -> Answer {
             | "decision_timeout"
             | "plugin_failed"
             | "token_expired"
-            | authorize::CHANGING => Answer::Same,
+            | authorize::CHANGING => Answer::Undecided,
             "revoked" => Answer::Refused(CloseCode::Revoked, denial.to_string()),
             _ => Answer::Refused(CloseCode::Denied, denial.to_string()),
         },
@@ -142,20 +179,18 @@ pub(super) fn question<'a>(
         // It takes nobody's place: it is here.
         replacing: false,
         reason: HelloReason::Recheck,
-        scopes_required: config.security.require_connector_scopes,
         pipeline_timeout: config.plugins.pipeline_timeout,
     }
 }
 
-/// No new flows first, then those that run end. Gives the number of those.
+/// No new flow chooses the agent for what it has lost any more; those that run end. Gives the
+/// number of those.
 async fn take_away(
     hub: Arc<Hub>,
     tunnel: Arc<LiveTunnel>,
+    (left, lost): (Vec<ConnectorName>, Vec<ConnectorName>),
     refused: Vec<nowconnect_protocol::Refusal>,
-    lost: Vec<ConnectorName>,
 ) -> u64 {
-    let left = tunnel.lose(&refused);
-    hub.router().set_connectors(&tunnel, left.clone());
     // A registry that has lost the claim answers with its own event; service goes on.
     let _ = hub
         .registry
@@ -175,7 +210,7 @@ async fn take_away(
             .flows()
             .collect(|flow| flow.agent == tunnel.key && flow.connector == key);
         for flow in flows {
-            closed += u64::from(end(&hub, &flow, ResetCode::PolicyDenied, decision).await);
+            closed += u64::from(end(&hub, &flow, ResetCode::PolicyDenied, decision));
         }
     }
     hub.metrics().policy.recheck_closed(closed);
@@ -198,4 +233,50 @@ fn log(tunnel: &LiveTunnel, reason: &str, lost: &[ConnectorName], ends: bool) {
         ends,
         "a connected agent is now refused"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+    use crate::fixture::{Fixture, SOON, agent_key};
+
+    #[tokio::test]
+    async fn a_verdict_about_what_a_renewal_replaced_ends_nothing() {
+        let fixture = Fixture::start().await;
+        let hub = fixture.running.hub();
+        let agent = fixture.agent("plant");
+        agent
+            .ready(SOON)
+            .await
+            .map_err(|state| format!("{state:?}"))
+            .unwrap();
+        let tunnel = hub.router().tunnel_of(&agent_key("plant")).unwrap();
+        let asked_about = tunnel.standing();
+        let renewed = tunnel.renew(Standing {
+            identity: Arc::clone(&asked_about.identity),
+            agent: Arc::clone(&asked_about.agent),
+            connectors: Arc::clone(&asked_about.connectors),
+            refused: Vec::new(),
+            carry: asked_about.carry.clone(),
+        });
+        let lost = Answer::Lost(vec![nowconnect_protocol::Refusal {
+            connector: ConnectorName::parse("echo").unwrap(),
+            code: "not_permitted".to_owned(),
+            message: String::new(),
+            decision: String::new(),
+        }]);
+        let refused = Answer::Refused(CloseCode::Denied, "not any more".to_owned());
+        for answer in [&lost, &refused] {
+            assert!(enforce(hub, &tunnel, &asked_about, answer, true).is_none());
+        }
+        assert!(!tunnel.is_closing(), "an agent that renewed was closed");
+        assert_eq!(tunnel.standing().connectors.len(), 1);
+
+        let left = enforce(hub, &tunnel, &renewed, &lost, true);
+        assert_eq!(left, Some(Vec::new()));
+        let left = enforce(hub, &tunnel, &tunnel.standing(), &refused, true);
+        assert!(left.is_some() && tunnel.is_closing());
+    }
 }

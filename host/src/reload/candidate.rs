@@ -211,6 +211,8 @@ impl Candidate {
         if let Some(pdp) = self.pdp {
             hub.authorizer.set_pdp(pdp);
         }
+        hub.authorizer
+            .set_scopes_required(config.security.require_connector_scopes);
         if config.tunnel.handshake != before.tunnel.handshake
             || config.tunnel.trusted_ingress != before.tunnel.trusted_ingress
         {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::parked::ResumeHashes;
+use super::refusals;
 use crate::generation::Stamp;
 use crate::hub::{Hub, now_ms};
 use crate::identity::AgentIdentity;
@@ -61,6 +62,8 @@ pub(crate) struct LiveTunnel {
     pub(super) expires_ms: AtomicU64,
     /// The stamp under which its agent was decided about last.
     pub(super) decided: AtomicU64,
+    /// The newest round of re-checks when it was asked about last, or when it came.
+    pub(crate) asked: AtomicU64,
     pub(super) flows_carried: AtomicU64,
     /// Takes no new flows: draining, expired or about to be closed.
     pub(super) closing: AtomicBool,
@@ -86,14 +89,42 @@ impl LiveTunnel {
         self.standing.load_full()
     }
 
-    /// Puts what a RENEW proved in force.
-    pub(super) fn renew(&self, standing: Standing) {
+    /// Puts what a RENEW proved in force, but for connectors that were taken away while it was
+    /// decided: who took them has the later word. Gives what is in force now. Whoever calls it
+    /// holds [`Hub::presence`].
+    pub(crate) fn renew(&self, proven: Standing) -> Arc<Standing> {
+        let current = self.standing();
+        let (kept, taken): (Vec<_>, Vec<_>) = proven
+            .connectors
+            .iter()
+            .cloned()
+            .partition(|name| current.connectors.contains(name));
+        let mut refused = proven.refused;
+        refused.extend(
+            current
+                .refused
+                .iter()
+                .filter(|refusal| taken.contains(&refusal.connector))
+                .cloned(),
+        );
+        let next = Arc::new(Standing {
+            refused: refusals::fitting(&kept, &refused),
+            connectors: kept.into(),
+            ..proven
+        });
         self.expires_ms.store(
-            crate::authorize::unix_ms(standing.identity.expires_at),
+            crate::authorize::unix_ms(next.identity.expires_at),
             Ordering::Release,
         );
-        self.standing.store(Arc::new(standing));
+        self.standing.store(Arc::clone(&next));
         *self.expiry_handled.lock() = None;
+        next
+    }
+
+    /// Whether nothing has changed since this standing was read. It stays so as long as whoever
+    /// calls this holds [`Hub::presence`].
+    pub(crate) fn still_stands(&self, standing: &Arc<Standing>) -> bool {
+        Arc::ptr_eq(&self.standing.load(), standing)
     }
 
     /// The stamp under which its agent was decided about last.
@@ -106,14 +137,14 @@ impl LiveTunnel {
         self.decided.fetch_max(stamp.to_number(), Ordering::AcqRel);
     }
 
-    /// Takes connectors away that it may not serve any more. Gives those that are left.
+    /// Takes connectors away that it may not serve any more. Gives those that are left. Whoever
+    /// calls it holds [`Hub::presence`].
     pub(crate) fn lose(&self, refused: &[Refusal]) -> Vec<ConnectorName> {
         let is_lost = |name: &ConnectorName| refused.iter().any(|lost| lost.connector == *name);
         let keep = |standing: &Standing| -> Vec<ConnectorName> {
             let kept = standing.connectors.iter().filter(|name| !is_lost(name));
             kept.cloned().collect()
         };
-        // A RENEW may come in between; it is narrowed as well.
         self.standing.rcu(|standing| {
             let mut told = standing.refused.clone();
             told.retain(|earlier| !is_lost(&earlier.connector));
@@ -130,9 +161,21 @@ impl LiveTunnel {
     }
 
     /// Opens a flow here.
+    ///
+    /// The agent may have lost the connector since it was chosen. Who takes a connector away
+    /// changes the standing first and then [withdraws](Self::withdraw) what runs; this orders the
+    /// flow first and then reads the standing. So one of the two sees the other, and the flow ends.
     pub(crate) fn open(&self, flow: OpenFlow) -> Result<(), RejectedOpen> {
+        let (flow_ref, connector) = (flow.flow_ref.clone(), flow.connector.clone());
         self.handle.open(flow)?;
         self.flows_carried.fetch_add(1, Ordering::Relaxed);
+        // The other one is in `withdraw`: neither reads past its own write.
+        fence(Ordering::SeqCst);
+        if !self.standing.load().connectors.contains(&connector) {
+            self.insist(move |handle| {
+                handle.close_flow(flow_ref.clone(), ResetCode::ScopeLost, String::new())
+            });
+        }
         Ok(())
     }
 
@@ -141,8 +184,10 @@ impl LiveTunnel {
         self.handle.close_flow(flow_ref, code, message.to_owned())
     }
 
-    pub(crate) fn withdraw(&self, connectors: Vec<ConnectorName>) -> bool {
-        self.handle.withdraw(connectors)
+    /// Ends the flows of connectors that it has lost. Take them out of the standing before.
+    pub(crate) fn withdraw(&self, connectors: Vec<ConnectorName>) {
+        fence(Ordering::SeqCst);
+        self.insist(move |handle| handle.withdraw(connectors.clone()));
     }
 
     /// No new flows; the agent is asked to open a replacement and finish here.
@@ -162,7 +207,7 @@ impl LiveTunnel {
     }
 
     /// Gives an order, and gives it again while the driver has too much to do to take it: nobody
-    /// else would, since the tunnel counts as ending from now on.
+    /// else would.
     fn insist(&self, order: impl Fn(&TunnelHandle) -> bool + Send + 'static) {
         if order(&self.handle) || self.handle.is_closed() {
             return;
@@ -215,7 +260,7 @@ impl LiveTunnel {
         self.closing.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.handle.is_closed()
     }
 

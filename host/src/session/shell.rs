@@ -288,7 +288,6 @@ impl At {
             replacing,
             reason,
             carry,
-            scopes_required: config.security.require_connector_scopes,
             pipeline_timeout: config.plugins.pipeline_timeout,
         };
         self.hub.authorizer().hello(&ask).await.map_err(|denial| {
@@ -400,6 +399,7 @@ impl At {
             }),
             expires_ms: AtomicU64::new(authorize::unix_ms(self.identity.expires_at)),
             decided: AtomicU64::new(permit.stamp().to_number()),
+            asked: AtomicU64::new(hub.rounds().newest()),
             flows_carried: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             final_end: AtomicBool::new(false),
@@ -569,24 +569,13 @@ impl At {
                     Unrenewed::Keep(message)
                 }
             })?;
-        let accepted = permit.accepted().to_vec();
+        let expires_in = expires_in(&identity);
+        let renewed = at.publish_renewed(live, identity, &permit);
+        let accepted = renewed.connectors.to_vec();
         let lost: Vec<ConnectorName> = before
             .into_iter()
             .filter(|name| !accepted.contains(name))
             .collect();
-        let expires_in = expires_in(&identity);
-        let refused = refusals::fitting(&accepted, permit.refused());
-        live.renew(Standing {
-            identity,
-            agent: Arc::clone(permit.agent()),
-            connectors: accepted.as_slice().into(),
-            refused: refused.clone(),
-            carry: permit.carry().clone(),
-        });
-        at.publish_renewed(live, &permit);
-        // Also where a round has decided since then: it may have been about what this replaced.
-        live.decided
-            .store(permit.stamp().to_number(), Ordering::Release);
         recheck::tunnel_came(&self.hub, live);
         // A registry that has lost the claim answers with its own event; service goes on.
         let _ = self
@@ -600,22 +589,39 @@ impl At {
         recheck::agent_came(&self.hub, &live.key);
         Ok(RenewVerdict::Accept {
             accepted,
-            refused,
+            refused: renewed.refused.clone(),
             token_expires_in: Some(expires_in),
         })
     }
 
-    /// Nothing, if another tunnel has taken its place meanwhile.
-    fn publish_renewed(&self, live: &Arc<LiveTunnel>, permit: &HelloPermit) {
+    /// Puts what was renewed in force and gives it; others do not see it if another tunnel has
+    /// taken its place meanwhile.
+    fn publish_renewed(
+        &self,
+        live: &Arc<LiveTunnel>,
+        identity: Arc<AgentIdentity>,
+        permit: &HelloPermit,
+    ) -> Arc<Standing> {
         let router = self.hub.router();
         let _presence = self.hub.presence.lock();
+        let renewed = live.renew(Standing {
+            identity,
+            agent: Arc::clone(permit.agent()),
+            connectors: permit.accepted().into(),
+            refused: permit.refused().to_vec(),
+            carry: permit.carry().clone(),
+        });
+        // Also where a round has decided since then: it was about what this replaced.
+        live.decided
+            .store(permit.stamp().to_number(), Ordering::Release);
         let in_force = router
             .tunnel_of(&live.key)
             .is_some_and(|current| current.session == live.session);
         if in_force {
-            self.publish_facts(permit.facts(), permit.accepted());
-            router.set_connectors(live, permit.accepted().to_vec());
+            self.publish_facts(permit.facts(), &renewed.connectors);
+            router.set_connectors(live, renewed.connectors.to_vec());
         }
+        renewed
     }
 
     async fn prove(&self, token: String) -> Result<AgentIdentity, Unrenewed> {

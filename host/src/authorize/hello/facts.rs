@@ -42,7 +42,7 @@ impl Authorizer {
                     meta: meta.clone(),
                     agent: Arc::clone(facts),
                     connector,
-                    scopes_required: ask.scopes_required,
+                    scopes_required: asking.scopes_required,
                 })
             }))
             .collect()

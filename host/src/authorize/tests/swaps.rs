@@ -100,6 +100,40 @@ async fn a_hello_that_waited_across_a_swap_is_asked_about_again_with_each_connec
 }
 
 #[tokio::test]
+async fn a_hello_that_waited_while_scopes_became_required_is_held_to_them() {
+    let policies = format!(
+        "{PERMIT} @id(\"scopes\") forbid (principal, action == NowConnect::Action::\"announce\", \
+         resource) when {{ context.scopesRequired }};"
+    );
+    for reason in [HelloReason::New, HelloReason::Renew, HelloReason::Recheck] {
+        let later = Arc::new(OnceLock::<Arc<At>>::new());
+        let asked_for = Arc::clone(&later);
+        let server = serve(move |number, seen: &Seen| {
+            if number == 0 {
+                let at = asked_for.get().unwrap();
+                at.authorizer.set_scopes_required(true);
+                at.authorizer.generations.touch();
+            }
+            let body: Value = serde_json::from_str(&seen.body).unwrap();
+            let reply = match body["evaluations"].as_array() {
+                Some(asked) => json!({"evaluations": vec![json!({"decision": true}); asked.len()]}),
+                None => json!({"decision": true}),
+            };
+            Reply::Json(reply.to_string())
+        })
+        .await;
+        let at = Arc::new(with_pdp(&policies, &server, |_| {}));
+        later.set(Arc::clone(&at)).ok().unwrap();
+        let identity = identity();
+        let permit = hello_because(&at, &identity, "plant", reason)
+            .await
+            .unwrap();
+        assert!(permit.accepted().is_empty(), "{reason:?}");
+        assert_eq!(permit.refused().len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn who_is_overtaken_again_and_again_is_kept_out_with_a_code_of_its_own() {
     let (at, server) = swapping(usize::MAX, PERMIT, |_, body| {
         match body["evaluations"].as_array() {

@@ -80,6 +80,8 @@ pub enum PdpResult {
 pub enum RecheckEnd {
     /// Everybody was asked about.
     Done,
+    /// The hub failed at a question; not everybody was asked about.
+    Failed,
     /// A newer one took its place.
     Superseded,
 }
@@ -89,6 +91,7 @@ impl RecheckEnd {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Failed => "failed",
             Self::Superseded => "superseded",
         }
     }
@@ -172,7 +175,7 @@ impl PolicyMetrics {
             recheck_rounds: families.counters(
                 "nowconnect_recheck_rounds_total",
                 &["end"],
-                "Re-checks of all that runs: done, or superseded by a newer one.",
+                "Re-checks of all that runs: done, superseded by a newer one, or failed at a fault of the hub.",
             ),
             recheck_running: families.gauge(
                 "nowconnect_recheck_running",
