@@ -447,6 +447,19 @@ impl Inner {
 }
 
 impl Answer {
+    /// The answer to a question that cannot be stated. It was never put to the decision point, so
+    /// `on_error` does not turn it into an allow.
+    pub(crate) fn unstated(problem: &str) -> Self {
+        Self {
+            allow: false,
+            code: UNAVAILABLE,
+            admin: Some(format!("it could not be asked: {problem}")),
+            user: None,
+            cached: false,
+            failed: true,
+        }
+    }
+
     /// Where it stands for no answer, it leaves what is there as it is.
     pub(crate) fn keep_on_error(&mut self) {
         if self.failed && !self.allow {

@@ -1,7 +1,8 @@
 //! The step of the external decision point: after the policies, before the gates.
 //!
 //! It is asked only about what the policies allow, and its answer can only take away. A question
-//! that cannot be stated is a denial as if it had not answered.
+//! that cannot be stated has a fate of its own like any other: it counts as not answered, and is
+//! never allowed instead.
 
 use std::time::Instant;
 
@@ -21,13 +22,15 @@ impl Authorizer {
         pdp: &Pdp,
         question: &Question,
     ) -> Result<(), Refused> {
-        let evaluation = self.evaluation(asking, pdp, question)?;
         let started = Instant::now();
         let generation = asking.generation.number();
-        let answer = pdp
-            .ask(generation, &asking.request_id, vec![evaluation])
-            .await
-            .pop();
+        let answer = match self.evaluation(asking, pdp, question) {
+            Ok(evaluation) => pdp
+                .ask(generation, &asking.request_id, vec![evaluation])
+                .await
+                .pop(),
+            Err(unstated) => Some(unstated),
+        };
         asking.pdp_time += started.elapsed();
         judged(asking, answer.as_ref())
     }
@@ -46,12 +49,15 @@ impl Authorizer {
             PdpRecheck::KeepOnError => false,
             PdpRecheck::CloseOnError => true,
         };
-        let evaluation = self.evaluation(asking, &pdp, question)?;
         let started = Instant::now();
         let generation = asking.generation.number();
-        let answer = pdp
-            .ask_again(generation, &asking.request_id, evaluation)
-            .await;
+        let answer = match self.evaluation(asking, &pdp, question) {
+            Ok(evaluation) => {
+                pdp.ask_again(generation, &asking.request_id, evaluation)
+                    .await
+            }
+            Err(unstated) => Some(unstated),
+        };
         asking.pdp_time += started.elapsed();
         let failed = answer.as_ref().is_none_or(|answer| answer.failed);
         if failed && !close_on_error {
@@ -60,48 +66,61 @@ impl Authorizer {
         judged(asking, answer.as_ref())
     }
 
-    /// Asks about a HELLO and the connectors that the policies accept, in one batch. `None` where
-    /// it is not asked about that, or where it is asked `again` and trouble is to change nothing.
+    /// Asks about a HELLO and the connectors that the policies accept, in one batch; one answer for
+    /// each. `None` where it is not asked about that.
     pub(super) async fn hello_external(
         &self,
         asking: &mut Asking,
         questions: &[&Question],
         again: bool,
-    ) -> Result<Option<Vec<Answer>>, Refused> {
-        let Some(pdp) = self.pdp() else {
-            return Ok(None);
-        };
+    ) -> Option<Vec<Answer>> {
+        let pdp = self.pdp()?;
         match pdp.kind() {
             PdpKind::Authzen => {}
             // Its form knows connecting only.
-            PdpKind::Simple => return Ok(None),
+            PdpKind::Simple => return None,
         }
         let keep_on_error = match pdp.recheck() {
-            PdpRecheck::Off if again => return Ok(None),
+            PdpRecheck::Off if again => return None,
             PdpRecheck::KeepOnError => again,
             PdpRecheck::Off | PdpRecheck::CloseOnError => false,
         };
-        let evaluations = questions
+        let mut evaluations = Vec::with_capacity(questions.len());
+        let unstated: Vec<Option<Answer>> = questions
             .iter()
-            .map(|question| self.evaluation(asking, &pdp, question))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|question| match self.evaluation(asking, &pdp, question) {
+                Ok(evaluation) => {
+                    evaluations.push(evaluation);
+                    None
+                }
+                Err(unstated) => Some(unstated),
+            })
+            .collect();
         let started = Instant::now();
         let generation = asking.generation.number();
-        let mut answers = pdp.ask(generation, &asking.request_id, evaluations).await;
+        let mut answered = pdp
+            .ask(generation, &asking.request_id, evaluations)
+            .await
+            .into_iter();
         asking.pdp_time += started.elapsed();
+        let mut answers: Vec<Answer> = unstated
+            .into_iter()
+            .filter_map(|unstated| unstated.or_else(|| answered.next()))
+            .collect();
         if keep_on_error {
             // A deny that came counts, whatever went wrong with the other questions.
             answers.iter_mut().for_each(Answer::keep_on_error);
         }
-        Ok(Some(answers))
+        Some(answers)
     }
 
+    /// The question as it is sent, or the answer where it cannot be stated.
     fn evaluation(
         &self,
         asking: &Asking,
         pdp: &Pdp,
         question: &Question,
-    ) -> Result<Evaluation, Refused> {
+    ) -> Result<Evaluation, Answer> {
         if let (PdpKind::Simple, Question::Open(open)) = (pdp.kind(), question) {
             return Ok(Evaluation::simple(
                 open.agent.as_str(),
@@ -115,15 +134,7 @@ impl Authorizer {
             .policies()
             .state(&self.facts, question)
             .and_then(|stated| Evaluation::authzen(&stated, pdp.subject_properties()))
-            .map_err(|problem| {
-                let mut refused = Refused::by_hub(
-                    Why::Error,
-                    DenialCode::PdpUnavailable,
-                    "the decision point could not be asked",
-                );
-                refused.private = Some(problem);
-                refused
-            })
+            .map_err(|problem| Answer::unstated(&problem))
     }
 }
 

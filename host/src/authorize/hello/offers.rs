@@ -89,7 +89,7 @@ impl Authorizer {
             )
             .collect();
         let again = ask.reason == HelloReason::Recheck;
-        let Some(answers) = self.hello_external(asking, &questions, again).await? else {
+        let Some(answers) = self.hello_external(asking, &questions, again).await else {
             return Ok(());
         };
         let mut answers = answers.into_iter();

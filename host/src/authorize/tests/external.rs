@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{CloudConfig, PdpConfig, PdpKind, PdpRecheck};
+use crate::config::{CloudConfig, PdpConfig, PdpKind, PdpOnError, PdpRecheck};
 use crate::pdp::tests::server::{Reply, Server, serve};
 
 #[tokio::test]
@@ -180,6 +180,69 @@ async fn a_running_flow_is_asked_about_and_trouble_alone_does_not_end_it() {
     let off = with_pdp(PERMIT, &server, |config| config.recheck = PdpRecheck::Off);
     assert!(ask(&off).await.is_ok());
     assert_eq!(server.seen().len(), asked);
+}
+
+/// A question about an agent that nobody knows: it cannot be stated, whatever the policies say.
+fn unstatable(at: &At) -> nowconnect_policy::Question {
+    let nowconnect_policy::Question::Open(open) = open_question(at) else {
+        panic!("another question");
+    };
+    nowconnect_policy::Question::Open(nowconnect_policy::Open {
+        agent: Name::bare("nobody"),
+        ..open
+    })
+}
+
+#[tokio::test]
+async fn a_running_flow_whose_question_cannot_be_stated_goes_on_unless_trouble_is_to_end_it() {
+    let server = serve(|_, _| Reply::Json("{\"decision\":true}".to_owned())).await;
+    let at = with_pdp(PERMIT, &server, |_| {});
+    let mut asking = Asking::begin(&at.authorizer);
+    let question = unstatable(&at);
+    let kept = at.authorizer.recheck_external(&mut asking, &question);
+    assert!(kept.await.is_ok(), "it ended for a fault of the hub");
+    let strict = with_pdp(PERMIT, &server, |config| {
+        config.recheck = PdpRecheck::CloseOnError;
+    });
+    let mut asking = Asking::begin(&strict.authorizer);
+    let question = unstatable(&strict);
+    let ended = strict.authorizer.recheck_external(&mut asking, &question);
+    assert_eq!(ended.await.unwrap_err().code, "pdp_unavailable");
+    assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_question_that_cannot_be_stated_fails_alone_and_is_never_allowed_instead() {
+    let server = serve(|_, seen| {
+        let body: Value = serde_json::from_str(&seen.body).unwrap();
+        Reply::Json(
+            match body["evaluations"].as_array() {
+                Some(asked) => {
+                    json!({"evaluations": vec![json!({"decision": false}); asked.len()]})
+                }
+                None => json!({"decision": false}),
+            }
+            .to_string(),
+        )
+    })
+    .await;
+    let at = with_pdp(PERMIT, &server, |config| {
+        config.on_error = PdpOnError::Allow;
+    });
+    let (good, bad) = (open_question(&at), unstatable(&at));
+    for again in [false, true] {
+        let mut asking = Asking::begin(&at.authorizer);
+        let asked = [&bad, &good];
+        let answers = at.authorizer.hello_external(&mut asking, &asked, again);
+        let [of_bad, of_good]: [pdp::Answer; 2] = answers.await.unwrap().try_into().unwrap();
+        assert_eq!(of_bad.allow, again, "{of_bad:?}");
+        assert!(of_bad.failed);
+        assert_eq!((of_good.allow, of_good.code), (false, "pdp_denied"));
+    }
+    let mut asking = Asking::begin(&at.authorizer);
+    let pdp = at.authorizer.pdp().unwrap();
+    let open = at.authorizer.open_external(&mut asking, &pdp, &bad);
+    assert_eq!(open.await.unwrap_err().code, "pdp_unavailable");
 }
 
 pub(super) fn with_pdp(policies: &str, server: &Server, change: impl FnOnce(&mut PdpConfig)) -> At {
