@@ -14,10 +14,12 @@
 
 mod account;
 mod body;
+mod cookies;
 mod door;
 mod exchange;
 mod failure;
 mod forwarded;
+mod handshakes;
 mod head;
 mod headers;
 mod host;
@@ -51,6 +53,7 @@ use crate::hub::Hub;
 use crate::limit::{Slots, SourceSlot, SourceSlots};
 use crate::telemetry::metrics::Metrics;
 use door::Door;
+use handshakes::Handshakes;
 pub(crate) use host::{Authority, HostPattern};
 use in_flight::InFlightTable;
 pub(crate) use path::normal_path;
@@ -73,7 +76,7 @@ pub(crate) struct Ingress {
     /// Requests at once.
     requests: Arc<Slots>,
     /// TLS handshakes at once.
-    handshakes: Arc<Slots>,
+    handshakes: Handshakes,
     /// Connections at once from each source; changed with its bound.
     sources: ArcSwap<SourceBound>,
     last_viewer: AtomicU64,
@@ -100,6 +103,13 @@ impl SourceBound {
             slots: SourceSlots::new(bound(limit)),
         }
     }
+
+    /// Another bound; what was taken under the earlier one stays counted there until it ends.
+    fn renew(this: &ArcSwap<Self>, limit: u32) {
+        if this.load().limit != limit {
+            this.store(Arc::new(Self::new(limit)));
+        }
+    }
 }
 
 impl Ingress {
@@ -111,7 +121,7 @@ impl Ingress {
             pool: Pool::new(Arc::clone(metrics)),
             in_flight: Arc::default(),
             requests: Slots::new(bound(limits.max_requests)),
-            handshakes: Slots::new(bound(limits.max_handshakes)),
+            handshakes: Handshakes::new(limits.max_handshakes),
             sources: ArcSwap::from_pointee(SourceBound::new(limits.max_connections_per_source)),
             last_viewer: AtomicU64::new(0),
             rows: Mutex::default(),
@@ -139,13 +149,8 @@ impl Ingress {
 
     fn set_limits(&self, limits: &IngressLimits) {
         self.requests.set_limit(bound(limits.max_requests));
-        self.handshakes.set_limit(bound(limits.max_handshakes));
-        // Connections of the earlier bound stay counted there until they end.
-        if self.sources.load().limit != limits.max_connections_per_source {
-            self.sources.store(Arc::new(SourceBound::new(
-                limits.max_connections_per_source,
-            )));
-        }
+        self.handshakes.set_limit(limits.max_handshakes);
+        SourceBound::renew(&self.sources, limits.max_connections_per_source);
     }
 
     fn take_source(&self, source: IpAddr) -> Option<SourceSlot> {

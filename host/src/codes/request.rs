@@ -12,7 +12,8 @@ static REQUESTS: Group = Group {
             for others. `x-request-id` names the request in the hub's log; a denial also names its decision, for\n\
             `nowconnect policy explain`. 503 and 429 carry Retry-After.\n\
             \n\
-            A request that is denied beforehand has, with status 403, a code of the section above.",
+            A request that is denied beforehand has a code of the section above: with status 403, or 503 or 429 where\n\
+            the hub's own code says that asking again may help.",
     seen_by: "the viewer, and the hub's operator",
     property: Some("status"),
     metrics: &["nowconnect_http_failures_total{code=\"CODE\"}"],
@@ -24,6 +25,7 @@ named! {
     RequestCode {
         BadHost = "bad_host";
         BadPath = "bad_path";
+        BadForwarded = "bad_forwarded";
         BadFraming = "bad_framing";
         BodyBroken = "body_broken";
         PolicyDenied = "policy_denied";
@@ -49,9 +51,11 @@ impl RequestCode {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadPath | Self::BadFraming | Self::BodyBroken => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadHost
+            | Self::BadPath
+            | Self::BadForwarded
+            | Self::BadFraming
+            | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::PolicyDenied => StatusCode::FORBIDDEN,
             Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::MethodNotServed => StatusCode::METHOD_NOT_ALLOWED,
@@ -88,8 +92,13 @@ fn request(code: RequestCode) -> Text {
         ),
         RequestCode::BadPath => text(
             "the path could be read in more than one way",
-            "It has a backslash, a control character, a broken `%`, `..` above the root, or `%2F` on a route without `encoded_slash`.",
-            "correct the link; set `encoded_slash` where the service needs `%2F`",
+            "It has a backslash, a control character, a broken `%`, `..` above the root, `%2F` on a route without `encoded_slash`, or `;` on one without `path_parameters`.",
+            "correct the link; set `encoded_slash` where the service needs `%2F`, `path_parameters` where it needs `;`",
+        ),
+        RequestCode::BadForwarded => text(
+            "a trusted proxy does not say who asks",
+            "The last element of `X-Forwarded-For` that is none of `trusted_proxies` is no address, such as `unknown` or `unix:`.",
+            "let the proxy write the client's address, or take it out of `trusted_proxies`",
         ),
         RequestCode::BadFraming => text(
             "another transfer coding than `chunked`",

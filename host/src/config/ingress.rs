@@ -85,6 +85,8 @@ pub struct RouteConfig {
     pub rewrite_location: bool,
     /// Whether a path may hold `%2F`.
     pub encoded_slash: bool,
+    /// Whether a path may hold `;`.
+    pub path_parameters: bool,
     /// From the end of the request until the response begins.
     pub response_timeout: Duration,
     /// Overrides the connector's and `limits.idle_timeout_ms`.
@@ -277,6 +279,7 @@ impl RouteConfig {
             host_header,
             rewrite_location: file.rewrite_location,
             encoded_slash: file.encoded_slash,
+            path_parameters: file.path_parameters,
             response_timeout: ms(file.response_timeout_ms),
             idle_timeout: optional_ms(file.idle_timeout_ms),
             retries: file.retries,

@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::headers;
 use super::progress::{Progress, Trouble};
 use super::running::Running;
 
@@ -102,8 +103,11 @@ impl Body for RequestBody {
                     Poll::Pending => Poll::Pending,
                 }
             }
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 this.deadline = None;
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_trailers(trailers);
+                }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if this.progress.moved(length) > this.max_bytes {
                     return this.fail(Trouble::TooLarge, BodyError::TooLarge);

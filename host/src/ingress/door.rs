@@ -308,8 +308,8 @@ impl Door {
         };
         match &rules.tls {
             Some(tls) => {
-                let Some(handshake) = hub.ingress.handshakes.take() else {
-                    return debug!(%peer, "too many TLS handshakes at once");
+                let Some(handshake) = hub.ingress.handshakes.take(peer.ip()) else {
+                    return debug!(%peer, "too many TLS handshakes at once, in all or from there");
                 };
                 let accepted = tls
                     .accept(read_ahead(stream), limits.handshake_timeout)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, UPGRADE};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -22,6 +22,7 @@ use tracing::Instrument as _;
 
 use super::account::{Account, End};
 use super::body::{OriginBody, ReplyBody, RequestBody};
+use super::cookies;
 use super::door::Viewer;
 use super::failure::{Failure, Wants};
 use super::head::Head;
@@ -404,7 +405,10 @@ impl Exchange<'_> {
     ) -> Result<Upstream, NoUpstream> {
         let (hub, route) = (&self.viewer.hub, self.route);
         let apart = route.keeps_viewers_apart();
-        if apart {
+        // A proxy's connection carries requests of many people, and an address may be one of many:
+        // nothing tells who of them an origin took a connection for.
+        let alone = apart && self.head.from.by_proxy;
+        if apart && !alone {
             self.viewer.keeps_apart.store(true, Ordering::Relaxed);
         }
         let key = PoolKey {
@@ -414,14 +418,21 @@ impl Exchange<'_> {
             idle_timeout: route.times.idle_timeout,
             viewer: apart.then_some((self.viewer.number, self.head.client)),
         };
-        if !fresh && let Some(upstream) = hub.ingress.pool.take(&key) {
+        if !fresh
+            && !alone
+            && let Some(upstream) = hub.ingress.pool.take(&key)
+        {
             return Ok(upstream);
         }
         if !tunnel.rate.allows(hub.uptime()) {
             return Err(NoUpstream::Rate);
         }
         let client = apart.then_some(self.head.client);
-        Upstream::open(hub, route, tunnel, key, client, &account.span).await
+        let mut upstream = Upstream::open(hub, route, tunnel, key, client, &account.span).await?;
+        if alone {
+            upstream.never_keep();
+        }
+        Ok(upstream)
     }
 
     async fn send_over(
@@ -440,36 +451,49 @@ impl Exchange<'_> {
         } else {
             Uri::from(self.head.target.clone())
         };
-        match &self.head.upgrade {
-            Some(_) if http2 => {
+        // A plugin's own would ask for what the viewer did not.
+        headers.remove(UPGRADE);
+        match (self.head.websocket, self.head.takes_trailers) {
+            (true, _) if http2 => {
                 let why = "the service speaks HTTP/2, which knows no upgrade";
                 return Err(Waited::Unfit(Failure::origin_protocol().with_detail(why)));
             }
-            Some(upgrade) => headers::put_upgrade(&mut headers, upgrade),
-            None if self.head.takes_trailers => headers::put_trailers(&mut headers, http2),
-            None => {}
+            (true, _) => headers::put_websocket(&mut headers),
+            (false, true) => headers::put_trailers(&mut headers, http2),
+            (false, false) => {}
         }
-        // What a client sends once may be sent on once only: it waits until an origin is there.
-        if self.has_body
-            && !upstream.is_reused()
-            && let Err(code) = upstream.connected().await
-        {
-            return Err(Waited::NotStarted(code, body));
-        }
-        let mut request = Request::new(body);
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = target;
-        *request.headers_mut() = headers;
+        let opened = upstream.opened();
+        let exchanged = async {
+            // What a client sends once may be sent on once only: it waits until an origin is there.
+            if self.has_body
+                && !upstream.is_reused()
+                && let Err(code) = upstream.connected().await
+            {
+                return Err(Waited::NotStarted(code, body));
+            }
+            let mut request = Request::new(body);
+            *request.method_mut() = self.head.method.clone();
+            *request.uri_mut() = target;
+            *request.headers_mut() = headers;
+            upstream.send(request).await.map_err(Waited::Http)
+        };
         let timeout = self.route.config.response_timeout;
         tokio::select! {
-            sent = upstream.send(request) => sent.map_err(Waited::Http),
-            () = self.origin_too_slow(timeout) => Err(Waited::Timeout),
+            biased;
             () = place.request.until_cut() => Err(Waited::Cut),
+            answered = exchanged => answered,
+            () = self.origin_too_slow(opened, timeout) => Err(Waited::Timeout),
         }
     }
 
-    /// Ready when the origin has let us wait for so long, the client's own delays left out.
-    async fn origin_too_slow(&self, timeout: Duration) {
+    /// Ready when the origin has let us wait for so long, the client's own delays left out. What
+    /// came before the request could reach it counts apart: policies and plugins not at all,
+    /// connecting by itself with the same bound.
+    async fn origin_too_slow(&self, opened: impl Future<Output = ()>, timeout: Duration) {
+        if tokio::time::timeout(timeout, opened).await.is_err() {
+            return;
+        }
+        self.progress.begin();
         loop {
             let since = self.progress.origin_waits_since();
             let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
@@ -533,16 +557,17 @@ impl Exchange<'_> {
         on_upgrade: OnUpgrade,
     ) -> Response<ReplyBody> {
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switches && self.head.upgrade.is_none() {
-            return self.give_up(running, Failure::origin_protocol());
+        let is_asked_for = self.head.websocket && headers::names_websocket(response.headers());
+        if switches && !is_asked_for {
+            let why = "it switches to a protocol that was not asked for";
+            return self.give_up(running, Failure::origin_protocol().with_detail(why));
         }
         let origin = switches.then(|| hyper::upgrade::on(&mut response));
         let (parts, body) = response.into_parts();
         let (status, mut headers) = (parts.status, parts.headers);
-        let protocol = headers.get(UPGRADE).cloned();
         headers::strip_hop(&mut headers);
         headers.remove(ALT_SVC);
-        headers::strip_wide_cookies(&mut headers, &self.head.authority.host);
+        cookies::narrow(&mut headers, &self.head.authority.host);
         if self.route.config.rewrite_location
             && let Some(own) = &self.route.config.host_header
         {
@@ -577,10 +602,7 @@ impl Exchange<'_> {
         running.account.answered(status);
         let body = match origin {
             Some(origin) => {
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                if let Some(protocol) = protocol {
-                    headers.insert(UPGRADE, protocol);
-                }
+                headers::put_websocket(&mut headers);
                 upgrade::splice(Arc::clone(self.viewer), on_upgrade, origin, running);
                 ReplyBody::empty()
             }

@@ -15,8 +15,8 @@ use super::body::ReplyBody;
 use super::headers::{ERROR_CODE, REQUEST_ID};
 use super::request_id::RequestId;
 use crate::authorize::Denial;
-use crate::codes::RequestCode;
-use crate::telemetry::decisions::DecisionId;
+use crate::codes::{DenialCode, RequestCode};
+use crate::telemetry::decisions::{DecisionId, Why};
 
 /// What `Retry-After` says where an agent may be back in a moment. Seconds.
 const RETRY_AFTER_S: u64 = 5;
@@ -51,6 +51,8 @@ failures! {
     bad_host = BadHost, "the request does not name one host";
     /// The path could be read in more than one way.
     bad_path = BadPath, "the path could be read in more than one way";
+    /// A trusted proxy does not say who asks.
+    bad_forwarded = BadForwarded, "it is not clear who sends the request";
     /// The length of the body could be read in more than one way.
     bad_framing = BadFraming, "the end of the request's body is not clear";
     /// A policy, a limit or a plugin denies; with a code of its own.
@@ -90,16 +92,12 @@ failures! {
 impl Failure {
     fn new(code: RequestCode, message: &'static str) -> Self {
         let status = code.status();
-        let may_pass = matches!(
-            status,
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-        );
         Self {
             status,
             code: Cow::Borrowed(code.as_str()),
             message: Cow::Borrowed(message),
             decision: None,
-            retry_after_s: may_pass.then_some(RETRY_AFTER_S),
+            retry_after_s: may_pass(status).then_some(RETRY_AFTER_S),
             detail: None,
         }
     }
@@ -116,14 +114,17 @@ impl Failure {
         self
     }
 
-    /// A denial: the code and the words are those of the policy or plugin.
+    /// A denial: the code and the words are those of the policy or plugin, the status says whether
+    /// to ask again can help.
     pub(crate) fn by_denial(denial: &Denial) -> Self {
+        let status = status_of(denial);
         Self {
+            status,
+            retry_after_s: may_pass(status).then_some(RETRY_AFTER_S),
             code: denial.code.clone(),
             message: denial.message.clone(),
             decision: Some(denial.decision),
             detail: denial.by.as_deref().map(str::to_owned),
-            ..Self::denied()
         }
     }
 
@@ -195,6 +196,36 @@ impl Failure {
     }
 }
 
+/// Whether the same request may be answered in a while.
+fn may_pass(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+/// What a policy says is final, whatever it calls it. The hub's own codes, also where a plugin
+/// says one of them, may tell of a want that passes.
+fn status_of(denial: &Denial) -> StatusCode {
+    if matches!(denial.why, Why::Forbidden | Why::NotPermitted) {
+        return StatusCode::FORBIDDEN;
+    }
+    let mut codes = DenialCode::ALL.iter();
+    match codes.find(|code| code.as_str() == denial.code) {
+        Some(DenialCode::RateLimited) => StatusCode::TOO_MANY_REQUESTS,
+        Some(
+            DenialCode::NoAgentForConnector
+            | DenialCode::ConnectionLimit
+            | DenialCode::DecisionTimeout
+            | DenialCode::PoliciesChanging
+            | DenialCode::Overloaded
+            | DenialCode::PluginFailed
+            | DenialCode::PdpUnavailable,
+        ) => StatusCode::SERVICE_UNAVAILABLE,
+        Some(_) | None => StatusCode::FORBIDDEN,
+    }
+}
+
 /// In which form somebody wants to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wants {
@@ -257,6 +288,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::telemetry::decisions::DecisionIds;
 
     #[tokio::test]
     async fn programs_get_json_and_browsers_a_page() {
@@ -290,6 +322,31 @@ mod tests {
         let (page, text) = told(failure, "text/html", RequestId::random()).await;
         assert!(!text.contains("<script>"), "{text}");
         assert!(page.headers.get("x-nowconnect-error").is_none());
+    }
+
+    #[test]
+    fn only_what_passes_is_to_be_asked_again() {
+        let denial = |why, code: &'static str| {
+            let failure = Failure::by_denial(&Denial {
+                code: Cow::Borrowed(code),
+                why,
+                by: None,
+                message: Cow::Borrowed("no"),
+                decision: DecisionIds::new(1).next_id(),
+            });
+            assert_eq!(failure.code, code);
+            (failure.status.as_u16(), failure.retry_after_s.is_some())
+        };
+        for code in ["overloaded", "policies_changing", "decision_timeout"] {
+            assert_eq!(denial(Why::Limit, code), (503, true), "{code}");
+        }
+        assert_eq!(denial(Why::Pdp, "pdp_unavailable"), (503, true));
+        assert_eq!(denial(Why::Plugin, "rate_limited"), (429, true));
+        assert_eq!(denial(Why::Pdp, "pdp_denied"), (403, false));
+        assert_eq!(denial(Why::Address, "cidr_blocked"), (403, false));
+        assert_eq!(denial(Why::Plugin, "of_its_own"), (403, false));
+        // Words of a policy.
+        assert_eq!(denial(Why::Forbidden, "overloaded"), (403, false));
     }
 
     async fn told(

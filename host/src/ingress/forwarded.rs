@@ -3,12 +3,13 @@
 //! Only a proxy that the listener names is believed. What anybody else wrote in these fields is
 //! taken out, so an origin never reads an address that its own viewer chose.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use super::headers;
 use super::host::Authority;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -28,31 +29,43 @@ pub(crate) struct Origination {
     pub(crate) by_proxy: bool,
 }
 
+/// A trusted proxy forwards for somebody, and whom it names cannot be read. To take the proxy
+/// itself for the viewer would give its rights to anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the last hop in `X-Forwarded-For` that is no trusted proxy is not an address")]
+pub(crate) struct BadForwarded;
+
 impl Origination {
     /// Finds out from the connection's `peer` and, where that is a trusted proxy, from what it
     /// forwards: the last hop that is not a trusted proxy itself.
-    pub(crate) fn of(peer: IpAddr, tls: bool, trusted: &[IpNet], headers: &HeaderMap) -> Self {
+    ///
+    /// # Errors
+    /// That hop cannot be read.
+    pub(crate) fn of(
+        peer: IpAddr,
+        tls: bool,
+        trusted: &[IpNet],
+        headers: &HeaderMap,
+    ) -> Result<Self, BadForwarded> {
         let peer = peer.to_canonical();
         let trusts = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
         if !trusts(&peer) {
-            return Self {
+            return Ok(Self {
                 address: peer,
                 https: tls,
                 by_proxy: false,
-            };
+            });
         }
         let mut address = peer;
         let hops = headers
             .get_all(FORWARDED_FOR)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','));
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            // An empty element of a list is none (RFC 9110, 5.6.1).
+            .filter(|hop| !hop.is_empty());
         for hop in hops.collect::<Vec<_>>().into_iter().rev() {
-            // A hop that cannot be read was not written by a proxy that we trust.
-            let Ok(hop) = hop.trim().parse::<IpAddr>() else {
-                break;
-            };
-            address = hop.to_canonical();
+            address = hop_address(hop).ok_or(BadForwarded)?;
             if !trusts(&address) {
                 break;
             }
@@ -62,11 +75,11 @@ impl Origination {
             Some(proto) if proto.eq_ignore_ascii_case(b"http") => false,
             Some(_) | None => tls,
         };
-        Self {
+        Ok(Self {
             address,
             https,
             by_proxy: true,
-        }
+        })
     }
 
     /// `http` or `https`.
@@ -80,7 +93,9 @@ impl Origination {
         let earlier = self.earlier(headers, &FORWARDED);
         let earlier_host = self.earlier(headers, &FORWARDED_HOST);
         if !self.by_proxy || tell {
-            strip(headers);
+            headers::strip(headers, says_who_asks);
+        } else {
+            headers::strip_underscored(headers, says_who_asks);
         }
         if !tell {
             return;
@@ -132,17 +147,21 @@ fn node(address: IpAddr) -> String {
     }
 }
 
-fn strip(headers: &mut HeaderMap) {
-    let said: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            name.as_str().starts_with(FORWARDED_PREFIX) || **name == FORWARDED || **name == REAL_IP
-        })
-        .cloned()
-        .collect();
-    for name in said {
-        headers.remove(name);
-    }
+/// Whether a field of this name says who asks, or how.
+pub(super) fn says_who_asks(name: &str) -> bool {
+    name.starts_with(FORWARDED_PREFIX) || FORWARDED == *name || REAL_IP == *name
+}
+
+/// One hop as proxies write it: an address, with or without a port.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?;
+    let bracketed = || {
+        let inner = hop.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    };
+    let address = hop.parse::<IpAddr>().ok();
+    let address = address.or_else(|| hop.parse::<SocketAddr>().ok().map(|with| with.ip()));
+    address.or_else(bracketed).map(|ip| ip.to_canonical())
 }
 
 #[cfg(test)]
@@ -197,9 +216,54 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_that_cannot_be_read_ends_the_search() {
-        let headers = map(&[("x-forwarded-for", "192.0.2.9, unknown, 10.0.0.2")]);
-        assert_eq!(origination(PROXY, &headers).address.to_string(), "10.0.0.2");
+    fn a_viewer_that_cannot_be_read_is_not_the_proxy() {
+        for hops in [
+            "192.0.2.9, unknown, 10.0.0.2",
+            "unknown",
+            "unix:",
+            "192.0.2.9:x",
+            "_h",
+        ] {
+            let headers = map(&[("x-forwarded-for", hops)]);
+            assert_eq!(found(PROXY, &headers), Err(BadForwarded), "{hops}");
+        }
+        let mut headers = HeaderMap::new();
+        let odd = HeaderValue::from_bytes(b"192.0.2.9\xff").unwrap();
+        headers.insert("x-forwarded-for", odd);
+        assert_eq!(found(PROXY, &headers), Err(BadForwarded));
+        // What stands before the viewer, it wrote itself.
+        let headers = map(&[("x-forwarded-for", "unknown, 192.0.2.9, ,10.0.0.2")]);
+        assert_eq!(
+            origination(PROXY, &headers).address.to_string(),
+            "192.0.2.9"
+        );
+    }
+
+    #[test]
+    fn a_hop_may_have_a_port() {
+        for (hop, address) in [
+            ("192.0.2.9:4711", "192.0.2.9"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("::ffff:192.0.2.9", "192.0.2.9"),
+        ] {
+            let headers = map(&[("x-forwarded-for", hop)]);
+            assert_eq!(origination(PROXY, &headers).address.to_string(), address);
+        }
+    }
+
+    #[test]
+    fn names_with_underscores_are_no_proxys() {
+        let mut headers = map(&[
+            ("x_forwarded_for", "192.0.2.66"),
+            ("x-forwarded_proto", "https"),
+            ("x-forwarded-for", "192.0.2.9"),
+        ]);
+        let from = origination(PROXY, &headers);
+        from.put(&mut headers, ip(PROXY), &host(), false);
+        assert_eq!(headers.len(), 1, "{headers:?}");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.9");
     }
 
     #[test]
@@ -235,8 +299,15 @@ mod tests {
     }
 
     fn origination(peer: &str, headers: &HeaderMap) -> Origination {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        Origination::of(ip(peer), false, &trusted, headers)
+        found(peer, headers).unwrap()
+    }
+
+    fn found(peer: &str, headers: &HeaderMap) -> Result<Origination, BadForwarded> {
+        Origination::of(ip(peer), false, &[trusted()], headers)
+    }
+
+    fn trusted() -> IpNet {
+        "10.0.0.0/8".parse().unwrap()
     }
 
     fn host() -> Authority {

@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::header::UPGRADE;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::account::Account;
 use super::door::Viewer;
 use super::failure::{Failure, Wants};
 use super::forwarded::Origination;
-use super::headers::{self, Upgrade};
+use super::headers;
 use super::host::Authority;
 use super::path::normal_path;
 use super::route::Route;
@@ -27,13 +28,15 @@ pub(crate) struct Head {
     pub(crate) authority: Authority,
     pub(crate) path: String,
     encoded_slash: bool,
+    path_parameters: bool,
     pub(crate) target: PathAndQuery,
-    /// As they were sent, without those of one hop and those that only the hub may write.
+    /// As they were sent, without those of one hop and those that only the hub may write. `Upgrade`
+    /// stays where it is asked for, so that policies and plugins see it.
     pub(crate) headers: HeaderMap,
     pub(crate) header_names: Vec<String>,
     pub(crate) from: Origination,
     pub(crate) client: SocketAddr,
-    pub(crate) upgrade: Option<Upgrade>,
+    pub(crate) websocket: bool,
     pub(crate) takes_trailers: bool,
     /// In which form the viewer wants to be told what goes wrong.
     pub(crate) wants: Wants,
@@ -81,7 +84,8 @@ impl Head {
         let target = target.map_err(|error| Failure::bad_path().with_detail(error))?;
         let peer = viewer.peer.ip();
         let trusted = &rules.config.trusted_proxies;
-        let from = Origination::of(peer, viewer.tls.is_some(), trusted, &headers);
+        let from = Origination::of(peer, viewer.tls.is_some(), trusted, &headers)
+            .map_err(|error| Failure::bad_forwarded().with_detail(error))?;
         let client = if from.address == peer.to_canonical() {
             viewer.peer
         } else {
@@ -90,21 +94,25 @@ impl Head {
         };
         account.client = client;
         let wants = Wants::of(&headers);
-        let upgrade = headers::wanted_upgrade(&method, version, &headers);
+        let websocket = headers::wants_websocket(&method, version, &headers);
         let takes_trailers = headers::takes_trailers(&headers);
         headers::strip_hop(&mut headers);
         headers::strip_own(&mut headers);
+        if websocket {
+            headers.insert(UPGRADE, HeaderValue::from_static(headers::WEBSOCKET));
+        }
         Ok(Self {
             method,
             authority,
             path: path.text,
             encoded_slash: path.encoded_slash,
+            path_parameters: path.parameters,
             target,
             header_names: headers::names(&headers),
             headers,
             from,
             client,
-            upgrade,
+            websocket,
             takes_trailers,
             wants,
         })
@@ -125,6 +133,10 @@ impl Head {
             return Err(
                 Failure::bad_path().with_detail("`%2F`, and the route has no `encoded_slash`")
             );
+        }
+        if self.path_parameters && !route.config.path_parameters {
+            return Err(Failure::bad_path()
+                .with_detail("`;` or `%3B`, and the route has no `path_parameters`"));
         }
         Ok(Arc::clone(route))
     }

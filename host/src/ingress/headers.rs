@@ -4,11 +4,16 @@
 //! the framing (`Content-Length` or chunks) is that of the body which the HTTP library has read.
 //! So nothing that two servers could read differently is passed on.
 
+use std::borrow::Cow;
+
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, EXPECT, HOST, HeaderName, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::{cookies, forwarded};
 
 /// Names every request of a viewer, in its answer and at its origin.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -19,15 +24,25 @@ pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("x-nowconnect-
 /// Fields that only plugins of the hub set: a viewer's own never reach an origin.
 const OWN_PREFIX: &str = "x-netbore-";
 
-/// Cookies of the hub itself.
-const OWN_COOKIE: &str = "__Host-nowconnect-";
+/// Fields by which some services take another path than that of the request, which policies have
+/// not seen.
+const OTHER_PATH: [HeaderName; 2] = [
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
 
+/// The one protocol that a connection may be switched to. What it carries is one conversation of
+/// the request that policies allowed; `h2c` or TLS would carry further requests past them.
+pub(super) const WEBSOCKET: &str = "websocket";
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields of one hop (RFC 9110, 7.6.1), whether or not `Connection` names them.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
+    HTTP2_SETTINGS,
     KEEP_ALIVE,
     PROXY_CONNECTION,
     PROXY_AUTHENTICATE,
@@ -39,6 +54,22 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Fields that a `Connection` may name in vain: without them the message would be another.
 const NEVER_OF_ONE_HOP: [HeaderName; 2] = [HOST, CONTENT_LENGTH];
+
+/// What a trailer must not say (RFC 9110, 6.5.1): how a message is framed, routed or read, and who
+/// sends it. Policies and plugins have seen the head only.
+const NEVER_IN_TRAILERS: [HeaderName; 11] = [
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    MAX_FORWARDS,
+    RANGE,
+    TRAILER,
+];
 
 /// Why a request's fields are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,10 +84,6 @@ pub(crate) enum BadHeaders {
     #[error("the only transfer coding that is read is `chunked`")]
     TransferCoding,
 }
-
-/// What the request wants to become.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Upgrade(HeaderValue);
 
 /// The one host of a request, as it was written.
 pub(crate) fn written_host<'a>(
@@ -94,23 +121,26 @@ pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), BadHeaders> {
     }
 }
 
-/// What the request asks its connection to be turned into, where that can be done: HTTP/1.1 and
-/// without a body.
-pub(crate) fn wanted_upgrade(
-    method: &Method,
-    version: Version,
-    headers: &HeaderMap,
-) -> Option<Upgrade> {
+/// Whether the request asks for a WebSocket, and for nothing else, where that can be had:
+/// HTTP/1.1 and without a body. Any other wish is one of a hop, which the hub does not fulfil.
+pub(crate) fn wants_websocket(method: &Method, version: Version, headers: &HeaderMap) -> bool {
     let asks = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
     let has_body = headers.contains_key(TRANSFER_ENCODING)
         || headers
             .get(CONTENT_LENGTH)
             .is_some_and(|length| length != "0");
-    let fits = asks && version == Version::HTTP_11 && *method == Method::GET && !has_body;
-    headers
-        .get(UPGRADE)
-        .filter(|_| fits)
-        .map(|protocol| Upgrade(protocol.clone()))
+    asks && version == Version::HTTP_11
+        && *method == Method::GET
+        && !has_body
+        && names_websocket(headers)
+}
+
+/// Whether `Upgrade` stands there once, with one protocol: WebSocket.
+pub(crate) fn names_websocket(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let first = protocols.next().map(HeaderValue::as_bytes);
+    let is_websocket = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(WEBSOCKET.as_bytes());
+    first.is_some_and(is_websocket) && protocols.next().is_none()
 }
 
 /// Whether the peer takes trailers.
@@ -124,15 +154,60 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
         .filter_map(|token| HeaderName::try_from(token).ok())
         .filter(|name| !NEVER_OF_ONE_HOP.contains(name))
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in &named {
+        headers.remove(name);
+    }
+    strip(headers, |name| HOP_BY_HOP.iter().any(|hop| *hop == *name));
+}
+
+/// Takes out of a request's trailers what would not have passed in its head, and what only a head
+/// may say.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop(trailers);
+    strip_own(trailers);
+    strip(trailers, |name| {
+        forwarded::says_who_asks(name) || NEVER_IN_TRAILERS.iter().any(|never| *never == *name)
+    });
+}
+
+/// Takes out the fields whose name `picks`, also where it is written with `_` for `-`: services
+/// behind CGI and its like (RFC 3875, 4.1.18) read both as one.
+pub(super) fn strip(headers: &mut HeaderMap, picks: impl Fn(&str) -> bool) {
+    let picked: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| picks(&folded(name)))
+        .cloned()
+        .collect();
+    for name in picked {
         headers.remove(name);
     }
 }
 
-/// Says to the next hop what the first one said.
-pub(crate) fn put_upgrade(headers: &mut HeaderMap, upgrade: &Upgrade) {
+/// The same, only where the name is written with `_`: no proxy does that, so a client did.
+pub(super) fn strip_underscored(headers: &mut HeaderMap, picks: impl Fn(&str) -> bool) {
+    let picked: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_') && picks(&folded(name)))
+        .cloned()
+        .collect();
+    for name in picked {
+        headers.remove(name);
+    }
+}
+
+fn folded(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') {
+        Cow::Owned(name.replace('_', "-"))
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// Says to the next hop that the connection becomes a WebSocket.
+pub(crate) fn put_websocket(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, upgrade.0.clone());
+    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
 }
 
 /// Tells the next hop that trailers are taken.
@@ -143,88 +218,16 @@ pub(crate) fn put_trailers(headers: &mut HeaderMap, http2: bool) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
 }
 
-/// Takes out what only the hub and its plugins may say to an origin.
+/// Takes out what only the hub and its plugins may say to an origin, and what names another path.
 pub(crate) fn strip_own(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(OWN_PREFIX))
-        .cloned()
-        .collect();
-    for name in own {
-        headers.remove(name);
-    }
-    headers.remove(REQUEST_ID);
+    strip(headers, |name| {
+        name.starts_with(OWN_PREFIX)
+            || REQUEST_ID == *name
+            || OTHER_PATH.iter().any(|other| *other == *name)
+    });
     if headers.contains_key(COOKIE) {
-        strip_own_cookies(headers);
+        cookies::strip_own(headers);
     }
-}
-
-fn strip_own_cookies(headers: &mut HeaderMap) {
-    let has_own = headers.get_all(COOKIE).iter().any(|value| {
-        let name = OWN_COOKIE.as_bytes();
-        value
-            .as_bytes()
-            .windows(name.len())
-            .any(|part| part == name)
-    });
-    if !has_own {
-        return;
-    }
-    let kept: Vec<HeaderValue> = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| {
-            let kept: Vec<&[u8]> = value
-                .as_bytes()
-                .split(|byte| *byte == b';')
-                .map(<[u8]>::trim_ascii)
-                .filter(|cookie| !cookie.starts_with(OWN_COOKIE.as_bytes()))
-                .collect();
-            HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok()
-        })
-        .filter(|value| !value.is_empty())
-        .collect();
-    headers.remove(COOKIE);
-    for value in kept {
-        headers.append(COOKIE, value);
-    }
-}
-
-/// Takes out the cookies that an origin sets for more than its own host: they would be sent to
-/// every other service under the hub's domain. Says how many.
-pub(crate) fn strip_wide_cookies(headers: &mut HeaderMap, host: &str) -> usize {
-    if !headers.contains_key(SET_COOKIE) {
-        return 0;
-    }
-    let all: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
-    let kept: Vec<&HeaderValue> = all
-        .iter()
-        .filter(|cookie| !is_wide(cookie.as_bytes(), host))
-        .collect();
-    let dropped = all.len() - kept.len();
-    if dropped > 0 {
-        headers.remove(SET_COOKIE);
-        for cookie in kept {
-            headers.append(SET_COOKIE, cookie.clone());
-        }
-    }
-    dropped
-}
-
-fn is_wide(cookie: &[u8], host: &str) -> bool {
-    let attributes = cookie.split(|byte| *byte == b';').skip(1);
-    let mut domains = attributes.filter_map(|attribute| {
-        let at = attribute.iter().position(|byte| *byte == b'=')?;
-        let (name, value) = attribute.split_at(at);
-        name.trim_ascii()
-            .eq_ignore_ascii_case(b"domain")
-            .then(|| value[1..].trim_ascii())
-    });
-    // Browsers count the last one and ignore a dot at its start; an empty one is none.
-    domains.any(|domain| {
-        let domain = domain.strip_prefix(b".").unwrap_or(domain);
-        !domain.is_empty() && !domain.eq_ignore_ascii_case(host.as_bytes())
-    })
 }
 
 /// The names of the fields, as policies and enrichers see them.
@@ -270,6 +273,7 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
             ("host", "a"),
             ("content-length", "3"),
             ("accept", "*/*"),
@@ -323,7 +327,7 @@ mod tests {
             ("upgrade", "websocket"),
         ];
         let wanted = |method, version, headers: &[(&str, &str)]| {
-            wanted_upgrade(&method, version, &map(headers)).is_some()
+            wants_websocket(&method, version, &map(headers))
         };
         assert!(wanted(Method::GET, Version::HTTP_11, &asks));
         assert!(!wanted(Method::POST, Version::HTTP_11, &asks));
@@ -331,6 +335,30 @@ mod tests {
         assert!(!wanted(Method::GET, Version::HTTP_11, &asks[1..]));
         let with_body = [asks[0], asks[1], ("content-length", "3")];
         assert!(!wanted(Method::GET, Version::HTTP_11, &with_body));
+    }
+
+    #[test]
+    fn nothing_but_a_websocket_is_an_upgrade() {
+        let names = |protocols: &[&str]| {
+            let fields: Vec<_> = protocols.iter().map(|name| ("upgrade", *name)).collect();
+            names_websocket(&map(&fields))
+        };
+        assert!(names(&["websocket"]));
+        assert!(names(&["WebSocket"]));
+        for other in [
+            "h2c",
+            "TLS/1.2",
+            "h2c, websocket",
+            "websocket, h2c",
+            "websocket/13",
+            "websocket,",
+            "",
+        ] {
+            assert!(!names(&[other]), "{other}");
+        }
+        assert!(!names(&[]));
+        assert!(!names(&["websocket", "h2c"]));
+        assert!(!names(&["websocket", "websocket"]));
     }
 
     #[test]
@@ -348,25 +376,40 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_for_more_than_the_host_is_dropped() {
+    fn names_with_underscores_are_those_with_hyphens() {
         let mut headers = map(&[
-            ("set-cookie", "a=1; Path=/"),
-            ("set-cookie", "b=1; Domain=.shop.example.com"),
-            ("set-cookie", "c=1; domain = Example.com; Secure"),
-            (
-                "set-cookie",
-                "d=1; Domain=shop.example.com; Domain=example.com",
-            ),
-            ("set-cookie", "e=Domain=example.com"),
-            ("set-cookie", "f=1; Domain="),
+            ("x_netbore_client_ip", "10.0.0.1"),
+            ("X-Netbore_Agent", "a"),
+            ("x_request_id", "1"),
+            ("x-original-url", "/admin"),
+            ("x_rewrite_url", "/admin"),
+            ("transfer_encoding", "chunked"),
+            ("x_other", "1"),
         ]);
-        assert_eq!(strip_wide_cookies(&mut headers, "shop.example.com"), 2);
-        let left: Vec<&[u8]> = headers
-            .get_all(SET_COOKIE)
-            .iter()
-            .map(|cookie| &cookie.as_bytes()[..1])
-            .collect();
-        assert_eq!(left, [b"a", b"b", b"e", b"f"]);
+        strip_hop(&mut headers);
+        strip_own(&mut headers);
+        assert_eq!(names(&headers), ["x_other"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_into_a_head() {
+        let mut trailers = map(&[
+            ("x-checksum", "abc"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("authorization", "Basic x"),
+            ("cookie", "a=1"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x_forwarded_proto", "https"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-real-ip", "10.0.0.1"),
+            ("x-netbore-client-ip", "10.0.0.1"),
+            ("x-original-url", "/admin"),
+            ("connection", "close"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["x-checksum"]);
     }
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {

@@ -10,7 +10,9 @@
 //! - what origins are known to read differently is refused: `%5C` and `\`, `%00` and other
 //!   control characters, `..` above the root, `..;` and `.;`, bytes outside ASCII, and a `%` that
 //!   begins nothing;
-//! - `%2F` is kept as it is, never taken for a slash, and only passes where the route says so.
+//! - `%2F` is kept as it is, never taken for a slash, and only passes where the route says so;
+//! - so is `;`, encoded or not: some origins take what is behind it away before they look
+//!   (`/admin;x` is `/admin`), others do not.
 //!
 //! The query is not touched: it takes no part in routes and policies.
 
@@ -21,6 +23,8 @@ pub(crate) struct NormalPath {
     pub(crate) text: String,
     /// Whether there is a `%2F` in it.
     pub(crate) encoded_slash: bool,
+    /// Whether there is a `;` or a `%3B` in it.
+    pub(crate) parameters: bool,
 }
 
 /// Why a path is refused.
@@ -48,6 +52,7 @@ pub(crate) fn normal_path(raw: &str) -> Result<NormalPath, BadPath> {
         return Err(BadPath::NotAbsolute);
     }
     let mut encoded_slash = false;
+    let mut parameters = false;
     let mut decoded = String::with_capacity(raw.len());
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {
@@ -64,6 +69,7 @@ pub(crate) fn normal_path(raw: &str) -> Result<NormalPath, BadPath> {
                     b'\\' | 0..=0x1f | 0x7f => return Err(BadPath::Ambiguous),
                     other => {
                         encoded_slash |= other == b'/';
+                        parameters |= other == b';';
                         decoded.push('%');
                         decoded.push(hex_digit(other >> 4));
                         decoded.push(hex_digit(other & 0xf));
@@ -71,12 +77,16 @@ pub(crate) fn normal_path(raw: &str) -> Result<NormalPath, BadPath> {
                 }
             }
             b'\\' | b'#' | b'?' | 0..=b' ' | 0x7f.. => return Err(BadPath::Ambiguous),
-            plain => decoded.push(char::from(plain)),
+            plain => {
+                parameters |= plain == b';';
+                decoded.push(char::from(plain));
+            }
         }
     }
     Ok(NormalPath {
         text: without_dots(&decoded)?,
         encoded_slash,
+        parameters,
     })
 }
 
@@ -113,7 +123,8 @@ fn without_dots(path: &str) -> Result<String, BadPath> {
 
 /// Whether some origins would resolve it, once they have taken its parameters away.
 fn is_dots(part: &str) -> bool {
-    let name = part.split_once(';').map_or(part, |(name, _)| name);
+    let end = [";", "%3B"].iter().filter_map(|begin| part.find(begin));
+    let name = end.min().map_or(part, |end| &part[..end]);
     matches!(name, "." | "..")
 }
 
@@ -155,7 +166,6 @@ mod tests {
             ("/caf%c3%a9", "/caf%C3%A9"),
             ("/a%20b", "/a%20b"),
             ("/a%252e%252e/b", "/a%252e%252e/b"),
-            ("/a;v=1/b", "/a;v=1/b"),
             ("/...", "/..."),
             ("/a:b@c!$&'()*+,=", "/a:b@c!$&'()*+,="),
         ] {
@@ -169,6 +179,20 @@ mod tests {
         assert_eq!(path.text, "/a%2Fb/%2Fc");
         assert!(path.encoded_slash);
         assert!(!normal_path("/a/b").unwrap().encoded_slash);
+    }
+
+    #[test]
+    fn parameters_are_kept_and_told() {
+        for (raw, normal) in [
+            ("/a;v=1/b", "/a;v=1/b"),
+            ("/;/admin", "/;/admin"),
+            ("/admin%3bx", "/admin%3Bx"),
+        ] {
+            let path = normal_path(raw).unwrap();
+            assert_eq!(path.text, normal);
+            assert!(path.parameters, "{raw}");
+        }
+        assert!(!normal_path("/a:b=c").unwrap().parameters);
     }
 
     #[test]
@@ -196,6 +220,8 @@ mod tests {
             "/a/..;/b",
             "/.;x/b",
             "/%2e%2e;/b",
+            "/..%3b/b",
+            "/a%2f.%3Bx",
             "/a%2f..",
             "/a%2f..%2fb",
             "/..%2f",

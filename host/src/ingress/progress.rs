@@ -41,6 +41,11 @@ impl Progress {
         }
     }
 
+    /// The origin is there: it is waited for from now on.
+    pub(crate) fn begin(&self) {
+        self.touch();
+    }
+
     /// Bytes went on.
     pub(crate) fn moved(&self, bytes: u64) -> u64 {
         self.touch();
@@ -103,5 +108,25 @@ impl Progress {
     fn touch(&self) {
         let now = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved_ms.store(now, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn an_origin_is_waited_for_from_when_it_is_there() {
+        let progress = Progress::new(true);
+        let made = progress.origin_waits_since().unwrap();
+        while progress.base.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        progress.begin();
+        assert!(progress.origin_waits_since().unwrap() > made);
+        progress.waits();
+        assert_eq!(progress.origin_waits_since(), None);
     }
 }

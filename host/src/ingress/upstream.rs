@@ -57,6 +57,15 @@ pub(crate) enum FlowState {
     Reset(ResetCode),
 }
 
+impl FlowState {
+    pub(super) fn is_end(self) -> bool {
+        match self {
+            Self::Opening | Self::Open { .. } => false,
+            Self::NotStarted(_) | Self::Finished | Self::Reset(_) => true,
+        }
+    }
+}
+
 /// Why there is no connection to an origin.
 #[derive(Debug)]
 pub(crate) enum NoUpstream {
@@ -82,6 +91,8 @@ pub(crate) struct Upstream {
     requests: u64,
     /// Whether an exchange is under way.
     busy: bool,
+    /// Whether it carries one request and no other.
+    alone: bool,
 }
 
 impl fmt::Debug for Upstream {
@@ -186,12 +197,23 @@ impl Upstream {
             flow_ref,
             requests: 0,
             busy: false,
+            alone: false,
         })
     }
 
     /// Waits until the origin is connected.
     pub(crate) async fn connected(&mut self) -> Result<(), ResetCode> {
         agreed(&mut self.state).await.map(drop)
+    }
+
+    /// Ready once the origin is connected or certainly will not be.
+    pub(crate) fn opened(&self) -> impl Future<Output = ()> + use<> {
+        until(self.state.clone(), |state| state != FlowState::Opening)
+    }
+
+    /// Ready once its flow has ended, in whatever way.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
+        until(self.state.clone(), FlowState::is_end)
     }
 
     /// Sends one request.
@@ -217,9 +239,17 @@ impl Upstream {
         self.sender.is_http2()
     }
 
+    /// Lets it go after its request, whoever asks to keep it.
+    pub(crate) fn never_keep(&mut self) {
+        self.alone = true;
+    }
+
     /// Keeps it for a further request.
     pub(crate) fn keep(mut self) {
         self.busy = false;
+        if self.alone {
+            return;
+        }
         let hub = Arc::clone(&self.hub);
         let (most, most_in_all) = {
             let config = hub.config.load();
@@ -272,6 +302,14 @@ impl Drop for Upstream {
             self.reset(ResetCode::ClientReset);
         }
     }
+}
+
+/// Waits for such a state. A flow that is gone has come to every state that it will.
+pub(super) async fn until(
+    mut state: watch::Receiver<FlowState>,
+    wanted: impl Fn(FlowState) -> bool,
+) {
+    let _ = state.wait_for(|state| wanted(*state)).await;
 }
 
 /// Waits until the origin is connected; says whether TLS to it agreed on HTTP/2.

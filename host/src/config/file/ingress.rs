@@ -125,6 +125,11 @@ pub struct RouteFile {
     /// request is answered 400, because origins differ on whether it is a slash. Default `false`.
     #[serde(default)]
     pub encoded_slash: bool,
+    /// Whether a path with `;` or `%3B` is passed on, and shown to policies, as it is. With `false`
+    /// such a request is answered 400, because origins differ on whether `/admin;x` is `/admin`.
+    /// Default `false`.
+    #[serde(default)]
+    pub path_parameters: bool,
     /// From the end of the request until the origin's response begins; then the answer is 504.
     /// Milliseconds. Default 10000.
     #[serde(default = "default_response_timeout_ms")]
@@ -212,7 +217,8 @@ pub struct IngressLimitsFile {
     /// Milliseconds. Default 60000.
     #[schemars(range(min = 100, max = 3_600_000))]
     pub body_timeout_ms: u64,
-    /// TLS handshakes at once over all HTTP ports; more are closed. Default 256.
+    /// TLS handshakes at once over all HTTP ports, a quarter of them from one source address; more
+    /// are closed. Default 256.
     #[schemars(range(min = 1, max = 65_536))]
     pub max_handshakes: u32,
     /// How long a TLS handshake may take. Milliseconds. Default 10000.

@@ -90,7 +90,7 @@ async fn a_request_names_one_host_whatever_its_form() {
 async fn a_path_that_services_read_differently_is_refused() {
     let origin = origin(&[]).await;
     let kept = "name: kept, host: kept.example.com, connector: shop, public: true, \
-                encoded_slash: true";
+                encoded_slash: true, path_parameters: true";
     let hub = web_hub(&[SHOP, kept]).start().await;
     let _agent = hub.plant("shop", origin.address()).await;
     for path in [
@@ -101,6 +101,9 @@ async fn a_path_that_services_read_differently_is_refused() {
         "/..",
         "/%2e%2e/",
         "/a/..;/b",
+        "/admin;x",
+        "/;/admin",
+        "/admin%3bx",
         "/%zz",
         "*",
         "/a%0d%0ab",
@@ -111,6 +114,8 @@ async fn a_path_that_services_read_differently_is_refused() {
     assert!(origin.seen().is_empty());
     let answer = get(web(&hub), "kept.example.com", "/a%2fb").await;
     assert_eq!(answer.text(), "/a%2Fb");
+    let answer = get(web(&hub), "kept.example.com", "/a;v=1").await;
+    assert_eq!(answer.text(), "/a;v=1");
 }
 
 #[tokio::test]

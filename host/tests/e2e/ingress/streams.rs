@@ -357,6 +357,37 @@ async fn a_viewer_that_reads_nothing_stops_its_origin() {
     assert!(stopped, "the origin could send {sent} bytes to nobody");
 }
 
+#[tokio::test]
+async fn an_upgrade_to_another_protocol_is_an_ordinary_request() {
+    let origin = Played::new().await;
+    let hub = web_hub(&[SHOP]).start().await;
+    let _agent = hub.plant("shop", origin.address()).await;
+    for protocol in ["h2c", "websocket, h2c"] {
+        let mut viewer = Web::connect(web(&hub)).await;
+        viewer
+            .send(format!(
+                "GET / HTTP/1.1\r\nhost: shop.example.com\r\n\
+                 connection: Upgrade, HTTP2-Settings\r\nupgrade: {protocol}\r\n\
+                 http2-settings: AAMAAABkAAQAAP__\r\n\r\n"
+            ))
+            .await;
+        let mut service = origin.accept().await;
+        let head = service.head().await.unwrap();
+        assert_eq!(head.field("upgrade"), None, "{protocol}");
+        assert_eq!(head.field("http2-settings"), None, "{protocol}");
+        // A service that switches all the same.
+        service
+            .send("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n")
+            .await;
+        let head = viewer.head().await.unwrap();
+        assert_eq!(head.status(), 502, "{protocol}");
+        assert_eq!(
+            head.field("x-nowconnect-error").as_deref(),
+            Some("origin_protocol")
+        );
+    }
+}
+
 /// A viewer and a service whose connection has switched.
 async fn switched(hub: &TestHub, origin: &Played) -> (Web, Web) {
     let mut viewer = Web::connect(web(hub)).await;
