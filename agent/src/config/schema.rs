@@ -92,10 +92,13 @@ mod tests {
         wrong_at(&schema, &schema, value, "")
     }
 
+    fn definition<'a>(all: &'a Json, reference: &str) -> &'a Json {
+        all.pointer(reference.strip_prefix('#').unwrap()).unwrap()
+    }
+
     fn wrong_at(all: &Json, schema: &Json, value: &Json, place: &str) -> Option<String> {
         if let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
-            let definition = all.pointer(reference.strip_prefix('#').unwrap()).unwrap();
-            return wrong_at(all, definition, value, place);
+            return wrong_at(all, definition(all, reference), value, place);
         }
         let here = Some(place.to_owned());
         if let Some(options) = schema.get("anyOf").and_then(Json::as_array) {
@@ -126,7 +129,9 @@ mod tests {
         let allowed = match &schema["type"] {
             Json::String(one) => one == kind,
             Json::Array(several) => several.contains(&json!(kind)),
-            other => panic!("`{place}` has no type: {other}"),
+            other @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::Object(_)) => {
+                panic!("`{place}` has no type: {other}")
+            }
         };
         if !allowed {
             return here;
@@ -211,11 +216,8 @@ mod tests {
         };
         let mut at = &mut file;
         for key in place.split('/').skip(1) {
-            at = at
-                .as_object_mut()
-                .unwrap()
-                .entry(key)
-                .or_insert_with(|| json!({}));
+            // What is not there yet becomes a map of its own.
+            at = &mut at[key];
         }
         at[name] = json!(value);
         if name == "base_ms" {
