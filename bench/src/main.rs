@@ -19,6 +19,7 @@ mod clock;
 mod delay;
 mod failure;
 mod figures;
+mod http;
 mod ldap;
 mod load;
 mod machine;

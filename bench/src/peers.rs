@@ -322,6 +322,20 @@ pub(crate) fn free_port() -> Result<u16, Failure> {
     Err(Failure::new("no free port between 20000 and 32000"))
 }
 
+/// Runs a program to its end and gives what it said.
+pub(crate) fn run_tool_output(command: &mut Command) -> Result<String, Failure> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().context(|| format!("start {program}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    Err(Failure::new(format!(
+        "{program} failed: {complained} {said}"
+    )))
+}
+
 /// Runs a helper program to its end.
 pub(crate) fn run_tool(program: &Path, args: &[&str]) -> Result<(), Failure> {
     let output = Command::new(program)

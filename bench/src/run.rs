@@ -13,7 +13,7 @@ use crate::machine::{MachineCard, load_average};
 use crate::peers::{PeerKind, Site, Tools};
 use crate::report::Report;
 use crate::suite::{self, Outcome, Plan};
-use crate::{platform, product, say};
+use crate::{http, platform, product, say};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunOptions {
@@ -31,12 +31,12 @@ pub(crate) struct RunOptions {
     #[arg(long, value_delimiter = ',')]
     tests: Vec<String>,
     /// Parts beside the comparison: `open-cost`, `swap`, `ldap`, and `platform` for `decisions`,
-    /// `plugin-calls`, `plugin-loads`, `generation-swap`, `swap-memory` and `decision-log`;
-    /// `none` for none.
+    /// `plugin-calls`, `plugin-loads`, `generation-swap`, `swap-memory` and `decision-log`, `http`
+    /// for `http-rate`, `http-large` and `http-sockets`; `none` for none.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "open-cost,swap,ldap,platform"
+        default_value = "open-cost,swap,ldap,platform,http"
     )]
     parts: Vec<String>,
     /// The product's sources.
@@ -150,6 +150,7 @@ fn run_parts(options: &RunOptions, site: &Site, notes: &mut BTreeSet<String>) ->
     let mut figures = Figures::new();
     let parts = options.parts.iter().flat_map(|part| match part.as_str() {
         "platform" => platform::PARTS.to_vec(),
+        "http" => http::PARTS.to_vec(),
         other => vec![other],
     });
     for part in parts {
@@ -159,13 +160,17 @@ fn run_parts(options: &RunOptions, site: &Site, notes: &mut BTreeSet<String>) ->
             "swap" => product::measure_swap(site, if quick { 6 } else { 20 }),
             "ldap" => product::measure_ldap(site, if quick { 4 } else { 15 }, 3),
             "none" => continue,
-            other => platform::measure(other, site, quick, notes).unwrap_or_else(|| {
-                Err(Failure::new(format!(
-                    "`{other}` is not a part; `open-cost`, `swap`, `ldap`, `platform`, {} and \
-                     `none` are",
-                    platform::PARTS.map(|part| format!("`{part}`")).join(", ")
-                )))
-            }),
+            other => platform::measure(other, site, quick, notes)
+                .or_else(|| http::measure(other, site, quick, notes))
+                .unwrap_or_else(|| {
+                    let parts = platform::PARTS.iter().chain(&http::PARTS);
+                    let parts: Vec<String> = parts.map(|part| format!("`{part}`")).collect();
+                    Err(Failure::new(format!(
+                        "`{other}` is not a part; `open-cost`, `swap`, `ldap`, `platform`, \
+                         `http`, {} and `none` are",
+                        parts.join(", ")
+                    )))
+                }),
         };
         let took = started.elapsed().as_secs_f64();
         say(&format!("part {part:<16} {took:>6.1} s"));

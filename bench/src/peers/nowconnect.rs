@@ -14,6 +14,9 @@ const MAX_CONNECTIONS: u32 = 12_000;
 
 const AGENT_ID: &str = "bench-agent";
 
+/// The connector that leads to an HTTP origin.
+const WEB: &str = "web";
+
 /// The connector that leads to the backend.
 pub(crate) const CONNECTOR: &str = "bench";
 
@@ -25,7 +28,17 @@ pub(crate) struct HubShape {
     pub(crate) plugins: Plugins,
     /// A second listener to a second connector to the same target.
     pub(crate) second: bool,
+    /// An ingress to an HTTP origin at this port of loopback.
+    pub(crate) origin: Option<u16>,
     pub(crate) decision_log: DecisionLog,
+}
+
+/// The ports of an ingress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IngressPorts {
+    /// In the clear.
+    pub(crate) plain: u16,
+    pub(crate) tls: u16,
 }
 
 /// Where a hub writes its decisions to.
@@ -43,6 +56,8 @@ pub(crate) enum Plugins {
     Shipped,
     /// So many built-in plugins bound to OPEN.
     AtOpen(usize),
+    /// `header-inject` so many times at `http_request`.
+    AtHttpRequest(usize),
     /// An enricher whose signals have this number in their name.
     Stamp(u64),
 }
@@ -54,6 +69,7 @@ impl HubShape {
             more_policies: 0,
             plugins: Plugins::Shipped,
             second: false,
+            origin: None,
             decision_log: DecisionLog::Off,
         }
     }
@@ -107,6 +123,7 @@ pub(crate) struct RunningHub {
     pub(crate) policy_dir: PathBuf,
     /// The listener of the second connector, or 0.
     pub(crate) second_port: u16,
+    pub(crate) ingress: Option<IngressPorts>,
     pub(crate) admin_socket: PathBuf,
     pub(crate) metrics_port: u16,
     /// The decision log, where it is a file.
@@ -165,8 +182,20 @@ pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningH
         targets += &target("second", yard.site.backend.port());
         connectors.push("second");
     }
+    let ingress = match shape.origin {
+        Some(_) => Some(IngressPorts {
+            plain: free_port()?,
+            tls: free_port()?,
+        }),
+        None => None,
+    };
+    if let Some(port) = shape.origin {
+        targets += &target(WEB, port);
+        connectors.push(WEB);
+    }
+    let web = ingress.map_or_else(String::new, |ports| ingress_section(ports, &files));
     let before = format!(
-        "listeners:\n{listeners}\
+        "listeners:\n{listeners}{web}\
          tunnel:\n  host: 127.0.0.1\n  port: {tunnel_port}\n  \
          tls: {{cert_file: {certificate}, key_file: {key}}}\n\
          limits:\n  max_conn_total: {MAX_CONNECTIONS}\n\
@@ -217,6 +246,7 @@ pub(crate) fn start_shaped(yard: &Yard<'_>, shape: &HubShape) -> Result<RunningH
         config,
         policy_dir,
         second_port,
+        ingress,
         admin_socket,
         metrics_port,
         decisions,
@@ -234,6 +264,21 @@ fn decision_log_section(log: DecisionLog, file: &Path) -> String {
 
 fn listener(connector: &str, port: u16) -> String {
     format!("  - {{name: {connector}, bind: \"127.0.0.1:{port}\", connector: {connector}}}\n")
+}
+
+fn ingress_section(ports: IngressPorts, files: &ServerFiles) -> String {
+    format!(
+        "ingress:\n  listeners:\n    - {{name: web, bind: \"127.0.0.1:{plain}\"}}\n    \
+         - {{name: web-tls, bind: \"127.0.0.1:{tls}\", tls: {{cert_file: {certificate}, \
+         key_file: {key}}}}}\n  \
+         routes:\n    - {{name: web, host: localhost, connector: {WEB}, public: true, \
+         idle_timeout_ms: 300000}}\n  \
+         limits: {{max_connections_per_source: {MAX_CONNECTIONS}, pool_idle: 256}}\n",
+        plain = ports.plain,
+        tls = ports.tls,
+        certificate = files.certificate.display(),
+        key = files.key.display(),
+    )
 }
 
 fn target(connector: &str, port: u16) -> String {
@@ -352,6 +397,16 @@ fn plugins_section(root: &Path, plugins: Plugins) -> Result<String, Failure> {
                 // The two that know OPEN, in turn.
                 let built_in = &BUILT_IN[number % 2];
                 add(&format!("{}-{number}", built_in.name), built_in, "[open]");
+            }
+        }
+        Plugins::AtHttpRequest(count) => {
+            for number in 0..count {
+                let built_in = &BUILT_IN[2];
+                add(
+                    &format!("{}-{number}", built_in.name),
+                    built_in,
+                    built_in.hooks,
+                );
             }
         }
         Plugins::Stamp(number) => add(&format!("stamp-{number}"), &STAMP, STAMP.hooks),

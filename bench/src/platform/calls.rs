@@ -24,6 +24,9 @@ use crate::peers::nowconnect::component;
 /// Plugins in a chain.
 const CHAINS: [usize; 4] = [0, 1, 4, 16];
 
+/// One call at a time is asked here; the default for a hub would claim more than the pool has.
+const CONCURRENCY: u32 = 4;
+
 /// A tenth as many calls go before the measured ones.
 const WARM_UP: usize = 10;
 
@@ -73,6 +76,7 @@ pub(super) fn rust(site: &Site, number: usize) -> PluginSpec {
     let mut spec = PluginSpec::new(format!("guard-{number}"), source);
     spec.grants = vec!["config".to_owned()];
     spec.config = json!({"listeners": {"public-*": ["site-*"]}});
+    spec.limits.concurrency = CONCURRENCY;
     spec
 }
 
@@ -83,6 +87,7 @@ pub(super) fn of_example(guest: &Guest, number: usize) -> PluginSpec {
     spec.limits.guest_time = Duration::from_millis(500);
     spec.limits.wall_time = Duration::from_secs(2);
     spec.limits.memory_bytes = 64 << 20;
+    spec.limits.concurrency = CONCURRENCY;
     (spec.grants, spec.config) = match Asked::of(guest) {
         Asked::HttpRequest => (vec!["config".to_owned()], json!({"endpoints": ["closed"]})),
         Asked::Open | Asked::Enrich => (

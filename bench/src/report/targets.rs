@@ -17,6 +17,8 @@ pub(super) enum Bound {
     AtMost(f64, &'static str),
     /// At most this, of a figure that is the product's alone.
     ProductAtMost(f64, &'static str),
+    /// At least this, of a figure that is the product's alone.
+    ProductAtLeast(f64, &'static str),
 }
 
 /// One condition.
@@ -29,7 +31,10 @@ pub(super) struct Target {
     pub(super) parts: &'static [&'static str],
 }
 
-use Bound::{AtMost, ProductAtMost, TimesDirectAtLeast, TimesHaproxyAtLeast, TimesHaproxyAtMost};
+use Bound::{
+    AtMost, ProductAtLeast, ProductAtMost, TimesDirectAtLeast, TimesHaproxyAtLeast,
+    TimesHaproxyAtMost,
+};
 
 const fn target(title: &'static str, figure: &'static str, bound: Bound) -> Target {
     Target {
@@ -46,7 +51,10 @@ const NO_CHANGE: f64 = 1.15;
 /// "Flat": what the allocator's habits move a process of 100 MB by.
 const FLAT_PERCENT: f64 = 5.0;
 
-pub(super) const TARGETS: [Target; 55] = [
+/// "Flat" for a long transfer: what the windows of one flow may hold at most.
+const FLAT_MB: f64 = 64.0;
+
+pub(super) const TARGETS: [Target; 63] = [
     target("bulk, 1 flow down", "down1.mb_s", TimesHaproxyAtLeast(1.0)),
     target("bulk, 1 flow up", "up1.mb_s", TimesHaproxyAtLeast(1.0)),
     target(
@@ -317,6 +325,52 @@ pub(super) const TARGETS: [Target; 55] = [
         "ldap.tunnel_p99_ms",
         ProductAtMost(200.0, "ms"),
     ),
+    target(
+        "HTTP, 64 connections, 1 KB, of one hop of HAProxy",
+        "http.1k_c64.hub_w0_to_haproxy",
+        ProductAtLeast(0.45, "×"),
+    )
+    .made_of(&[
+        "http.1k_c64.haproxy_cpu_us",
+        "http.1k_c64.nginx_cpu_us",
+        "http.1k_c64.hub_w0_cpu_us",
+    ]),
+    target(
+        "the same with header-inject",
+        "http.1k_c64.hub_w1_to_haproxy",
+        ProductAtLeast(0.30, "×"),
+    )
+    .made_of(&["http.1k_c64.hub_w0_cpu_us", "http.1k_c64.hub_w1_cpu_us"]),
+    target(
+        "HTTP, 1 connection, 1 KB, added p50",
+        "http.1k_c1.hub_w0_added_p50_us",
+        ProductAtMost(500.0, "µs"),
+    ),
+    target(
+        "HTTP, 64 connections, 1 KB, errors",
+        "http.1k_c64.hub_w0_errors",
+        ProductAtMost(0.0, ""),
+    ),
+    target(
+        "HTTP/2, 64 connections, 1 KB, errors",
+        "http2.1k_c64.hub_w0_errors",
+        ProductAtMost(0.0, ""),
+    ),
+    target(
+        "memory grown by a download",
+        "http_large.down_rss_grown_mb",
+        ProductAtMost(FLAT_MB, "MB"),
+    ),
+    target(
+        "memory grown by an upload",
+        "http_large.up_rss_grown_mb",
+        ProductAtMost(FLAT_MB, "MB"),
+    ),
+    target(
+        "WebSockets open at once",
+        "http_sockets.open",
+        ProductAtLeast(1_000.0, ""),
+    ),
 ];
 
 impl Target {
@@ -377,6 +431,11 @@ impl Target {
                 format!("≤ {most} {unit}"),
                 alone,
                 alone.map(|seen| seen <= most),
+            ),
+            ProductAtLeast(least, unit) => (
+                format!("≥ {least} {unit}"),
+                alone,
+                alone.map(|seen| seen >= least),
             ),
         };
         TargetOutcome {

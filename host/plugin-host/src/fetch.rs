@@ -24,6 +24,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 use crate::address::is_public;
 use crate::facts::Field;
 use crate::grant::is_never_edited;
+use crate::names::Asker;
 use crate::plugin::Plugin;
 use crate::web::{Incoming, Outgoing, Target, WebError, plain_host};
 
@@ -31,9 +32,6 @@ pub use code::FetchCode;
 
 /// Requests of one plugin at once.
 pub(crate) const FETCHES_PER_PLUGIN_MAX: usize = 32;
-/// Names that are looked up for one plugin at once; more wait. Fewer than there are places for
-/// all, so that names that are never answered cost only the plugin that asks for them.
-pub(crate) const LOOKUPS_PER_PLUGIN_MAX: usize = 4;
 /// Bytes of an answer's body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Fields of a request.
@@ -128,7 +126,7 @@ async fn admitted(
         &target,
         outgoing,
         BODY_BYTES_MAX,
-        Some(&plugin.lookups),
+        Asker::Plugin(&plugin.name),
         |address| plugin.grants.hosts().may_reach(&target, address),
     );
     let incoming = match time {

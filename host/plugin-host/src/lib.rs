@@ -69,7 +69,7 @@ pub use kv::{KvError, KvStore, MemoryKv, MemoryKvSettings, Namespace};
 pub use observer::{CallReport, Dropped, NoObserver, PluginLogLine, PluginObserver};
 /// Which versions of a plugin are wanted, as Cargo writes them.
 pub use semver::VersionReq;
-pub use set::{PluginSet, PluginStatus};
+pub use set::{Downgrade, PluginSet, PluginStatus};
 pub use source::{
     CredentialsError, OCI_SIGNATURES, RegistryAccess, RegistryCredentials, RegistryUpload,
     UploadError,

@@ -16,7 +16,7 @@ use crate::breaker::Breaker;
 use crate::component::{Compiled, check_grants, quoted, read_bounded};
 use crate::engine::{EngineInner, TABLE_ELEMENTS_MAX};
 use crate::error::LoadProblem;
-use crate::fetch::{FETCHES_PER_PLUGIN_MAX, LOOKUPS_PER_PLUGIN_MAX};
+use crate::fetch::FETCHES_PER_PLUGIN_MAX;
 use crate::grant::{Capability, Grants};
 use crate::hook::Hook;
 use crate::host_functions::{HostState, link};
@@ -53,8 +53,6 @@ pub(crate) struct Plugin {
     pub(crate) waiting: AtomicU32,
     /// Requests of the capability `fetch` at once.
     pub(crate) fetches: Semaphore,
-    /// Names looked up for them at once.
-    pub(crate) lookups: Arc<Semaphore>,
     pub(crate) breaker: Breaker,
     pub(crate) warm: WarmPool,
     /// The signature that counted.
@@ -116,7 +114,6 @@ impl Plugin {
             slots: Semaphore::new(slots),
             waiting: AtomicU32::new(0),
             fetches: Semaphore::new(FETCHES_PER_PLUGIN_MAX),
-            lookups: Arc::new(Semaphore::new(LOOKUPS_PER_PLUGIN_MAX)),
             warm: WarmPool::default(),
             signed_by,
             breaker: Breaker::new(spec.limits.quarantine),

@@ -6,6 +6,7 @@
 //! plugin optional.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::answer::{
@@ -25,6 +26,7 @@ use crate::load;
 use crate::mask;
 use crate::observer::Dropped;
 use crate::plugin::Plugin;
+use crate::signature::SignedAs;
 use crate::spec::{DEFAULT_TENANT, Mode, PluginSpec};
 use crate::wire;
 
@@ -47,6 +49,17 @@ pub struct PluginStatus {
     pub signed_by: Option<String>,
     /// The name and version that this key signed.
     pub signed_as: Option<String>,
+}
+
+/// A plugin that is signed as an earlier version than the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downgrade {
+    /// Its name in the configuration.
+    pub plugin: String,
+    /// What was signed before, by name and version.
+    pub before: String,
+    /// What is signed now.
+    pub now: String,
 }
 
 /// Checked plugins, ready to be called. The empty set allows everything that it is asked.
@@ -125,6 +138,32 @@ impl PluginSet {
                     .signed_by
                     .as_ref()
                     .map(|one| one.signed_as().to_string()),
+            })
+            .collect()
+    }
+
+    /// The plugins that are signed as an earlier version of what stood under the same name. A
+    /// signature does not keep an old version from being served, so its operator must be told.
+    pub fn downgrades_from(&self, before: &Self) -> Vec<Downgrade> {
+        let signed = |set: &Self| -> BTreeMap<Arc<str>, SignedAs> {
+            let plugins = set.plugins.iter();
+            plugins
+                .filter_map(|(plugin, _)| {
+                    let signature = plugin.signed_by.as_ref()?;
+                    Some((Arc::clone(&plugin.name), signature.signed_as().clone()))
+                })
+                .collect()
+        };
+        let earlier = signed(before);
+        signed(self)
+            .into_iter()
+            .filter_map(|(plugin, now)| {
+                let before = earlier.get(&plugin)?;
+                now.is_older_than(before).then(|| Downgrade {
+                    plugin: plugin.to_string(),
+                    before: before.to_string(),
+                    now: now.to_string(),
+                })
             })
             .collect()
     }

@@ -115,6 +115,11 @@ impl SignedAs {
         &self.version
     }
 
+    /// Whether this is an earlier version of the same plugin (Semantic Versioning 2.0.0, §11).
+    pub(crate) fn is_older_than(&self, other: &Self) -> bool {
+        self.name == other.name && self.version.cmp_precedence(&other.version).is_lt()
+    }
+
     /// In front of the component. Neither part can hold a zero, so no two of these are equal.
     fn header(&self) -> String {
         format!("{}\0{}\0", self.name, self.version)

@@ -26,6 +26,7 @@ use crate::address::is_public;
 use crate::component::{COMPONENT_BYTES_MAX, Digest, read_bounded};
 use crate::engine::EngineInner;
 use crate::error::LoadProblem;
+use crate::names::Asker;
 use crate::spec::{PluginSource, PluginSpec};
 use crate::trust::{self, SIGNATURES_BYTES_MAX};
 use crate::web::{Incoming, Outgoing, Target};
@@ -219,7 +220,7 @@ async fn get(
         let may_reach = |address: IpAddr| own || is_public(address);
         let answer = engine
             .web
-            .exchange(&target, outgoing, bytes_max, None, may_reach)
+            .exchange(&target, outgoing, bytes_max, Asker::Source, may_reach)
             .await
             .map_err(failed)?;
         if !answer.status.is_redirection() {

@@ -19,13 +19,12 @@ use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::fetch::FetchCode;
-use crate::names::Names;
+use crate::names::{Asker, Names};
 
 /// Addresses of one name that are tried, one after the other.
 const ADDRESSES_MAX: usize = 4;
@@ -207,18 +206,18 @@ impl WebClient {
         }
     }
 
-    /// One exchange; `may_reach` is asked about each address, `lookups` bounds the lookups of who
-    /// asks. The caller bounds its time.
+    /// One exchange; `may_reach` is asked about each address, `asker` says whose places
+    /// its lookup takes. The caller bounds its time.
     pub(crate) async fn exchange(
         &self,
         target: &Target,
         outgoing: Outgoing,
         body_bytes_max: usize,
-        lookups: Option<&Arc<Semaphore>>,
+        asker: Asker<'_>,
         may_reach: impl Fn(IpAddr) -> bool,
     ) -> Result<Incoming, WebError> {
         let request = request(target, outgoing)?;
-        let found = self.names.addresses(&target.host, target.port, lookups);
+        let found = self.names.addresses(&target.host, target.port, asker);
         let stream = connect(target, found.await, may_reach).await?;
         if !target.tls {
             return speak(stream, request, body_bytes_max).await;

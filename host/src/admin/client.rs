@@ -30,6 +30,7 @@ use super::view::{
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
+use crate::codes::page;
 use crate::telemetry::decisions::DecisionRecord;
 
 /// Largest answer taken. The largest is a list of 4096 agents with their connectors.
@@ -63,7 +64,7 @@ pub enum ClientError {
         socket: PathBuf,
     },
     /// The hub refused.
-    #[error("the hub refused ({code}): {detail}")]
+    #[error("the hub refused ({code}): {detail}{}", page::hint(code))]
     Refused {
         /// The HTTP status.
         status: u16,

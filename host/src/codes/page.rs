@@ -46,6 +46,16 @@ pub fn codes() -> BTreeSet<&'static str> {
     all().iter().map(|entry| entry.code).collect()
 }
 
+/// The line that follows an error with this code, its break included: where there is more to
+/// read. Empty where there is no page, as for the codes of policies and plugins.
+pub(crate) fn hint(code: &str) -> String {
+    if all().iter().any(|entry| entry.code == code) {
+        format!("\n`nowconnect explain-code {code}` says what it means and what to do")
+    } else {
+        String::new()
+    }
+}
+
 /// What there is to say about a code, in every place where it is said; `None` if it is none.
 #[must_use]
 pub fn page(code: &str) -> Option<String> {

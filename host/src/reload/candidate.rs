@@ -19,6 +19,7 @@ use crate::ingress::NextIngress;
 use crate::listener::{Port, Rules};
 use crate::pdp::Pdp;
 use crate::revocation::RevocationList;
+use crate::telemetry::events;
 use crate::telemetry::metrics::Certificate;
 use crate::tls::ServerTls;
 use crate::tunnel_endpoint::Admissions;
@@ -245,6 +246,7 @@ impl Candidate {
                 built
             };
             let number = generation.number();
+            tell_downgrades(&generation, &current, &mut report);
             generation.activated(&hub.metrics);
             hub.generations.publish(generation);
             report.changed.push(format!("generation {number}"));
@@ -252,6 +254,25 @@ impl Candidate {
         // Last: what was decided before rests on something else than what is in force now.
         hub.generations.touch();
         report
+    }
+}
+
+/// It may be meant, so it is taken; whoever can write old files must not go unnoticed.
+fn tell_downgrades(next: &Generation, before: &Generation, report: &mut ReloadReport) {
+    for downgrade in next.plugins().downgrades_from(before.plugins()) {
+        warn!(
+            target: events::SECURITY,
+            event = events::PLUGIN_DOWNGRADED,
+            plugin = downgrade.plugin,
+            before = downgrade.before,
+            now = downgrade.now,
+            "a plugin is signed as an earlier version than before; `plugins.list[].version` says \
+             which versions may come"
+        );
+        report.changed.push(format!(
+            "plugin {} went back from {} to {}",
+            downgrade.plugin, downgrade.before, downgrade.now
+        ));
     }
 }
 

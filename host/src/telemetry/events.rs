@@ -83,6 +83,8 @@ events! {
     PLUGIN_LOG = "plugin_log";
     /// A plugin runs that nobody vouched for: unsigned and not pinned.
     PLUGIN_UNSIGNED = "plugin_unsigned";
+    /// A plugin is signed as an earlier version than the one that it takes the place of.
+    PLUGIN_DOWNGRADED = "plugin_downgraded";
     /// Keys of an issuer could not be refreshed; those at hand stay in use.
     JWKS_REFRESH_FAILED = "jwks_refresh_failed";
     /// A key that a token names could not be fetched.

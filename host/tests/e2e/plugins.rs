@@ -1,5 +1,7 @@
 //! Plugins narrow what policies allow, and are swapped while traffic runs.
 
+use nowconnect_plugins::signature::{ComponentSignature, SecretKey, SignedAs};
+
 use crate::cluster::{HubPlan, SOON, TestHub, echo, eventually, guest, hub};
 
 #[tokio::test]
@@ -75,6 +77,40 @@ async fn the_plugins_in_force_are_in_the_scrape() {
     hub.rewrite(|plan| plan);
     assert!(hub.reload().await.ok);
     assert!(active(&hub).is_empty(), "{:?}", active(&hub));
+}
+
+/// A signature vouches for old versions as well, so going back to one is told and not refused.
+#[tokio::test]
+async fn a_reload_tells_of_a_plugin_that_went_back_to_an_earlier_version() {
+    let secret = SecretKey::generate().unwrap();
+    let component = std::fs::read(guest::component("scope-guard")).unwrap();
+    let signed = |version: &str| {
+        let signed_as = SignedAs::new("scope-guard", version).unwrap();
+        let signature = ComponentSignature::new(&secret, signed_as, &component);
+        format!(
+            "plugins:\n  trust: [\"{}\"]\n  list:\n    - name: scope-guard\n      file: {}\n      \
+             signature: \"{signature}\"\n      grants: [config]\n      \
+             config: {{listeners: {{echo: [\"echo\"]}}}}",
+            secret.public(),
+            guest::component("scope-guard").display(),
+        )
+    };
+    let mut hub = hub().listener("echo").top(&signed("2.1.0")).start().await;
+    hub.clear_top();
+    hub.rewrite(|plan| plan.top(&signed("2.0.9")));
+    let report = hub.reload().await;
+    assert!(report.ok, "{report:?}");
+    let told = "plugin scope-guard went back from scope-guard 2.1.0 to scope-guard 2.0.9";
+    assert!(report.changed.iter().any(|one| one == told), "{report:?}");
+
+    hub.clear_top();
+    hub.rewrite(|plan| plan.top(&signed("2.1.1")));
+    let report = hub.reload().await;
+    assert!(report.ok, "{report:?}");
+    assert!(
+        !report.changed.iter().any(|one| one.contains("went back")),
+        "{report:?}"
+    );
 }
 
 #[tokio::test]

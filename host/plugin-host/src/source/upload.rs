@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::entry::RegistryEntry;
 use crate::engine::EngineInner;
+use crate::names::Asker;
 use crate::web::{Incoming, Outgoing, Target, WebError};
 
 /// Bytes of an answer, which nobody reads.
@@ -158,10 +159,10 @@ impl<'a> RegistryUpload<'a> {
         };
         // Whoever pushes has named the registry, wherever it is.
         let may_reach = |_| true;
-        let sent = self
-            .engine
-            .web
-            .exchange(target, outgoing, ANSWER_BYTES_MAX, None, may_reach);
+        let sent =
+            self.engine
+                .web
+                .exchange(target, outgoing, ANSWER_BYTES_MAX, Asker::Source, may_reach);
         Ok(sent.await?)
     }
 }

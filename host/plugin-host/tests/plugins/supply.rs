@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
-use nowconnect_plugins::signature::SecretKey;
-use nowconnect_plugins::{PluginSource, PluginSpec};
+use nowconnect_plugins::signature::{ComponentSignature, SecretKey, SignedAs};
+use nowconnect_plugins::{Downgrade, PluginSource, PluginSpec};
 use tokio::io::AsyncWriteExt;
 
 use super::fetch::{Server, read_request};
@@ -212,6 +212,34 @@ fn auth_file(folder: &tempfile::TempDir, registry: &Registry) -> std::path::Path
 /// For the few names that a test makes.
 fn leaked(text: String) -> &'static str {
     Box::leak(text.into_boxed_str())
+}
+
+#[tokio::test]
+async fn a_set_tells_which_plugins_went_back_to_an_earlier_version() {
+    let bytes = guest::component("agreeable");
+    let spec = |version: &str| {
+        let mut spec = spec("agreeable");
+        spec.trust = vec![key()];
+        spec.require_signature = true;
+        let signed_as = SignedAs::new("agreeable", version).unwrap();
+        let signature = ComponentSignature::new(&secret(), signed_as, &bytes);
+        spec.signature = Some(signature.to_string());
+        spec
+    };
+    let bench = Bench::new();
+    let before = bench.load(vec![spec("1.10.0")]).await.unwrap();
+    let older = bench.load(vec![spec("1.9.0")]).await.unwrap();
+    let went_back = older.downgrades_from(&before);
+    assert_eq!(
+        went_back,
+        [Downgrade {
+            plugin: "agreeable".to_owned(),
+            before: "agreeable 1.10.0".to_owned(),
+            now: "agreeable 1.9.0".to_owned(),
+        }]
+    );
+    assert_eq!(before.downgrades_from(&older), []);
+    assert_eq!(older.downgrades_from(&older), []);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use nowconnect_policy::{
 
 use super::Exit;
 use super::material::Material;
+use crate::codes::page;
 
 pub(super) use inspect::Inspect;
 
@@ -213,7 +214,8 @@ impl Verify {
 
 /// Prints a refusal. What cannot be read at all is a wrong argument.
 pub(super) fn refused(refusal: &Refusal, problems: &mut dyn Write) -> io::Result<Exit> {
-    writeln!(problems, "refused: {refusal}")?;
+    let hint = page::hint(refusal.code.as_str());
+    writeln!(problems, "refused: {refusal}{hint}")?;
     Ok(match refusal.code {
         RefusalCode::Unreadable => Exit::Usage,
         RefusalCode::Unsigned
