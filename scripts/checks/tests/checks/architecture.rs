@@ -81,6 +81,29 @@ fn signing_stands_alone_and_is_the_only_one_to_sign() {
 }
 
 #[test]
+fn the_control_plane_stands_on_the_store_and_neither_knows_the_hub() {
+    for (crate_name, stands_on) in [
+        ("nowconnect-store", &["nowconnect-store"][..]),
+        (
+            "nowconnect-control",
+            &["nowconnect-control", "nowconnect-store"][..],
+        ),
+    ] {
+        let reached = reachable(crate_name);
+        let ours: Vec<_> = reached.iter().filter(|name| is_ours(name)).collect();
+        assert_eq!(ours, stands_on);
+        // They are given the time, and wait for nothing but the disk.
+        for executor in ["tokio", "hyper", "axum"] {
+            assert!(
+                !reached.contains(executor),
+                "{crate_name} reaches {executor}"
+            );
+        }
+    }
+    assert_eq!(importers("redb"), ["nowconnect-store"]);
+}
+
+#[test]
 fn cedar_has_one_importing_crate() {
     assert_eq!(importers("cedar-policy"), ["nowconnect-policy"]);
 }
