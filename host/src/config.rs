@@ -55,7 +55,9 @@ pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
-pub use ingress::{HttpListenerConfig, IngressConfig, IngressLimits, OriginHttp, RouteConfig};
+pub use ingress::{
+    HttpListenerConfig, HttpTls, IngressConfig, IngressLimits, OriginHttp, RouteConfig,
+};
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
 pub use listener::{Balance, ListenerConfig, ListenerName, ProxyProtocolAccept, ProxyProtocolIn};
 pub use memory::{MemoryBound, MemoryPart};

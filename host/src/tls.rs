@@ -3,7 +3,9 @@
 //! New handshakes get the certificate of the moment; established connections keep theirs. A pair
 //! that does not load, or does not belong together, leaves the last good one in place.
 
+mod certificate_set;
 mod expiry;
+mod viewer;
 
 use std::fmt;
 use std::fs::File;
@@ -23,7 +25,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
+pub(crate) use certificate_set::CertificateSet;
 pub(crate) use expiry::earliest_not_after;
+pub(crate) use viewer::ViewerTls;
 
 /// The largest PEM file that is read, in bytes: some 500 certificates.
 const MAX_PEM_BYTES: u64 = 1 << 20;
@@ -67,23 +71,8 @@ impl ServerTls {
         client_ca_file: Option<&Path>,
     ) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::from_pointee(read_pair(files)?)));
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Unusable)?;
-        let builder = match client_ca_file {
-            Some(path) => {
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider)
-                        .build()
-                        .map_err(|error| TlsError::malformed(path, error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
-            }
-            None => builder.with_no_client_auth(),
-        };
         let resolver: Arc<Current> = Arc::clone(&current);
-        let mut config = builder.with_cert_resolver(resolver);
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let config = server_config(resolver, alpn, client_ca_file)?;
         Ok(Self {
             files: files.clone(),
             current,
@@ -140,6 +129,32 @@ impl ServerTls {
     }
 }
 
+/// What a server of this process speaks, whoever chooses its certificates. Clients have to prove
+/// themselves under the roots in `client_ca_file`, where there are any.
+fn server_config(
+    certificates: Arc<dyn ResolvesServerCert>,
+    alpn: &[&str],
+    client_ca_file: Option<&Path>,
+) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Unusable)?;
+    let builder = match client_ca_file {
+        Some(path) => {
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider)
+                    .build()
+                    .map_err(|error| TlsError::malformed(path, error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
 /// The certificate of the moment.
 struct Current(ArcSwap<CertifiedKey>);
 
@@ -191,6 +206,9 @@ pub enum TlsError {
     /// The peer failed the handshake.
     #[error("the TLS handshake failed: {0}")]
     Handshake(io::Error),
+    /// There is no certificate for the name that the peer asks for.
+    #[error("there is no certificate for the name that was asked for")]
+    NoCertificate,
     /// The peer was too slow.
     #[error("the TLS handshake took longer than {timeout_ms} ms")]
     Timeout {
@@ -211,7 +229,7 @@ impl TlsError {
     #[must_use]
     pub fn is_peers_fault(&self) -> bool {
         match self {
-            Self::Handshake(_) | Self::Timeout { .. } => true,
+            Self::Handshake(_) | Self::NoCertificate | Self::Timeout { .. } => true,
             Self::Unreadable { .. }
             | Self::Malformed { .. }
             | Self::Mismatch { .. }

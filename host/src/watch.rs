@@ -92,8 +92,8 @@ impl WatchSet {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
         }
         for listener in &config.ingress.listeners {
-            if let Some(tls) = &listener.tls {
-                set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
+            for files in listener.tls.iter().flat_map(|tls| tls.files()) {
+                set.add_all(Watched::Certificates, [&files.cert_file, &files.key_file]);
             }
         }
         if let Some(tls) = &config.admin.tls {

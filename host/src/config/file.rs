@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use bundle::{BundleFile, BundleRequireFile, OnUntrustedFile};
 pub use ha::{HaFile, HaModeFile, MeshFile, MeshTlsFile};
 pub use ingress::{
-    ConnectionsFile, HttpListenerFile, IngressFile, IngressLimitsFile, OriginHttpFile,
+    ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
     PathMatchFile, RouteFile,
 };
 pub use limits::{LimitsFile, RateFile};

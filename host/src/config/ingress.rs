@@ -10,7 +10,7 @@ use nowconnect_protocol::{ConnectorName, TenantName};
 
 use super::build::{Surroundings, cidrs, ms, name, optional_ms, rate, socket_address};
 use super::file::{
-    ConnectionsFile, HttpListenerFile, IngressFile, IngressLimitsFile, OriginHttpFile,
+    ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
     PathMatchFile, RouteFile,
 };
 use super::problem::Problems;
@@ -39,8 +39,8 @@ pub struct HttpListenerConfig {
     pub name: ListenerName,
     /// The address and port; port 0 asks the system for a free one.
     pub bind: SocketAddr,
-    /// Certificate and key; `None` serves plain HTTP.
-    pub tls: Option<TlsFiles>,
+    /// The certificates; `None` serves plain HTTP.
+    pub tls: Option<HttpTls>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1.
     pub http2: bool,
     /// Client addresses that are let in; empty means all.
@@ -55,6 +55,15 @@ pub struct HttpListenerConfig {
     pub proxy_protocol: ProxyProtocolIn,
     /// The listen backlog asked of the system, in connections.
     pub backlog: u32,
+}
+
+/// The certificates of a public HTTP port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpTls {
+    /// Shown where no other fits the name that a client asks for.
+    pub default: Option<TlsFiles>,
+    /// Those for the names in them.
+    pub certificates: Vec<TlsFiles>,
 }
 
 /// Where requests for one host and path go.
@@ -214,7 +223,10 @@ impl HttpListenerConfig {
         Some(Self {
             name: listener_name?,
             bind: bind?,
-            tls: file.tls.as_ref().map(|tls| TlsFiles::build(tls, around)),
+            tls: file
+                .tls
+                .as_ref()
+                .map(|tls| HttpTls::build(tls, &path.key("tls"), around, problems)),
             http2: file.http2,
             allow_cidrs,
             trusted_proxies,
@@ -223,6 +235,51 @@ impl HttpListenerConfig {
             proxy_protocol,
             backlog: file.backlog,
         })
+    }
+}
+
+impl HttpTls {
+    fn build(
+        file: &HttpTlsFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        let default = match (&file.cert_file, &file.key_file) {
+            (Some(cert), Some(key)) => Some(TlsFiles {
+                cert_file: around.path(cert),
+                key_file: around.path(key),
+            }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                problems.add_with_help(
+                    path,
+                    format!("`{path}` has one of `cert_file` and `key_file` without the other"),
+                    "write both, the chain and the key that its first certificate was made with",
+                );
+                None
+            }
+        };
+        let has_none = file.cert_file.is_none() && file.key_file.is_none();
+        if has_none && file.certificates.is_empty() {
+            problems.add_with_help(
+                path,
+                format!("`{path}` has no certificate"),
+                "write `cert_file` and `key_file`, or list `certificates`",
+            );
+        }
+        let certificates = file.certificates.iter();
+        Self {
+            default,
+            certificates: certificates
+                .map(|files| TlsFiles::build(files, around))
+                .collect(),
+        }
+    }
+
+    /// Every certificate that is in a file.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &TlsFiles> {
+        self.default.iter().chain(&self.certificates)
     }
 }
 

@@ -40,7 +40,7 @@ use crate::listener;
 use crate::proxy_protocol;
 use crate::telemetry::events;
 use crate::telemetry::metrics::HttpGauge;
-use crate::tls::ServerTls;
+use crate::tls::ViewerTls;
 use crate::tunnel_endpoint::keep_alive;
 
 /// How long an accept that failed for want of a resource waits before the next.
@@ -78,7 +78,7 @@ pub(crate) struct Door {
 pub(crate) struct DoorRules {
     pub(crate) config: HttpListenerConfig,
     pub(crate) text: Arc<str>,
-    pub(crate) tls: Option<ServerTls>,
+    pub(crate) tls: Option<ViewerTls>,
     /// `security.allow_cidrs`, which count for every listener.
     pub(crate) allow_cidrs: Vec<ipnet::IpNet>,
     pub(crate) rate_per_source: SourceRates,
@@ -97,7 +97,7 @@ impl DoorRules {
             &["http/1.1"]
         };
         let tls = match &listener.tls {
-            Some(files) => Some(ServerTls::load(files, alpn)?),
+            Some(tls) => Some(ViewerTls::load(tls, alpn)?),
             None => None,
         };
         Ok(Self {

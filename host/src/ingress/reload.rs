@@ -101,7 +101,7 @@ impl NextIngress {
         }
         let ends = doors
             .iter()
-            .filter_map(|door| door.rules().tls.as_ref()?.not_after());
+            .filter_map(|door| door.rules().tls.as_ref()?.files().not_after());
         hub.metrics
             .hub
             .set_certificate(Certificate::Ingress, ends.min());

@@ -1,5 +1,6 @@
 //! HTTP by host name: a viewer, the hub, an agent and an origin.
 
+mod certificates;
 mod http2;
 mod plugins;
 mod requests;

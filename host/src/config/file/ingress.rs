@@ -46,9 +46,9 @@ pub struct HttpListenerFile {
     pub name: String,
     /// The address and port, such as `0.0.0.0:8443`. Port 0 asks the system for a free one.
     pub bind: String,
-    /// Certificate and key for TLS. `null` serves plain HTTP. Default `null`.
+    /// The certificates for TLS. `null` serves plain HTTP. Default `null`.
     #[serde(default)]
-    pub tls: Option<TlsFile>,
+    pub tls: Option<HttpTlsFile>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1: by ALPN where there is TLS, else with clients
     /// that begin with it. Default `true`.
     #[serde(default = "yes")]
@@ -78,6 +78,22 @@ pub struct HttpListenerFile {
     #[serde(default = "default_backlog")]
     #[schemars(range(min = 1, max = 65_535))]
     pub backlog: u32,
+}
+
+/// The certificates of a public HTTP port. Files are watched: what changes is taken over while the
+/// hub runs, all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpTlsFile {
+    /// The chain as PEM, leaf first, that is shown where no other certificate fits the name that a
+    /// client asks for. Without it such a client is refused. Default `null`.
+    pub cert_file: Option<String>,
+    /// The private key for `cert_file` as PEM. Default `null`.
+    pub key_file: Option<String>,
+    /// Further certificates, each for the names in it: one that holds the name in full before one
+    /// with a wildcard. Default: none.
+    #[schemars(length(max = 1024))]
+    pub certificates: Vec<TlsFile>,
 }
 
 /// Where requests for one host and path go.

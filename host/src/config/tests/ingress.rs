@@ -15,7 +15,10 @@ fn ports_and_routes_are_read() {
          origin_http: http2, connections: viewer}\n",
     );
     let ingress = &config.ingress;
-    assert!(ingress.listeners[0].tls.is_none() && ingress.listeners[1].tls.is_some());
+    assert!(ingress.listeners[0].tls.is_none());
+    let files = ingress.listeners[1].tls.iter().flat_map(|tls| tls.files());
+    let files: Vec<_> = files.map(|files| files.cert_file.as_path()).collect();
+    assert_eq!(files, [std::path::Path::new("a.pem")]);
     let shop = &ingress.routes[0];
     assert_eq!(shop.host.to_string(), "shop.example.com");
     assert_eq!(
@@ -82,6 +85,25 @@ fn routes_that_no_request_or_two_could_meet_are_refused() {
         let found = problem(&text);
         let shown = format!("{} {:?}", found.message, found.help);
         assert!(shown.contains(part), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_port_with_tls_needs_a_certificate() {
+    let port =
+        |tls: &str| format!("ingress: {{listeners: [{{name: a, bind: '0.0.0.0:1', tls: {tls}}}]}}");
+    let further = valid(&port(
+        "{certificates: [{cert_file: a.pem, key_file: a.key}]}",
+    ));
+    let tls = further.ingress.listeners[0].tls.as_ref().unwrap();
+    assert!(tls.default.is_none() && tls.files().count() == 1);
+    for (tls, part) in [
+        ("{}", "has no certificate"),
+        ("{cert_file: a.pem}", "without the other"),
+        ("{key_file: a.key}", "without the other"),
+    ] {
+        let found = problem(&port(tls));
+        assert!(found.message.contains(part), "{tls}: {found:?}");
     }
 }
 

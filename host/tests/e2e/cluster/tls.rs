@@ -30,6 +30,15 @@ pub(crate) fn write_pair_until(folder: &Path, name: &str, not_after_s: u64) {
     std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
 }
 
+/// Writes `<file>.pem` and `<file>.key` for this name; the certificate.
+pub(crate) fn write_pair_for(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    std::fs::write(folder.join(format!("{file}.pem")), made.cert.pem()).unwrap();
+    let key = made.signing_key.serialize_pem();
+    std::fs::write(folder.join(format!("{file}.key")), key).unwrap();
+    made.cert.der().clone()
+}
+
 /// The first certificate of a file.
 pub(crate) fn certificate(path: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(path).unwrap()
@@ -40,7 +49,16 @@ pub(crate) async fn shown(
     address: SocketAddr,
     trusted: &[CertificateDer<'static>],
 ) -> std::io::Result<CertificateDer<'static>> {
-    let stream = connect(address, trusted, &[]).await?;
+    shown_as(address, "localhost", trusted).await
+}
+
+/// The same for the server of another name.
+pub(crate) async fn shown_as(
+    address: SocketAddr,
+    name: &str,
+    trusted: &[CertificateDer<'static>],
+) -> std::io::Result<CertificateDer<'static>> {
+    let stream = connect_as(address, name, trusted, &[]).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap();
     Ok(chain[0].clone())
 }
@@ -48,6 +66,16 @@ pub(crate) async fn shown(
 /// A connection to the server of `localhost` at `address`, offering these protocols.
 pub(crate) async fn connect(
     address: SocketAddr,
+    trusted: &[CertificateDer<'static>],
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_as(address, "localhost", trusted, alpn).await
+}
+
+/// The same to the server of another name.
+pub(crate) async fn connect_as(
+    address: SocketAddr,
+    name: &str,
     trusted: &[CertificateDer<'static>],
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -62,7 +90,7 @@ pub(crate) async fn connect(
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
