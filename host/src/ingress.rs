@@ -19,12 +19,13 @@ mod door;
 mod exchange;
 mod failure;
 mod forwarded;
-mod handshakes;
 mod head;
 mod headers;
 mod host;
 mod in_flight;
+mod leash;
 mod path;
+mod pipe;
 mod pool;
 mod progress;
 mod recheck;
@@ -36,8 +37,12 @@ mod route;
 mod routes;
 mod running;
 mod sender;
+mod shares;
+mod taking;
 mod upgrade;
 mod upstream;
+mod viewer_http;
+mod viewer_socket;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -50,10 +55,9 @@ use parking_lot::Mutex;
 
 use crate::config::{CloudConfig, IngressLimits};
 use crate::hub::Hub;
-use crate::limit::{Slots, SourceSlot, SourceSlots};
+use crate::limit::{SourceSlot, SourceSlots};
 use crate::telemetry::metrics::Metrics;
 use door::Door;
-use handshakes::Handshakes;
 pub(crate) use host::{Authority, HostPattern};
 use in_flight::InFlightTable;
 pub(crate) use path::normal_path;
@@ -62,6 +66,7 @@ pub(crate) use recheck::{may_go_on, under_way};
 pub(crate) use reload::NextIngress;
 use route::Route;
 use routes::RouteTable;
+use shares::Shares;
 
 /// How often kept connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -74,9 +79,9 @@ pub(crate) struct Ingress {
     pool: Pool,
     in_flight: Arc<InFlightTable>,
     /// Requests at once.
-    requests: Arc<Slots>,
-    /// TLS handshakes at once.
-    handshakes: Handshakes,
+    requests: Shares,
+    /// TLS handshakes at once: each holds its place before its peer has sent a byte.
+    handshakes: Shares,
     /// Connections at once from each source; changed with its bound.
     sources: ArcSwap<SourceBound>,
     last_viewer: AtomicU64,
@@ -120,8 +125,8 @@ impl Ingress {
             doors: Mutex::default(),
             pool: Pool::new(Arc::clone(metrics)),
             in_flight: Arc::default(),
-            requests: Slots::new(bound(limits.max_requests)),
-            handshakes: Handshakes::new(limits.max_handshakes),
+            requests: Shares::new(limits.max_requests, limits.max_requests_per_source),
+            handshakes: Shares::new(limits.max_handshakes, handshake_share(limits)),
             sources: ArcSwap::from_pointee(SourceBound::new(limits.max_connections_per_source)),
             last_viewer: AtomicU64::new(0),
             rows: Mutex::default(),
@@ -148,8 +153,10 @@ impl Ingress {
     }
 
     fn set_limits(&self, limits: &IngressLimits) {
-        self.requests.set_limit(bound(limits.max_requests));
-        self.handshakes.set_limit(limits.max_handshakes);
+        self.requests
+            .set_limit(limits.max_requests, limits.max_requests_per_source);
+        self.handshakes
+            .set_limit(limits.max_handshakes, handshake_share(limits));
         SourceBound::renew(&self.sources, limits.max_connections_per_source);
     }
 
@@ -169,6 +176,11 @@ pub(crate) async fn sweep(hub: Arc<Hub>) {
         let within = hub.config.load().ingress.limits.pool_idle_timeout;
         hub.ingress.pool.sweep(within);
     }
+}
+
+/// A quarter of all handshakes for one source.
+fn handshake_share(limits: &IngressLimits) -> u32 {
+    (limits.max_handshakes / 4).max(1)
 }
 
 fn bound(limit: u32) -> usize {

@@ -35,6 +35,7 @@ named! {
         BodyTimeout = "body_timeout";
         BodyTooLarge = "body_too_large";
         RateLimited = "rate_limited";
+        SourceBusy = "source_busy";
         HeadTooLarge = "head_too_large";
         OriginUnreachable = "origin_unreachable";
         OriginClosed = "origin_closed";
@@ -61,7 +62,7 @@ impl RequestCode {
             Self::MethodNotServed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::SourceBusy => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::OriginUnreachable | Self::OriginClosed | Self::OriginProtocol => {
                 StatusCode::BAD_GATEWAY
@@ -144,6 +145,11 @@ fn request(code: RequestCode) -> Text {
             "too many requests in a second",
             "`rate_per_source` of the listener or `rate` of the route is used up.",
             "slow the client down, or raise the rate",
+        ),
+        RequestCode::SourceBusy => text(
+            "one address has too many requests under way",
+            "`max_requests_per_source` is reached: a client that opens many at once, or many clients behind one address.",
+            "raise the bound; name a proxy in front in `trusted_proxies`, or let it send a PROXY header, so that its clients count apart",
         ),
         RequestCode::HeadTooLarge => text(
             "the line and the header fields are too large",

@@ -134,6 +134,10 @@ pub struct IngressLimits {
     pub header_timeout: Duration,
     /// How long a client may send nothing of a body that it owes.
     pub body_timeout: Duration,
+    /// How long a viewer may take nothing of a response that waits for it.
+    pub send_timeout: Duration,
+    /// How old a viewer's connection may become; `None` is no bound.
+    pub max_connection_age: Option<Duration>,
     /// TLS handshakes at once.
     pub max_handshakes: u32,
     /// How long one may take.
@@ -142,6 +146,8 @@ pub struct IngressLimits {
     pub max_connections_per_source: u32,
     /// Requests at once.
     pub max_requests: u32,
+    /// Requests at once from one source address.
+    pub max_requests_per_source: u32,
     /// Requests at once of one HTTP/2 connection.
     pub max_streams: u32,
     /// Connections to origins kept for each connector and agent.
@@ -368,10 +374,15 @@ impl IngressLimits {
             max_headers: file.max_headers,
             header_timeout: ms(file.header_timeout_ms),
             body_timeout: ms(file.body_timeout_ms),
+            send_timeout: ms(file.send_timeout_ms),
+            max_connection_age: optional_ms(file.max_connection_age_ms),
             max_handshakes: file.max_handshakes,
             handshake_timeout: ms(file.handshake_timeout_ms),
             max_connections_per_source: file.max_connections_per_source,
             max_requests: file.max_requests,
+            max_requests_per_source: file
+                .max_requests_per_source
+                .unwrap_or((file.max_requests / 4).max(1)),
             max_streams: file.max_streams,
             pool_idle: file.pool_idle,
             pool_idle_timeout: ms(file.pool_idle_ms),

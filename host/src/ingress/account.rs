@@ -25,6 +25,8 @@ pub(crate) enum End {
     Complete,
     /// The viewer left before.
     ViewerLeft,
+    /// The viewer took nothing of what waited for it, for too long.
+    ViewerStalled,
     /// The origin broke its response.
     OriginBroke,
     /// The hub ended it: it was no longer allowed.
@@ -36,6 +38,7 @@ impl End {
         match self {
             Self::Complete => "complete",
             Self::ViewerLeft => "viewer_left",
+            Self::ViewerStalled => "viewer_stalled",
             Self::OriginBroke => "origin_broke",
             Self::Cut => "cut",
         }
@@ -126,6 +129,7 @@ impl Drop for Account {
         if let Some((route, _)) = &self.route {
             route.metrics.bytes(bytes_in, self.bytes_out);
         }
+        self.hub.metrics.http.ended(self.end.as_str());
         let failure = self.failure.as_ref();
         let _traced = self.span.enter();
         info!(

@@ -180,14 +180,14 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Origin(body) => body.incoming.is_end_stream(),
+            Self::Origin(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Origin(body) => body.incoming.size_hint(),
+            Self::Origin(body) => body.size_hint(),
         }
     }
 }
@@ -196,14 +196,28 @@ impl Body for ReplyBody {
 #[derive(Debug)]
 pub(crate) struct OriginBody {
     incoming: Incoming,
+    /// Whether it ends where the origin's connection does, for want of a length.
+    until_close: bool,
+    /// What of the last frame goes on after the rest.
+    rest: Bytes,
+    max_piece_bytes: usize,
     /// None once the body has come to its end.
     running: Option<Box<Running>>,
 }
 
 impl OriginBody {
-    pub(crate) fn new(incoming: Incoming, running: Box<Running>) -> Self {
+    /// Given on in pieces of `max_piece_bytes` at most.
+    pub(crate) fn new(
+        incoming: Incoming,
+        until_close: bool,
+        max_piece_bytes: usize,
+        running: Box<Running>,
+    ) -> Self {
         let mut body = Self {
             incoming,
+            until_close,
+            rest: Bytes::new(),
+            max_piece_bytes,
             running: Some(running),
         };
         body.end_if_ended();
@@ -214,18 +228,28 @@ impl OriginBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(running) = &mut self.running
-            && running.poll_cut(cx)
-        {
-            self.running = None;
+        if let Some(running) = self.running.take_if(|running| running.is_cut()) {
+            running.breaks_off();
             return Poll::Ready(Some(Err(BodyError::Cut)));
         }
+        if !self.rest.is_empty() {
+            let data = std::mem::take(&mut self.rest);
+            let frame = Frame::data(self.piece(data));
+            self.end_if_ended();
+            return Poll::Ready(Some(Ok(frame)));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(running), Some(data)) = (&mut self.running, frame.data_ref()) {
-                    running.sent(data.len() as u64);
+            Poll::Pending => {
+                if let Some(running) = &self.running {
+                    running.has_room();
                 }
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let frame = match frame.into_data() {
+                    Ok(data) => Frame::data(self.piece(data)),
+                    Err(other) => other,
+                };
                 self.end_if_ended();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -235,21 +259,58 @@ impl OriginBody {
                 }
                 Poll::Ready(Some(Err(BodyError::Broken)))
             }
-            Poll::Ready(None) => {
-                if let Some(running) = self.running.take() {
-                    running.complete();
-                }
-                Poll::Ready(None)
-            }
+            Poll::Ready(None) => self.incoming_ended(),
         }
+    }
+
+    /// What of `data` goes on now; the rest waits for its turn.
+    fn piece(&mut self, mut data: Bytes) -> Bytes {
+        if data.len() > self.max_piece_bytes {
+            self.rest = data.split_off(self.max_piece_bytes);
+        }
+        if let Some(running) = &mut self.running {
+            running.sent(data.len() as u64);
+        }
+        data
+    }
+
+    fn incoming_ended(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(running) = self.running.take() else {
+            return Poll::Ready(None);
+        };
+        if self.until_close && !running.origin_finished() {
+            running.broken_by_origin();
+            return Poll::Ready(Some(Err(BodyError::Broken)));
+        }
+        running.complete();
+        Poll::Ready(None)
     }
 
     /// Whoever sends the body may not ask for a frame after the last.
     fn end_if_ended(&mut self) {
-        if self.incoming.is_end_stream()
+        if self.rest.is_empty()
+            && self.incoming.is_end_stream()
             && let Some(running) = self.running.take()
         {
             running.complete();
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let incoming = self.incoming.size_hint();
+        let rest = self.rest.len() as u64;
+        if rest == 0 {
+            return incoming;
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(incoming.lower().saturating_add(rest));
+        if let Some(upper) = incoming.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
     }
 }

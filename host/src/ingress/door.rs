@@ -7,33 +7,28 @@
 //! many connections in all, for the port and from one source, how many handshakes and for how
 //! long, the bytes, the number and the time of header fields, and the requests of one connection.
 //!
-//! A connection is served by one of the workers. A reload swaps the port's [`DoorRules`]; its
-//! connections go on with the new ones at their next request.
+//! A connection is served by one of the workers; how, is in [`viewer_http`]. A reload swaps the
+//! port's [`DoorRules`]; its connections go on with the new ones at their next request.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nowconnect_policy::Tls;
 use nowconnect_tunnel::read_ahead;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::exchange;
 use super::rewind::Rewind;
-use crate::config::{CloudConfig, HttpListenerConfig, IngressLimits, ProxyProtocolAccept};
+use super::viewer_http;
+use super::viewer_socket::{SocketFate, ViewerSocket};
+use crate::config::{CloudConfig, HttpListenerConfig, ProxyProtocolAccept};
 use crate::hub::Hub;
 use crate::limit::{Gate, Pass, SourceRates, SourceSlot};
 use crate::listener;
@@ -49,18 +44,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// What every client that speaks HTTP/2 sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes of a request's body that one HTTP/2 stream may send ahead of its origin.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-
-/// Bytes of responses that wait for one HTTP/2 stream's viewer.
-const STREAM_SEND_BYTES: usize = 64 * 1024;
-
-/// The least that the HTTP library takes for a buffer.
-const MIN_BUFFER_BYTES: usize = 8192;
-
 /// One bound HTTP port.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -70,7 +53,7 @@ pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     rules: ArcSwap<DoorRules>,
     gate: Arc<Gate>,
-    stop: watch::Sender<bool>,
+    pub(super) stop: watch::Sender<bool>,
 }
 
 /// What holds for a port; swapped whole by a reload.
@@ -127,6 +110,7 @@ pub(crate) struct Viewer {
     pub(crate) peer: SocketAddr,
     /// What the handshake told, where there was one.
     pub(crate) tls: Option<Tls>,
+    pub(super) socket: Arc<SocketFate>,
     /// Whether connections to origins may be kept for it alone.
     pub(crate) keeps_apart: AtomicBool,
     _places: Places,
@@ -294,6 +278,8 @@ impl Door {
             }
         }
         let limits = hub.config().ingress.limits.clone();
+        let socket = Arc::new(SocketFate::default());
+        let mut stream = ViewerSocket::new(stream, Arc::clone(&socket), limits.send_timeout);
         let viewer = |tls| {
             Arc::new(Viewer {
                 hub: Arc::clone(&hub),
@@ -301,6 +287,7 @@ impl Door {
                 number: hub.ingress.next_viewer(),
                 peer,
                 tls,
+                socket,
                 keeps_apart: AtomicBool::new(false),
                 _places: places,
                 _counted: hub.metrics.http.connection(),
@@ -308,7 +295,7 @@ impl Door {
         };
         match &rules.tls {
             Some(tls) => {
-                let Some(handshake) = hub.ingress.handshakes.take(peer.ip()) else {
+                let Ok(handshake) = hub.ingress.handshakes.take(peer.ip()) else {
                     return debug!(%peer, "too many TLS handshakes at once, in all or from there");
                 };
                 let accepted = tls
@@ -322,7 +309,7 @@ impl Door {
                 let session = stream.get_ref().1;
                 let speaks_http2 = session.alpn_protocol() == Some(b"h2");
                 let viewer = viewer(Some(told_by(session)));
-                serve(viewer, stream, speaks_http2, &limits).await;
+                viewer_http::serve(viewer, stream, speaks_http2, &limits).await;
             }
             None if rules.config.http2 => {
                 let within = limits.header_timeout;
@@ -331,15 +318,15 @@ impl Door {
                     return debug!(%peer, "a viewer sent no request");
                 };
                 let stream = Rewind::new(stream, read);
-                serve(viewer(None), stream, speaks_http2, &limits).await;
+                viewer_http::serve(viewer(None), stream, speaks_http2, &limits).await;
             }
-            None => serve(viewer(None), stream, false, &limits).await,
+            None => viewer_http::serve(viewer(None), stream, false, &limits).await,
         }
     }
 }
 
 /// Whether the connection begins with the preface of HTTP/2, and what was read to find out.
-async fn begins_with_preface(stream: &mut TcpStream) -> io::Result<(bool, Vec<u8>)> {
+async fn begins_with_preface(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(bool, Vec<u8>)> {
     let mut read = Vec::with_capacity(PREFACE.len());
     // A byte that differs ends it: nothing is read that could be waited for in vain.
     while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
@@ -364,70 +351,4 @@ fn told_by(session: &rustls::ServerConnection) -> Tls {
         sni: session.server_name().map(str::to_owned),
         client_san: None,
     }
-}
-
-/// Serves requests until the connection ends, or becomes something else.
-async fn serve<S>(viewer: Arc<Viewer>, stream: S, speaks_http2: bool, limits: &IngressLimits)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let peer = viewer.peer;
-    let mut phase = viewer.hub.phase();
-    let mut stop = viewer.door.stop.subscribe();
-    let ending = async move {
-        tokio::select! {
-            () = phase.draining() => {}
-            _ = stop.wait_for(|stopped| *stopped) => {}
-        }
-    };
-    let service = service_fn(move |request| {
-        let viewer = Arc::clone(&viewer);
-        async move { Ok::<_, Infallible>(exchange::answer(viewer, request).await) }
-    });
-    let bound = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-    let header_bytes = bound(limits.max_header_bytes).max(MIN_BUFFER_BYTES);
-    let served = if speaks_http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.max_streams)
-            .max_header_list_size(limits.max_header_bytes)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_send_buf_size(STREAM_SEND_BYTES)
-            .keep_alive_interval(limits.header_timeout)
-            .serve_connection(TokioIo::new(stream), service);
-        until_ended(connection, ending, |connection| {
-            connection.graceful_shutdown();
-        })
-        .await
-    } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
-            .max_headers(bound(limits.max_headers))
-            .max_buf_size(header_bytes)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        until_ended(connection, ending, |connection| {
-            connection.graceful_shutdown();
-        })
-        .await
-    };
-    if let Err(error) = served {
-        debug!(%peer, %error, "a viewer's connection ended");
-    }
-}
-
-/// Drives a connection to its end, and asks it to end once `ending` comes true.
-async fn until_ended<C: Future>(
-    connection: C,
-    ending: impl Future<Output = ()>,
-    finish: impl FnOnce(Pin<&mut C>),
-) -> C::Output {
-    tokio::pin!(connection);
-    tokio::select! {
-        served = &mut connection => return served,
-        () = ending => finish(connection.as_mut()),
-    }
-    connection.await
 }

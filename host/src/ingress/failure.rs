@@ -71,6 +71,8 @@ failures! {
     body_broken = BodyBroken, "the request's body did not come to its end";
     /// A rate of the listener or the route.
     rate_limited = RateLimited, "too many requests in a short time";
+    /// One source has as many requests under way as it may.
+    source_busy = SourceBusy, "too many requests of this address are under way";
     /// The line and the fields are too large.
     head_too_large = HeadTooLarge, "the request's header fields are too large";
     /// The agent did not reach the origin.

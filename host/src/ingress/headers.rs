@@ -121,6 +121,18 @@ pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), BadHeaders> {
     }
 }
 
+/// Whether a response's body, if it has one, ends only where the origin's connection does: it has
+/// neither a length nor chunks (RFC 9112, 6.3).
+pub(crate) fn body_ends_with_connection(version: Version, headers: &HeaderMap) -> bool {
+    let is_chunked = headers
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .next_back()
+        .and_then(|coding| coding.as_bytes().rsplit(|byte| *byte == b',').next())
+        .is_some_and(|last| last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    version < Version::HTTP_2 && !is_chunked && !headers.contains_key(CONTENT_LENGTH)
+}
+
 /// Whether the request asks for a WebSocket, and for nothing else, where that can be had:
 /// HTTP/1.1 and without a body. Any other wish is one of a hop, which the hub does not fulfil.
 pub(crate) fn wants_websocket(method: &Method, version: Version, headers: &HeaderMap) -> bool {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::request_id::RequestId;
+use super::taking::Taking;
 use crate::registry::AgentKey;
 
 /// One request under way.
@@ -33,8 +34,11 @@ pub(crate) struct InFlight {
     pub(crate) generation: AtomicU64,
     /// The newest round of re-checks when it was asked about last, or when it came.
     pub(crate) asked: AtomicU64,
+    /// Whether its viewer takes what waits for it.
+    pub(crate) taking: Taking,
     is_cut: AtomicBool,
-    /// Of whoever moves its bytes.
+    is_stalled: AtomicBool,
+    /// Of whoever leads it through.
     waker: AtomicWaker,
 }
 
@@ -56,21 +60,36 @@ impl InFlight {
             questions,
             generation: AtomicU64::new(generation),
             asked: AtomicU64::new(round),
+            taking: Taking::new(),
             is_cut: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         })
     }
 
-    /// Ends it as soon as whoever moves its bytes looks.
+    /// Ends it, wherever it is and whatever its viewer does.
     pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Ready once it is cut.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
+    }
+
+    /// It ends because its viewer takes nothing.
+    pub(crate) fn stall(&self) {
+        self.is_stalled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Ordering::Acquire)
+    }
+
+    /// Ready once it is cut. Whoever asked last is woken.
     pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.is_cut.load(Ordering::Acquire) {
+        if self.is_cut() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -120,5 +139,37 @@ impl InFlightTable {
 impl Drop for InFlightPlace {
     fn drop(&mut self) {
         self.table.requests.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+impl InFlight {
+    /// One that nobody asked about.
+    pub(crate) fn for_tests() -> Arc<Self> {
+        use nowconnect_policy::{Meta, UpstreamOpen};
+
+        let question = Arc::new(Question::UpstreamOpen(UpstreamOpen {
+            meta: Meta {
+                now_ms: 0,
+                hub: Arc::from("hub"),
+                request_id: Arc::from("request"),
+                trace_id: None,
+                recheck: false,
+            },
+            connector: Name::bare("shop"),
+            agent: Name::bare("site"),
+            why: "http".to_owned(),
+        }));
+        let agent = AgentKey {
+            tenant: nowconnect_protocol::TenantName::default(),
+            agent: nowconnect_protocol::AgentId::parse("site").expect("a plain name"),
+        };
+        Self::new(
+            RequestId::random(),
+            (Name::bare("shop"), Name::bare("web")),
+            agent,
+            (([127, 0, 0, 1], 1).into(), Arc::from("web")),
+            ([Arc::clone(&question), question], 0, 0),
+        )
     }
 }

@@ -121,6 +121,26 @@ impl Pool {
         state.total += 1;
     }
 
+    /// Takes the one out that has waited for longest among those of a connector, whichever agent it
+    /// goes through.
+    pub(crate) fn take_oldest(&self, connector: &ConnectorKey) -> Option<Upstream> {
+        let mut state = self.kept.lock();
+        let of_it = state
+            .by_key
+            .iter()
+            .filter(|(key, _)| key.connector == *connector);
+        // The newest is kept last.
+        let oldest = of_it.filter_map(|(key, kept)| Some((kept.first()?.since, key)));
+        let key = oldest.min_by_key(|(since, _)| *since)?.1.clone();
+        let kept = state.by_key.get_mut(&key)?;
+        let oldest = kept.remove(0);
+        if kept.is_empty() {
+            state.by_key.remove(&key);
+        }
+        state.total -= 1;
+        Some(oldest.upstream)
+    }
+
     /// Lets go of what waits for longer than `within`, or has ended.
     pub(crate) fn sweep(&self, within: Duration) {
         self.remove(|_, kept| kept.since.elapsed() >= within || !kept.upstream.is_usable());

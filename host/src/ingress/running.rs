@@ -1,40 +1,49 @@
 //! A response under way, and all that ends with it.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::account::{Account, End};
 use super::in_flight::{InFlight, InFlightPlace};
+use super::leash::Hold;
 use super::progress::Progress;
+use super::shares::Share;
 use super::upstream::Upstream;
-use crate::limit::Slot;
 
-/// See the module. Dropped before its end it resets its flow, and its account says that the
-/// viewer left.
+/// See the module. Dropped before its end it resets its flow, and its account says who ended it:
+/// the hub, or the viewer that left or took nothing.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) account: Box<Account>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) upstream: Option<Upstream>,
     pub(crate) place: InFlightPlace,
-    pub(crate) _slot: Slot,
+    /// None once it has become something that its own task leads through.
+    pub(crate) hold: Option<Hold>,
+    pub(crate) _share: Share,
 }
 
 impl Running {
-    /// Whether the hub has ended it.
-    pub(crate) fn poll_cut(&mut self, cx: &Context<'_>) -> bool {
-        match self.place.request.poll_cut(cx) {
-            Poll::Ready(()) => {
-                self.account.end = End::Cut;
-                true
-            }
-            Poll::Pending => false,
-        }
+    /// Whether the hub has ended it. What waits is woken by its leash.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.place.request.is_cut()
     }
 
-    /// Bytes of its body went on.
+    /// Bytes of its body went to the viewer, and wait there until it takes them.
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.account.bytes_out += bytes;
+        self.place.request.taking.given();
+    }
+
+    /// The viewer has room for more than there is.
+    pub(crate) fn has_room(&self) {
+        self.place.request.taking.has_room();
+    }
+
+    /// What the viewer got so far is not all, and it has to see that.
+    pub(crate) fn breaks_off(&self) {
+        if let Some(hold) = &self.hold {
+            hold.leash().breaks_off();
+        }
     }
 
     /// The response has come to its end. The connection serves others, unless the origin has not
@@ -51,7 +60,15 @@ impl Running {
 
     /// The origin did not send all that it owes.
     pub(crate) fn broken_by_origin(mut self: Box<Self>) {
+        self.breaks_off();
         self.account.end = End::OriginBroke;
+    }
+
+    /// Whether the origin itself ended its connection, so that a body without a length is whole.
+    pub(crate) fn origin_finished(&self) -> bool {
+        self.upstream
+            .as_ref()
+            .is_some_and(Upstream::origin_finished)
     }
 
     /// What it became has come to its end.
@@ -66,5 +83,20 @@ impl Running {
 
     pub(crate) fn request(&self) -> Arc<InFlight> {
         Arc::clone(&self.place.request)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.account.end != End::ViewerLeft {
+            return;
+        }
+        let request = &self.place.request;
+        let socket_stalled = |hold: &Hold| hold.leash().is_stalled();
+        if request.is_cut() {
+            self.account.end = End::Cut;
+        } else if request.is_stalled() || self.hold.as_ref().is_some_and(socket_stalled) {
+            self.account.end = End::ViewerStalled;
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) fn splice(
     on_origin: OnUpgrade,
     mut running: Box<Running>,
 ) {
+    // From here on this task alone looks after it.
+    running.hold = None;
     let flow_ended = running.upstream.as_ref().map(Upstream::ended);
     tokio::spawn(async move {
         let copied = async {
@@ -49,6 +51,7 @@ pub(crate) fn splice(
                     running.sent(outward);
                     End::Complete
                 }
+                None if viewer.socket.is_stalled() => End::ViewerStalled,
                 None => End::ViewerLeft,
             },
             () = lingered(flow_ended, LINGER) => End::OriginBroke,

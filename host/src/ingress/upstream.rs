@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tracing::{Span, debug};
 
 use super::body::RequestBody;
+use super::pipe::{OriginEnd, pipe};
 use super::pool::PoolKey;
 use super::route::Route;
 use super::sender::{SendError, Sender};
@@ -38,6 +39,12 @@ use crate::telemetry::traces;
 /// Bytes that wait between the HTTP client and the flow, each way. One turn of the tunnel's
 /// driver takes as much at a time.
 const PIPE_BYTES: usize = 64 * 1024;
+
+/// Kept connections that are ended, one after the other, to make room for a new one.
+const MADE_ROOM_MAX: usize = 3;
+
+/// How long the end of one may take: its driver has to get to it.
+const MADE_ROOM_WITHIN: Duration = Duration::from_secs(1);
 
 /// The listener that flows of requests come in by, where they are listed.
 const LISTENER: &str = "ingress";
@@ -84,6 +91,7 @@ pub(crate) enum NoUpstream {
 pub(crate) struct Upstream {
     sender: Sender,
     state: watch::Receiver<FlowState>,
+    origin_end: OriginEnd,
     key: PoolKey,
     hub: Arc<Hub>,
     flow_ref: FlowRef,
@@ -119,7 +127,10 @@ impl Upstream {
         if !connector.rate.allows(hub.uptime()) {
             return Err(NoUpstream::Rate);
         }
-        let slot = connector.flows.take().ok_or(NoUpstream::Full)?;
+        let slot = match connector.flows.take() {
+            Some(slot) => slot,
+            None => made_room(hub, connector).await.ok_or(NoUpstream::Full)?,
+        };
         let standing = tunnel.standing();
         let permit = hub
             .authorizer()
@@ -130,7 +141,7 @@ impl Upstream {
                 why: "http",
             })
             .map_err(NoUpstream::Denied)?;
-        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        let (near, far, origin_end) = pipe(PIPE_BYTES);
         let flow_ref = hub.next_flow_ref();
         let (tell, mut state) = watch::channel(FlowState::Opening);
         let entry = flow_entry(hub, &flow_ref, connector, tunnel, client, &permit);
@@ -145,7 +156,7 @@ impl Upstream {
             tell,
             told: FlowProgress::default(),
             open,
-            _slot: slot,
+            slot: Some(slot),
             _counted: hub.metrics.hub.flow(),
         };
         let flow = OpenFlow {
@@ -192,6 +203,7 @@ impl Upstream {
         Ok(Self {
             sender,
             state,
+            origin_end,
             key,
             hub: Arc::clone(hub),
             flow_ref,
@@ -265,6 +277,20 @@ impl Upstream {
         self.busy = false;
     }
 
+    /// Ends it, and waits until its place among the connector's flows is free.
+    async fn make_room(self) {
+        let ended = self.ended();
+        self.reset(ResetCode::ClientReset);
+        drop(self);
+        // One whose agent is away may last longer; then there is no room.
+        let _ = tokio::time::timeout(MADE_ROOM_WITHIN, ended).await;
+    }
+
+    /// Whether the origin itself has ended what it sends.
+    pub(crate) fn origin_finished(&self) -> bool {
+        self.origin_end.has_come()
+    }
+
     pub(crate) fn state(&self) -> FlowState {
         *self.state.borrow()
     }
@@ -302,6 +328,19 @@ impl Drop for Upstream {
             self.reset(ResetCode::ClientReset);
         }
     }
+}
+
+/// A place among the connector's flows, which those that only wait for a further request give up.
+async fn made_room(hub: &Hub, connector: &Connector) -> Option<Slot> {
+    for _ in 0..MADE_ROOM_MAX {
+        let kept = hub.ingress.pool.take_oldest(&connector.key)?;
+        kept.make_room().await;
+        hub.metrics.http.evicted();
+        if let Some(slot) = connector.flows.take() {
+            return Some(slot);
+        }
+    }
+    None
 }
 
 /// Waits for such a state. A flow that is gone has come to every state that it will.
@@ -364,7 +403,8 @@ struct Observed {
     told: FlowProgress,
     /// From OPEN to the agent's answer.
     open: Span,
-    _slot: Slot,
+    /// Its place among the connector's flows.
+    slot: Option<Slot>,
     _counted: GaugeGuard,
 }
 
@@ -392,7 +432,7 @@ impl FlowObserver for Observed {
         metrics.inbound_queue_changed(told.pending_bytes, progress.pending_bytes);
     }
 
-    fn not_started(self: Box<Self>, failed: FailedOpen) {
+    fn not_started(mut self: Box<Self>, failed: FailedOpen) {
         traces::failed(&self.open, failed.code.as_str());
         debug!(
             flow = %self.entry.flow_ref,
@@ -401,12 +441,14 @@ impl FlowObserver for Observed {
             message = %failed.message,
             "a flow to an origin did not start"
         );
+        // Whoever hears of the end may want the place.
+        self.slot = None;
         // Before the pipe is closed, which the HTTP client sees.
         self.tell.send_replace(FlowState::NotStarted(failed.code));
         drop(failed);
     }
 
-    fn ended(self: Box<Self>, summary: FlowSummary) {
+    fn ended(mut self: Box<Self>, summary: FlowSummary) {
         self.hub.metrics.traffic.flow_ended(summary.cause.as_str());
         let metrics = &self.connector.metrics;
         metrics.bytes(
@@ -414,6 +456,8 @@ impl FlowObserver for Observed {
             summary.bytes_a2c.saturating_sub(self.told.bytes_a2c),
         );
         metrics.inbound_queue_changed(self.told.pending_bytes, 0);
+        // Whoever hears of the end may want the place.
+        self.slot = None;
         self.tell.send_replace(match &summary.cause {
             FlowCause::Finished => FlowState::Finished,
             FlowCause::Reset { code, .. } => FlowState::Reset(*code),

@@ -33,7 +33,7 @@ pub use decisions::DecisionMetrics;
 pub use governance::{
     PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,
 };
-pub use http::{EndpointMetrics, HttpGauge, HttpMetrics};
+pub use http::{EndpointMetrics, HttpGauge, HttpMetrics, Retry};
 pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
 pub use pdp::{PdpCache, PdpMetrics};
 pub use registrar::{Family, FamilyKind, markdown_table};

@@ -1,8 +1,10 @@
 //! HTTP by host name: a viewer, the hub, an agent and an origin.
 
 mod certificates;
+mod endings;
 mod http2;
 mod plugins;
+mod repeats;
 mod requests;
 mod statuses;
 mod streams;

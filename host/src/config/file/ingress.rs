@@ -226,13 +226,23 @@ pub struct IngressLimitsFile {
     #[schemars(range(min = 16, max = 1000))]
     pub max_headers: u32,
     /// How long the head of a request may take, and how long a connection may wait for its next
-    /// request. Milliseconds. Default 30000.
+    /// request; one of HTTP/2 is then told to go. Milliseconds. Default 30000.
     #[schemars(range(min = 100, max = 600_000))]
     pub header_timeout_ms: u64,
     /// How long a client may send nothing of a body that it owes; then the answer is 408.
     /// Milliseconds. Default 60000.
     #[schemars(range(min = 100, max = 3_600_000))]
     pub body_timeout_ms: u64,
+    /// How long a viewer may take nothing of a response that waits for it, over HTTP/2 of one
+    /// stream; then it is reset. A response that is silent itself, such as an event stream, is not
+    /// meant. Milliseconds. Default 60000.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub send_timeout_ms: u64,
+    /// How old a viewer's connection may become. Then it takes no further request (over HTTP/2 it
+    /// is told so), and ends with the responses that are under way; WebSockets go on. `null` is no
+    /// bound. Milliseconds. Default 3600000.
+    #[schemars(range(min = 1000, max = 604_800_000))]
+    pub max_connection_age_ms: Option<u64>,
     /// TLS handshakes at once over all HTTP ports, a quarter of them from one source address; more
     /// are closed. Default 256.
     #[schemars(range(min = 1, max = 65_536))]
@@ -248,6 +258,11 @@ pub struct IngressLimitsFile {
     /// Default 4096.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests: u32,
+    /// The same from one source address (an IPv6 /64 counts as one); more are answered 429. Behind
+    /// a trusted proxy the address is the one that it forwards. `null` is a quarter of
+    /// `max_requests`. Default `null`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_requests_per_source: Option<u32>,
     /// Requests at once of one HTTP/2 connection. Default 128.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_streams: u32,
@@ -268,10 +283,13 @@ impl Default for IngressLimitsFile {
             max_headers: 100,
             header_timeout_ms: 30_000,
             body_timeout_ms: 60_000,
+            send_timeout_ms: 60_000,
+            max_connection_age_ms: Some(3_600_000),
             max_handshakes: 256,
             handshake_timeout_ms: 10_000,
             max_connections_per_source: 1024,
             max_requests: 4096,
+            max_requests_per_source: None,
             max_streams: 128,
             pool_idle: 64,
             pool_idle_ms: 30_000,

@@ -16,6 +16,28 @@ const RESPONSE_BUCKETS: &[f64] = &[
 /// The classes of status codes.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Why a request is tried once more, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Certainly nothing of it reached an origin: on another agent.
+    NotReached,
+    /// It was sent over a kept connection that had ended: on a new one.
+    Stale,
+    /// Something of it may have reached an origin which is now out of reach, and it may be
+    /// repeated: on another agent.
+    Lost,
+}
+
+impl Retry {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NotReached => "not_reached",
+            Self::Stale => "stale",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Families of the HTTP ingress.
 #[derive(Debug)]
 pub struct HttpMetrics {
@@ -26,10 +48,12 @@ pub struct HttpMetrics {
     bytes: IntCounterVec,
     failures: IntCounterVec,
     codes: LabelCap,
-    retried: IntCounter,
+    ends: IntCounterVec,
+    retried: IntCounterVec,
     upstream_opened: IntCounter,
     upstream_reused: IntCounter,
     upstream_idle: IntGauge,
+    evicted: IntCounter,
     unrouted: IntCounter,
     endpoints: CappedChildren<EndpointMetrics>,
 }
@@ -73,15 +97,25 @@ impl HttpMetrics {
                 "Requests that the hub answered itself, by the code it gave.",
             ),
             codes: LabelCap::new(MAX_CODES),
-            retried: families.counter(
+            ends: families.counters(
+                "nowconnect_http_request_ends_total",
+                &["end"],
+                "Requests that have ended, by how (complete, viewer_left, viewer_stalled, origin_broke, cut).",
+            ),
+            retried: families.counters(
                 "nowconnect_http_retries_total",
-                "Requests that were tried once more because they had not reached an origin.",
+                &["why"],
+                "Requests that were tried once more: not_reached (an origin), stale (a kept connection), lost (an agent or origin, before the response began).",
             ),
             upstream_opened: upstream.with_label_values(&["new"]),
             upstream_reused: upstream.with_label_values(&["reused"]),
             upstream_idle: families.gauge(
                 "nowconnect_http_upstream_idle_connections",
                 "Connections to origins that are kept for later requests.",
+            ),
+            evicted: families.counter(
+                "nowconnect_http_upstream_evictions_total",
+                "Kept connections to origins that were ended to make room for a new one of their connector.",
             ),
             unrouted: families.counter(
                 "nowconnect_http_unrouted_requests_total",
@@ -130,9 +164,19 @@ impl HttpMetrics {
         self.unrouted.inc();
     }
 
+    /// Counts a request that has ended, by `end`, which is one of a few.
+    pub fn ended(&self, end: &'static str) {
+        self.ends.with_label_values(&[end]).inc();
+    }
+
     /// Counts a further try.
-    pub fn retried(&self) {
-        self.retried.inc();
+    pub fn retried(&self, why: Retry) {
+        self.retried.with_label_values(&[why.as_str()]).inc();
+    }
+
+    /// Counts a kept connection that made room for another.
+    pub fn evicted(&self) {
+        self.evicted.inc();
     }
 
     /// Counts a request to an origin.

@@ -168,7 +168,7 @@ async fn tls_agrees_on_the_protocol_and_its_certificate_is_swapped() {
     );
 }
 
-async fn plain<B>(address: SocketAddr) -> SendRequest<B>
+pub(super) async fn plain<B>(address: SocketAddr) -> SendRequest<B>
 where
     B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -181,7 +181,7 @@ where
     sender
 }
 
-fn get(path: &str) -> Request<Full<Bytes>> {
+pub(super) fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(format!("http://shop.example.com{path}"))
         .body(Full::default())
         .unwrap()

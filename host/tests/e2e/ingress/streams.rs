@@ -11,28 +11,28 @@ use crate::cluster::web::{Web, ask, get};
 use crate::cluster::{SOON, TestHub, eventually};
 
 /// An origin that is played by hand.
-struct Played {
+pub(super) struct Played {
     listener: TcpListener,
 }
 
 impl Played {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self {
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
         }
     }
 
-    fn address(&self) -> std::net::SocketAddr {
+    pub(super) fn address(&self) -> std::net::SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
-    async fn accept(&self) -> Web {
+    pub(super) async fn accept(&self) -> Web {
         let accepted = tokio::time::timeout(SOON, self.listener.accept()).await;
         Web::over(accepted.expect("a connection should have come").unwrap().0)
     }
 }
 
-async fn hub_before(origin: &Played) -> (TestHub, crate::cluster::TestAgent) {
+pub(super) async fn hub_before(origin: &Played) -> (TestHub, crate::cluster::TestAgent) {
     let hub = web_hub(&[SHOP]).start().await;
     let agent = hub.plant("shop", origin.address()).await;
     (hub, agent)
@@ -415,7 +415,7 @@ async fn switched(hub: &TestHub, origin: &Played) -> (Web, Web) {
 }
 
 /// Nothing of any request is left.
-async fn gone(hub: &TestHub) {
+pub(super) async fn gone(hub: &TestHub) {
     eventually("every flow has ended", || async {
         hub.metrics().contains("nowconnect_flows_open 0\n")
     })
