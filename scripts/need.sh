@@ -6,6 +6,7 @@
 #   need.sh parts     the servers that the end-to-end tests run against
 #   need.sh prover    the solver that nowconnect-prove asks
 #   need.sh node      Node.js and the packages of scripts/parts
+#   need.sh web       a browser, a load generator and a WebSocket suite, for the slow tests
 #   need.sh cedar     the stock `cedar` program at the engine's version, for the slow tests
 #
 # What is missing is named first. As root it is then installed with apt, rustup and npm, each
@@ -163,6 +164,29 @@ need_node() {
     die "\`npm ci\` in scripts/parts failed"
 }
 
+# Programs of Python packages stand in an environment of their own.
+need_python() {
+    have python3 && python3 -c 'import ensurepip' 2>/dev/null \
+        || apt_install "some suites of the slow tests are Python packages" python3 python3-venv
+    local venv="$TOOLS_DIR/python" wanted="$ROOT/scripts/parts/requirements.txt"
+    if [ "$venv/.installed" -nt "$wanted" ]; then
+        return 0
+    fi
+    step "pip install -r scripts/parts/requirements.txt"
+    python3 -m venv --clear "$venv" \
+        && "$venv/bin/pip" install --quiet --disable-pip-version-check --retries 5 -r "$wanted" >&2 \
+        || die "\`pip install -r scripts/parts/requirements.txt\` failed"
+    touch "$venv/.installed"
+}
+
+need_web() {
+    need_programs "the slow tests ask as browsers and load generators do" \
+        chromium:chromium h2load:nghttp2-client
+    need_python
+    mkdir -p "$TOOLS_DIR/bin"
+    ln -sf "$TOOLS_DIR/python/bin/kosoku" "$TOOLS_DIR/bin/kosoku"
+}
+
 need_cedar() {
     local version
     version="$(awk '$0 == "name = \"cedar-policy\"" { getline; gsub(/"/, "", $3); print $3; exit }' "$ROOT/Cargo.lock")"
@@ -174,7 +198,7 @@ need_cedar() {
         || die "\`cargo install cedar-policy-cli\` failed"
 }
 
-[ "$#" -gt 0 ] || die "name one or more of: rust, guests, parts, prover, node, cedar"
+[ "$#" -gt 0 ] || die "name one or more of: rust, guests, parts, prover, node, web, cedar"
 for group in "$@"; do
     case "$group" in
         rust) need_rust ;;
@@ -182,7 +206,8 @@ for group in "$@"; do
         parts) need_parts ;;
         prover) need_prover ;;
         node) need_node ;;
+        web) need_web ;;
         cedar) need_cedar ;;
-        *) die "unknown group \`$group\`: name one or more of rust, guests, parts, prover, node, cedar" ;;
+        *) die "unknown group \`$group\`: name one or more of rust, guests, parts, prover, node, web, cedar" ;;
     esac
 done

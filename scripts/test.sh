@@ -177,7 +177,7 @@ need() {
     scripts/need.sh rust guests || exit 1
     local group
     local groups=(parts node)
-    [ "${TEST_ALL:-0}" = 1 ] && groups+=(cedar)
+    [ "${TEST_ALL:-0}" = 1 ] && groups+=(web cedar)
     for group in "${groups[@]}"; do
         if ! scripts/need.sh "$group"; then
             [ "$ALLOW_SKIP" = 1 ] || exit 1

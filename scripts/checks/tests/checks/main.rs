@@ -19,3 +19,4 @@ mod real_parts;
 mod repository;
 mod required_proof;
 mod stock_cedar;
+mod web;

@@ -49,7 +49,8 @@ pub(crate) fn skip_without(programs: &[&str]) -> bool {
     let allowed = std::env::var("ALLOW_SKIP").is_ok_and(|value| value == "1");
     assert!(
         allowed,
-        "missing: {missing:?}; `make install-parts` installs them, ALLOW_SKIP=1 does without"
+        "missing: {missing:?}; `make install-parts` installs them, for slow tests `make test-all`; \
+         ALLOW_SKIP=1 does without"
     );
     if let Some(path) = std::env::var_os("NOWCONNECT_SKIP_LOG") {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
@@ -221,6 +222,13 @@ impl Daemon {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Waits until the program has ended by itself.
+    pub(crate) fn wait_until_ended(&mut self, deadline: Duration) {
+        eventually(&format!("the end of {}", self.name), deadline, || {
+            self.child.try_wait().unwrap()
+        });
     }
 
     /// Waits until the port takes connections.
