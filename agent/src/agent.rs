@@ -16,6 +16,7 @@ use crate::connectors::{ConnectorMap, MapError};
 use crate::health::HealthServer;
 use crate::state::{AgentState, Phase};
 use crate::supervisor::Supervisor;
+use crate::tap::Tap;
 
 /// Orders that wait for the supervisor; it takes them between two events.
 const ORDER_QUEUE: usize = 16;
@@ -127,6 +128,7 @@ impl Agent {
             orders: order_queue,
             publish,
             flows,
+            tap: None,
         };
         Ok((running, task))
     }
@@ -151,6 +153,7 @@ pub struct AgentTask {
     orders: mpsc::Receiver<Order>,
     publish: watch::Sender<AgentState>,
     flows: Arc<AtomicU32>,
+    tap: Option<Tap>,
 }
 
 /// An agent whose ports are bound.
@@ -161,6 +164,14 @@ pub struct BoundAgent {
 }
 
 impl AgentTask {
+    /// Shows a person what passes.
+    pub(crate) fn with_tap(self, tap: Tap) -> Self {
+        Self {
+            tap: Some(tap),
+            ..self
+        }
+    }
+
     /// Binds the health server, if there is one. Must run inside a [`LocalSet`].
     ///
     /// # Errors
@@ -208,6 +219,7 @@ impl BoundAgent {
             task.orders,
             task.publish,
             task.flows,
+            task.tap,
         )
         .run()
         .await;

@@ -1,7 +1,12 @@
-//! `nowconnect-agent`: run, config check, diagnose.
+//! `nowconnect-agent`: http, tcp, start, connect, run, config check, diagnose.
 
 mod check;
+mod connect;
+mod foreground;
+mod publish;
 mod run;
+mod screen;
+mod start;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,11 +17,23 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, AgentConfig, ConfigError, Env, ProcessEnv};
 use crate::connectors::ConnectorMap;
 use crate::diagnose;
+use crate::publish::Protocol;
 
 /// A bad command line or config, as `sysexits.h` numbers it.
 pub const EXIT_CONFIG: u8 = 64;
 
 const AFTER_HELP: &str = "\
+A public address for what runs on this machine:
+
+  nowconnect dev                       a hub for this machine; or one of your own, see --control
+  nowconnect-agent http 3000           prints the address; it is the same the next time
+  nowconnect-agent http 3000 -n shop   with a name of your choice
+
+An agent for operators, with an identity and a token of its own:
+
+  nowconnect-agent connect --gateway wss://hub.example.com --id site-1 --token-file token ssh=22
+  nowconnect-agent run --config premise.yaml
+
 The config comes from a YAML file and from the environment; the environment wins. Without \
 --config and NC_CONFIG, config/premise.yaml is read if it is there, else the environment alone is \
 used:
@@ -30,6 +47,10 @@ Variables:
   NC_AGENT_URL                      tunnel.url
   NC_AGENT_ID                       tunnel.agent_id
   NC_TOKEN_FILE                     tunnel.auth.token_file
+  NC_TOKEN                          the token itself; a file is read by fewer
+  NC_CONTROL_URL                    publish.control_url, --control
+  NC_CLIENT_ID                      publish.client_id, --client-id
+  NC_CLIENT_SECRET_FILE             publish.client_secret_file, --client-secret-file
   NC_CONNECTORS                     tunnel.exported_connectors, comma list; empty: all targets
   NC_TARGET_<name>_HOST, _PORT      targets.<name>.host, .port; - and . of the name as _
   NC_ALLOW_PLAINTEXT                tunnel.allow_plaintext: true or false
@@ -57,6 +78,21 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Give an HTTP service a public address, until Ctrl-C
+    ///
+    /// The address is printed once it works, then each request with its status and time. The agent
+    /// keeps what it needs to get the same address again in a private file below
+    /// $XDG_STATE_HOME/nowconnect, or ~/.local/state/nowconnect.
+    Http(publish::PublishArgs),
+    /// Give a TCP service a name at a hub, until Ctrl-C
+    Tcp(publish::PublishArgs),
+    /// Run all that the file names, until Ctrl-C: `publish.services`, and the agent of `tunnel`
+    Start,
+    /// Run an agent with an identity of its own from the command line, until Ctrl-C
+    ///
+    /// The token comes from a file or from the variable NC_TOKEN, never from the command line, which
+    /// others on the machine can read.
+    Connect(connect::ConnectArgs),
     /// Run the agent until SIGTERM or SIGINT
     ///
     /// SIGTERM lets running flows finish within limits.shutdown_timeout_sec; a second one ends at
@@ -115,6 +151,10 @@ pub fn main() -> ExitCode {
     let env = ProcessEnv;
     let path = config_path(arguments.config);
     match arguments.command {
+        Command::Http(arguments) => arguments.run(Protocol::Http, &env),
+        Command::Tcp(arguments) => arguments.run(Protocol::Tcp, &env),
+        Command::Start => start::start(path.as_deref(), &env),
+        Command::Connect(arguments) => arguments.run(&env),
         Command::Run => run::run(path.as_deref(), &env),
         Command::Config(ConfigCommand::Check { file, syntax_only }) => {
             check::check(file.or(path).as_deref(), &env, syntax_only)

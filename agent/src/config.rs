@@ -10,6 +10,7 @@ mod check;
 mod env;
 mod error;
 mod file;
+mod publish;
 mod schema;
 mod url;
 pub(crate) use self::url::FetchUrl;
@@ -21,16 +22,20 @@ use std::time::Duration;
 
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 
+pub(crate) use self::check::publish::control_url;
 #[cfg(test)]
 pub(crate) use self::env::NAMES;
 pub use self::env::{Env, NoEnv, ProcessEnv};
 pub use self::error::{ConfigError, ConfigProblem};
+pub use self::publish::DEFAULT_CONTROL_URL;
+pub(crate) use self::publish::{PublishConfig, Service, check_name, parse_target};
 pub use self::schema::json_schema;
 pub use self::url::{HubUrl, ProxyKind, ProxyUrl, UrlError};
 pub use crate::backoff::BackoffSettings;
 pub use crate::proxy::NoProxy;
 pub use crate::proxy_header::ProxyHeader;
 use crate::secret::Secret;
+use crate::token::TokenAsker;
 
 /// Where the file is looked for when neither `--config` nor `NC_CONFIG` names one.
 pub const DEFAULT_PATH: &str = "config/premise.yaml";
@@ -49,6 +54,8 @@ pub const WS_PAYLOAD_MIN: u32 = 1_024;
 pub struct AgentConfig {
     /// The hub's tunnel address.
     pub hub: HubUrl,
+    /// Hubs that are tried in this order where `hub` is not reached or refuses.
+    pub other_hubs: Vec<HubUrl>,
     /// Who this agent claims to be; must equal the token's claim.
     pub agent_id: AgentId,
     /// The tenant announced in HELLO, which the hub only compares.
@@ -84,6 +91,8 @@ pub enum Auth {
     TokenFile(PathBuf),
     /// OIDC client credentials, renewed before they expire.
     Oidc(OidcAuth),
+    /// Whoever started the agent is asked for each token; for embedding.
+    Asked(TokenAsker),
     /// A fixed token, for embedding only: no config file can hold one.
     Fixed(Secret),
 }
@@ -329,6 +338,7 @@ impl AgentConfig {
     pub fn new(hub: HubUrl, agent_id: AgentId, auth: Auth) -> Self {
         Self {
             hub,
+            other_hubs: Vec::new(),
             agent_id,
             tenant: None,
             exported_connectors: Vec::new(),
@@ -373,10 +383,48 @@ pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<AgentConfig, ConfigErr
         return check::check(file::FileConfig::default(), None, None, env);
     };
     let label = path.display().to_string();
-    let text = read_bounded(path)
-        .map_err(|problem| ConfigError::one(ConfigProblem::whole_file(&label, problem)))?;
-    let file = file::parse(&text, &label)?;
+    let file = file::parse(&read(path, &label)?, &label)?;
     check::check(file, Some(&label), path.parent(), env)
+}
+
+/// What `start` runs: all that a file names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StartConfig {
+    /// The agent with an identity of its own, where there is one.
+    pub(crate) agent: Option<AgentConfig>,
+    /// What gets public names.
+    pub(crate) publish: Option<PublishConfig>,
+    /// The way out.
+    pub(crate) outbound: Outbound,
+    /// What is logged and traced.
+    pub(crate) observability: Observability,
+    /// The least that is logged, where somebody said so.
+    pub(crate) log_level: Option<LogLevel>,
+    /// Whether a hub on another host may be dialled in plain text.
+    pub(crate) allow_plaintext: bool,
+    /// As of [`AgentConfig`].
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The same as [`load`] for `start`: the file may have an agent, services to publish, or both.
+///
+/// # Errors
+/// Every problem found, each with its file position or variable.
+pub(crate) fn load_start(path: Option<&Path>, env: &dyn Env) -> Result<StartConfig, ConfigError> {
+    let Some(path) = path else {
+        return check::check_all(file::FileConfig::default(), None, None, env);
+    };
+    let label = path.display().to_string();
+    let file = file::parse(&read(path, &label)?, &label)?;
+    check::check_all(file, Some(&label), path.parent(), env)
+}
+
+/// What the environment alone says of the way out and of logs, for commands that have no file.
+///
+/// # Errors
+/// Every problem found, each with its variable.
+pub(crate) fn load_around(env: &dyn Env) -> Result<StartConfig, ConfigError> {
+    check::check_around(env)
 }
 
 /// Parses YAML `text`, named `label` in errors, and lets `env` override it.
@@ -386,6 +434,11 @@ pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<AgentConfig, ConfigErr
 pub fn parse(text: &str, label: &str, env: &dyn Env) -> Result<AgentConfig, ConfigError> {
     let file = file::parse(text, label)?;
     check::check(file, Some(label), None, env)
+}
+
+fn read(path: &Path, label: &str) -> Result<String, ConfigError> {
+    read_bounded(path)
+        .map_err(|problem| ConfigError::one(ConfigProblem::whole_file(label, problem)))
 }
 
 fn read_bounded(path: &Path) -> Result<String, String> {

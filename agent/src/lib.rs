@@ -12,6 +12,7 @@
 //! - `hub_dial`, `proxy`, `tls`, `net`: the way to the hub, step by step;
 //! - `connectors`: the way to targets;
 //! - `token`: where the token comes from and when it is renewed;
+//! - `publish`: public names from a control API, and their tokens; `tap`: what is seen of their use;
 //! - [`cli`]: the commands, `diagnose` among them.
 //!
 //! Everything of an agent runs on one thread with one single-threaded runtime: a tunnel's driver
@@ -29,12 +30,14 @@ mod hub_dial;
 mod net;
 mod proxy;
 mod proxy_header;
+mod publish;
 mod secret;
 mod shell;
 mod state;
 mod stream;
 mod supervisor;
 mod systemd;
+mod tap;
 pub mod telemetry;
 mod tls;
 mod token;
@@ -45,6 +48,7 @@ pub use self::connectors::MapError;
 pub use self::secret::Secret;
 pub use self::state::{AgentState, Phase};
 pub use self::tls::TrustError;
+pub use self::token::{TokenAsk, TokenAsker, TokenAsks};
 
 /// How the agent calls itself in HTTP requests.
 pub(crate) const USER_AGENT: &str = concat!("nowconnect-agent/", env!("CARGO_PKG_VERSION"));

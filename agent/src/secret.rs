@@ -1,6 +1,12 @@
 //! Text that must never be shown: tokens, client secrets, proxy passwords.
 
 use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer};
+
+/// A file with a secret is at most this long.
+const FILE_BYTES_MAX: u64 = 4_096;
 
 /// A secret string. Neither `Debug` nor any log line shows it; reading it takes an explicit
 /// [`expose`](Self::expose).
@@ -18,6 +24,29 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// The secret in a file, without white space around it. The error says why there is none.
+pub(crate) fn read_file(path: &Path) -> Result<Secret, String> {
+    let length = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
+    if length > FILE_BYTES_MAX {
+        return Err(format!(
+            "it is {length} bytes long; at most {FILE_BYTES_MAX} are read"
+        ));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    if text.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(Secret::new(text.trim()))
 }
 
 impl fmt::Debug for Secret {

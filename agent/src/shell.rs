@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use crate::connectors::{Asked, ConnectorMap};
+use crate::tap::Tap;
 use crate::telemetry;
 
 /// What all tunnels of one agent share.
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) dials: Cell<u32>,
     /// Flows over all tunnels.
     pub(crate) flows: Arc<AtomicU32>,
+    /// Shows a person what passes, where one watches.
+    tap: Option<Tap>,
     /// Keeps a target that is down from filling the log.
     failures: RefCell<Told>,
 }
@@ -67,12 +70,17 @@ impl Told {
 }
 
 impl Shared {
-    pub(crate) fn new(connectors: Rc<ConnectorMap>, flows: Arc<AtomicU32>) -> Self {
+    pub(crate) fn new(
+        connectors: Rc<ConnectorMap>,
+        flows: Arc<AtomicU32>,
+        tap: Option<Tap>,
+    ) -> Self {
         Self {
             connectors: RefCell::new(connectors),
             draining: Cell::new(false),
             dials: Cell::new(0),
             flows,
+            tap,
             failures: RefCell::new(Told {
                 since: Instant::now(),
                 lines: 0,
@@ -117,6 +125,8 @@ pub(crate) enum TunnelNews {
     Drain(Duration),
     /// The hub has gone silent.
     Suspect,
+    /// A measured round trip, where a person watches.
+    RoundTrip(Duration),
     /// The last flow ended while the agent is stopping.
     Quiet,
 }
@@ -152,7 +162,14 @@ impl AgentShell for TunnelShell {
                 Err(refused) => Err(refused),
             };
             report(&counted.0, &dial, &dialed);
-            dialed
+            match (&counted.0.tap, dialed) {
+                (Some(tap), Ok(dialed)) => Ok(tap.follow(dialed)),
+                (Some(tap), Err(error)) => {
+                    tap.unreachable(&error);
+                    Err(error)
+                }
+                (None, dialed) => dialed,
+            }
         }
         .instrument(span)
         .boxed_local()
@@ -177,6 +194,9 @@ impl AgentShell for TunnelShell {
                 // A flow that never opened was never counted.
                 if summary.acknowledged {
                     self.shared.flows_lost(1);
+                    if let Some(tap) = &self.shared.tap {
+                        tap.ended(&summary);
+                    }
                 }
                 tracing::debug!(
                     event = "flow_ended",
@@ -193,6 +213,9 @@ impl AgentShell for TunnelShell {
                     return;
                 }
                 TunnelNews::Quiet
+            }
+            AgentEvent::RoundTrip(round_trip) if self.shared.tap.is_some() => {
+                TunnelNews::RoundTrip(round_trip)
             }
             AgentEvent::RoundTrip(_) => return,
         };

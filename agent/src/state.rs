@@ -1,8 +1,10 @@
 //! What an embedding program, the health server and the service manager may know of an agent.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nowconnect_protocol::{ConnectorName, Refusal, ReplicaId};
+
+use crate::config::HubUrl;
 
 /// Where an agent is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub struct AgentState {
     pub phase: Phase,
     /// The hub that holds the tunnel, while there is one.
     pub replica: Option<ReplicaId>,
+    /// The address under which the agent reached it: one of several, where several are configured.
+    pub hub: Option<HubUrl>,
+    /// The last measured round trip to it.
+    pub round_trip: Option<Duration>,
     /// The session's name at that hub.
     pub session: Option<u64>,
     /// Connectors that clients may reach through this agent.

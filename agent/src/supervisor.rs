@@ -36,11 +36,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::agent::Order;
 use crate::backoff::{self, Backoff};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, HubUrl};
 use crate::connectors::ConnectorMap;
 use crate::hub_dial::{DialFailure, HubStream, Transport, open_transport, upgrade};
 use crate::shell::{NEWS_QUEUE, Shared, TunnelNews};
 use crate::state::{AgentState, Phase};
+use crate::tap::Tap;
 use crate::token::{Token, TokenError, TokenSource};
 
 /// How often files are looked at and slow conditions are checked.
@@ -58,6 +59,7 @@ struct Tunnel {
     number: u64,
     handle: AgentTunnelHandle,
     since: Instant,
+    hub: HubUrl,
 }
 
 /// A tunnel that another has replaced, and when it is closed at the latest.
@@ -91,8 +93,15 @@ enum DialProblem {
 
 /// A finished piece of work that borrowed the token's source.
 enum Finished {
-    Dialled(Result<(Box<WebSocketStream<HubStream>>, Token), DialProblem>),
+    Dialled(Result<Dialled, DialProblem>),
     Fetched(Result<Token, TokenError>),
+}
+
+/// A WebSocket that no HELLO was said on yet.
+struct Dialled {
+    websocket: Box<WebSocketStream<HubStream>>,
+    token: Token,
+    hub: HubUrl,
 }
 
 type Work = LocalBoxFuture<'static, (TokenSource, Finished)>;
@@ -138,11 +147,12 @@ impl Supervisor {
         orders: mpsc::Receiver<Order>,
         publish: watch::Sender<AgentState>,
         flows: Arc<AtomicU32>,
+        tap: Option<Tap>,
     ) -> Self {
         let (news_sender, news) = mpsc::channel(NEWS_QUEUE);
         let token_source = TokenSource::new(&config.auth, &config.outbound);
         Self {
-            shared: Rc::new(Shared::new(connectors, flows)),
+            shared: Rc::new(Shared::new(connectors, flows, tap)),
             orders,
             publish,
             news_sender,
@@ -270,11 +280,12 @@ impl Supervisor {
         };
         self.dial_at = None;
         let hub = self.config.hub.clone();
+        let others = self.config.other_hubs.clone();
         let outbound = self.config.outbound.clone();
         let limit = self.config.tunnel.connect_timeout;
         tracing::debug!(event = "dialling", hub = %hub, attempt = self.backoff.failures(), "dialling the hub");
         self.work = Some(Box::pin(async move {
-            let result = dial(&mut source, &hub, &outbound, limit).await;
+            let result = dial(&mut source, (&hub, &others), &outbound, limit).await;
             (source, Finished::Dialled(result))
         }));
     }
@@ -286,7 +297,7 @@ impl Supervisor {
             return;
         }
         match finished {
-            Finished::Dialled(Ok((websocket, token))) => self.join(*websocket, token),
+            Finished::Dialled(Ok(dialled)) => self.join(dialled),
             Finished::Dialled(Err(problem)) => self.dial_failed(&problem),
             Finished::Fetched(result) => self.token_fetched(result),
         }
@@ -370,16 +381,48 @@ async fn work(slot: &mut Option<Work>) -> (TokenSource, Finished) {
 
 async fn dial(
     source: &mut TokenSource,
-    hub: &crate::config::HubUrl,
+    (first, others): (&HubUrl, &[HubUrl]),
     outbound: &crate::config::Outbound,
     limit: Duration,
-) -> Result<(Box<WebSocketStream<HubStream>>, Token), DialProblem> {
+) -> Result<Dialled, DialProblem> {
     let token = source.fetch(Instant::now() + limit).await?;
-    // The hub gets its own time: a slow issuer must not look like a slow hub.
+    let mut hub = first;
+    let mut others = others.iter();
+    loop {
+        let failure = match reach(hub, &token, outbound, limit).await {
+            Ok(websocket) => {
+                return Ok(Dialled {
+                    websocket: Box::new(websocket),
+                    token,
+                    hub: hub.clone(),
+                });
+            }
+            Err(failure) => failure,
+        };
+        let Some(next) = others.next() else {
+            return Err(failure.into());
+        };
+        tracing::warn!(
+            event = "hub_passed_over",
+            %hub,
+            reason = %failure,
+            %next,
+            "the next hub is tried"
+        );
+        hub = next;
+    }
+}
+
+async fn reach(
+    hub: &HubUrl,
+    token: &Token,
+    outbound: &crate::config::Outbound,
+    limit: Duration,
+) -> Result<WebSocketStream<HubStream>, DialFailure> {
+    // Each hub gets its own time: a slow issuer must not look like a slow hub.
     let deadline = Instant::now() + limit;
     let stream = open_transport(&Transport::to_hub(hub, outbound), deadline).await?;
-    let websocket = upgrade(stream, hub, &token.secret, deadline).await?;
-    Ok((Box::new(websocket), token))
+    upgrade(stream, hub, &token.secret, deadline).await
 }
 
 fn random_u64() -> u64 {

@@ -22,7 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{AgentConfig, LogFormat, LogLevel};
+use crate::config::{AgentConfig, LogFormat, LogLevel, Observability, Outbound};
 
 /// Spans of this target go to the trace receiver and nowhere else.
 const SPAN_TARGET: &str = "nowconnect_trace";
@@ -57,7 +57,19 @@ pub struct Telemetry {
 /// # Errors
 /// See [`TelemetryError`].
 pub fn init(config: &AgentConfig) -> Result<Telemetry, TelemetryError> {
-    let settings = &config.observability;
+    init_with(
+        &config.observability,
+        config.agent_id.as_str(),
+        &config.outbound,
+    )
+}
+
+/// The same for more than one agent; `name` is the instance that traces name.
+pub(crate) fn init_with(
+    settings: &Observability,
+    name: &str,
+    outbound: &Outbound,
+) -> Result<Telemetry, TelemetryError> {
     let (level, handle) = reload::Layer::new(filter(settings.log_level));
     let lines: Box<dyn Layer<_> + Send + Sync> = match settings.log_format {
         LogFormat::Plain => fmt::layer()
@@ -78,11 +90,7 @@ pub fn init(config: &AgentConfig) -> Result<Telemetry, TelemetryError> {
         .with_filter(level)
         .with_filter(FilterFn::new(|meta| meta.target() != SPAN_TARGET));
     let traces = match &settings.otlp_endpoint {
-        Some(endpoint) => Some(otlp::provider(
-            endpoint,
-            config.agent_id.as_str(),
-            &config.outbound,
-        )?),
+        Some(endpoint) => Some(otlp::provider(endpoint, name, outbound)?),
         None => None,
     };
     let spans = traces.as_ref().map(|provider| {

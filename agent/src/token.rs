@@ -4,6 +4,7 @@
 //! the claims for two reasons: to renew before `exp`, and to tell a person in `diagnose` what the
 //! token says. A token that is not a JWT is sent as it is and renewed only when its file changes.
 
+mod asked;
 mod claims;
 mod file;
 mod oidc;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+pub use self::asked::{TokenAsk, TokenAsker, TokenAsks};
 pub(crate) use self::claims::Claims;
 pub(crate) use self::file::FileStamp;
 use self::file::TokenFile;
@@ -45,6 +47,8 @@ pub(crate) enum TokenError {
     ClientSecret { path: String, reason: String },
     #[error("issuer `{url}`: {reason}")]
     Issuer { url: String, reason: String },
+    #[error("no token: {reason}")]
+    NotGiven { reason: String },
 }
 
 impl Token {
@@ -98,12 +102,14 @@ pub(crate) enum TokenSource {
     Fixed(Secret),
     File(TokenFile),
     Oidc(Box<OidcClient>),
+    Asked(TokenAsker),
 }
 
 impl TokenSource {
     pub(crate) fn new(auth: &Auth, outbound: &Outbound) -> Self {
         match auth {
             Auth::Fixed(secret) => Self::Fixed(secret.clone()),
+            Auth::Asked(asker) => Self::Asked(asker.clone()),
             Auth::TokenFile(path) => Self::File(TokenFile::new(path.clone())),
             Auth::Oidc(oidc) => {
                 Self::Oidc(Box::new(OidcClient::new(oidc.clone(), outbound.clone())))
@@ -117,6 +123,7 @@ impl TokenSource {
             Self::Fixed(secret) => Token::parse(secret.expose(), "the configured text"),
             Self::File(file) => file.read(),
             Self::Oidc(client) => client.fetch(deadline).await,
+            Self::Asked(asker) => asker.fetch(deadline).await,
         }
     }
 
@@ -126,6 +133,7 @@ impl TokenSource {
             Self::Fixed(secret) => Token::parse(secret.expose(), "the configured text").map(drop),
             Self::File(file) => file.read().map(drop),
             Self::Oidc(client) => client.client_secret().map(drop),
+            Self::Asked(_) => Ok(()),
         }
     }
 
@@ -133,7 +141,7 @@ impl TokenSource {
     pub(crate) fn changed(&self) -> bool {
         match self {
             Self::File(file) => file.changed(),
-            Self::Fixed(_) | Self::Oidc(_) => false,
+            Self::Fixed(_) | Self::Oidc(_) | Self::Asked(_) => false,
         }
     }
 
@@ -141,7 +149,7 @@ impl TokenSource {
     pub(crate) fn forget(&mut self) {
         match self {
             Self::Oidc(client) => client.forget(),
-            Self::File(_) | Self::Fixed(_) => {}
+            Self::File(_) | Self::Fixed(_) | Self::Asked(_) => {}
         }
     }
 
@@ -151,6 +159,7 @@ impl TokenSource {
             Self::Fixed(_) => "a fixed token".to_owned(),
             Self::File(file) => format!("file `{}`", file.path().display()),
             Self::Oidc(client) => format!("OIDC client credentials from {}", client.describe()),
+            Self::Asked(_) => "whoever started the agent".to_owned(),
         }
     }
 }

@@ -54,7 +54,7 @@ fn unusable(config: &AgentConfig, path: Option<&Path>) -> Vec<ConfigProblem> {
     if let Err(error) = TokenSource::new(&config.auth, &config.outbound).check() {
         let key = match config.auth {
             Auth::Oidc(_) => "tunnel.auth.oidc.client_secret_file",
-            Auth::TokenFile(_) | Auth::Fixed(_) => "tunnel.auth.token_file",
+            Auth::TokenFile(_) | Auth::Fixed(_) | Auth::Asked(_) => "tunnel.auth.token_file",
         };
         note(format!("`{key}`: {error}"));
     }

@@ -2,6 +2,7 @@
 
 mod connectors;
 mod outbound;
+pub(super) mod publish;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use serde_saphyr::Spanned;
 
 use super::env::{Env, NAMES, TARGET_PREFIX};
 use super::error::{ConfigError, ConfigProblem, nearest};
-use super::file::{FileConfig, TunnelSection, known};
-use super::{AgentConfig, HubUrl};
+use super::file::{FileConfig, ObservabilitySection, TunnelSection, known};
+use super::{AgentConfig, HubUrl, StartConfig};
 
 /// Where a value came from, for the message about it.
 #[derive(Clone, Debug)]
@@ -34,18 +35,33 @@ pub(super) fn check(
     folder: Option<&Path>,
     env: &dyn Env,
 ) -> Result<AgentConfig, ConfigError> {
-    let mut checker = Checker {
-        label: label.unwrap_or("environment").to_owned(),
-        folder: folder.map(Path::to_owned),
-        env,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-    };
-    let config = checker.agent_config(file);
-    match config {
-        Some(config) if checker.problems.is_empty() => Ok(config),
-        _ => Err(ConfigError::many(checker.problems)),
+    let mut checker = Checker::new(label, folder, env);
+    if file.publish.is_some() {
+        checker
+            .warnings
+            .push("`publish` is for `nowconnect-agent start`; here it has no effect".to_owned());
     }
+    let config = checker.agent_config(file);
+    checker.outcome(config)
+}
+
+/// The same for `start`: an agent where the file has one, and what it publishes.
+pub(super) fn check_all(
+    file: FileConfig,
+    label: Option<&str>,
+    folder: Option<&Path>,
+    env: &dyn Env,
+) -> Result<StartConfig, ConfigError> {
+    let mut checker = Checker::new(label, folder, env);
+    let config = checker.start_config(file);
+    checker.outcome(config)
+}
+
+/// What the environment alone says, without an agent and without services.
+pub(super) fn check_around(env: &dyn Env) -> Result<StartConfig, ConfigError> {
+    let mut checker = Checker::new(None, None, env);
+    let config = checker.around(FileConfig::default());
+    checker.outcome(Some(config))
 }
 
 struct Checker<'a> {
@@ -58,7 +74,81 @@ struct Checker<'a> {
     warnings: Vec<String>,
 }
 
+impl<'a> Checker<'a> {
+    fn new(label: Option<&str>, folder: Option<&Path>, env: &'a dyn Env) -> Self {
+        Self {
+            label: label.unwrap_or("environment").to_owned(),
+            folder: folder.map(Path::to_owned),
+            env,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn outcome<T>(self, config: Option<T>) -> Result<T, ConfigError> {
+        match config {
+            Some(config) if self.problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::many(self.problems)),
+        }
+    }
+}
+
 impl Checker<'_> {
+    fn start_config(&mut self, file: FileConfig) -> Option<StartConfig> {
+        let named = ["NC_AGENT_URL", "NC_AGENT_ID"].map(|name| self.env.var(name));
+        let has_agent = file.tunnel.is_some() || file.targets.is_some() || named != [None, None];
+        let publish = file.publish.as_ref().map(|section| self.publish(section));
+        if publish.is_none() && !has_agent {
+            self.problem(
+                &Origin::File(None),
+                "there is nothing to start; add `publish.services`, or `tunnel` and `targets`"
+                    .to_owned(),
+            );
+            return None;
+        }
+        let has_level = self.says_log_level(file.observability.as_ref());
+        let mut config = if has_agent {
+            let agent = self.agent_config(file)?;
+            StartConfig {
+                publish: None,
+                outbound: agent.outbound.clone(),
+                log_level: has_level.then_some(agent.observability.log_level),
+                observability: agent.observability.clone(),
+                allow_plaintext: self.flag("NC_ALLOW_PLAINTEXT").unwrap_or(false),
+                warnings: agent.warnings.clone(),
+                agent: Some(agent),
+            }
+        } else {
+            self.around(file)
+        };
+        if let Some(publish) = publish {
+            config.publish = Some(publish?);
+        }
+        Some(config)
+    }
+
+    fn around(&mut self, file: FileConfig) -> StartConfig {
+        self.warn_unknown_variables();
+        let has_level = self.says_log_level(file.observability.as_ref());
+        let proxy = file.proxy.unwrap_or_default();
+        let outbound = self.outbound(&TunnelSection::default(), &proxy, None);
+        let observability = self.observability(&file.observability.unwrap_or_default());
+        StartConfig {
+            agent: None,
+            publish: None,
+            outbound,
+            log_level: has_level.then_some(observability.log_level),
+            observability,
+            allow_plaintext: self.flag("NC_ALLOW_PLAINTEXT").unwrap_or(false),
+            warnings: std::mem::take(&mut self.warnings),
+        }
+    }
+
+    fn says_log_level(&self, section: Option<&ObservabilitySection>) -> bool {
+        section.is_some_and(|section| section.log_level.is_some())
+            || self.env.var("NC_LOG_LEVEL").is_some()
+    }
+
     fn agent_config(&mut self, file: FileConfig) -> Option<AgentConfig> {
         self.warn_unknown_variables();
         let tunnel = file.tunnel.unwrap_or_default();
@@ -100,6 +190,7 @@ impl Checker<'_> {
         let observability = self.observability(&observability);
         Some(AgentConfig {
             hub: hub?,
+            other_hubs: Vec::new(),
             agent_id: agent_id?,
             tenant,
             exported_connectors: exported_connectors

@@ -8,7 +8,7 @@ use super::error::{ConfigError, ConfigProblem, nearest};
 
 pub(super) use self::sections::{
     AuthSection, FileConfig, LimitsSection, ObservabilitySection, OidcSection, ProxySection,
-    TargetSection, TargetTlsSection, TunnelSection,
+    PublishSection, ServiceSection, TargetSection, TargetTlsSection, TunnelSection,
 };
 
 pub(super) fn parse(text: &str, label: &str) -> Result<FileConfig, ConfigError> {

@@ -160,7 +160,7 @@ mod tests {
                 "`{path}.{name}` has no description"
             );
             let shown = PREMISE.lines().any(|line| {
-                let line = line.trim_start_matches(['#', ':', ' ']);
+                let line = line.trim_start_matches(['#', ':', ' ', '-']);
                 line.strip_prefix(name.as_str())
                     .is_some_and(|rest| rest.starts_with(':'))
             });

@@ -227,6 +227,7 @@ impl Walk {
                     TokenError::ClientSecret { .. } => {
                         "check `tunnel.auth.oidc.client_secret_file`"
                     }
+                    TokenError::NotGiven { .. } => "whoever started the agent gives its tokens",
                     TokenError::Issuer { .. } => {
                         "check the issuer's address, the client's id and secret, and the way to the issuer"
                     }

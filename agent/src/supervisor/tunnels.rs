@@ -3,25 +3,26 @@
 use std::rc::Rc;
 
 use nowconnect_protocol::{CloseCode, Features, Hello, HelloAck, Refusal, Role, TunnelClosed};
-use nowconnect_tunnel::{
-    DetachedSession, ResumeFrom, TunnelEnd, WebSocketStream, agent_channel, serve_agent,
-};
+use nowconnect_tunnel::{DetachedSession, ResumeFrom, TunnelEnd, agent_channel, serve_agent};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::{GRACE_DEFAULT, REPLACED_AFTER, Retired, Supervisor, Tunnel, millis};
+use super::{Dialled, GRACE_DEFAULT, REPLACED_AFTER, Retired, Supervisor, Tunnel, millis};
 use crate::backoff;
-use crate::hub_dial::HubStream;
 use crate::shell::{TunnelNews, TunnelShell};
 use crate::state::Phase;
-use crate::token::Token;
 
 /// The protocol versions that this agent speaks.
 const PROTOCOL_VERSION: u16 = nowconnect_protocol::frame::VERSION;
 
 impl Supervisor {
     /// Says HELLO on a fresh WebSocket.
-    pub(super) fn join(&mut self, websocket: WebSocketStream<HubStream>, token: Token) {
+    pub(super) fn join(&mut self, dialled: Dialled) {
+        let Dialled {
+            websocket,
+            token,
+            hub,
+        } = dialled;
         let number = self.next_number;
         self.next_number += 1;
         let (handle, commands) = agent_channel();
@@ -45,7 +46,7 @@ impl Supervisor {
         });
         let settings = self.settings();
         self.tunnels.spawn_local(async move {
-            let end = serve_agent(websocket, hello, resume, shell, commands, settings).await;
+            let end = serve_agent(*websocket, hello, resume, shell, commands, settings).await;
             (number, end)
         });
         self.token = Some(token);
@@ -53,6 +54,7 @@ impl Supervisor {
             number,
             handle,
             since: Instant::now(),
+            hub,
         });
     }
 
@@ -93,8 +95,15 @@ impl Supervisor {
                 );
                 self.replace_current();
             }
+            TunnelNews::RoundTrip(round_trip) if is_current => {
+                self.publish
+                    .send_modify(|state| state.round_trip = Some(round_trip));
+            }
             // News of a tunnel that was replaced meanwhile changes nothing.
-            TunnelNews::Renewed(_) | TunnelNews::Drain(_) | TunnelNews::Suspect => {}
+            TunnelNews::Renewed(_)
+            | TunnelNews::Drain(_)
+            | TunnelNews::Suspect
+            | TunnelNews::RoundTrip(_) => {}
             TunnelNews::Quiet => self.check_stop(Instant::now()),
         }
     }
@@ -132,6 +141,7 @@ impl Supervisor {
             ack.resume_grace_ms,
         )));
         self.session.detached_until = None;
+        let hub = tunnel.hub.clone();
         self.current = Some(tunnel);
         self.replace = false;
         self.foreign = false;
@@ -141,6 +151,8 @@ impl Supervisor {
         self.publish.send_modify(|state| {
             state.phase = Phase::Ready;
             state.replica = Some(ack.replica.clone());
+            state.hub = Some(hub.clone());
+            state.round_trip = None;
             state.session = Some(ack.session);
             state.accepted.clone_from(&ack.accepted);
             state.refused.clone_from(&ack.refused);
@@ -153,6 +165,7 @@ impl Supervisor {
             event = "agent_connected",
             agent_id = %self.config.agent_id,
             connectors = %joined(&ack.accepted),
+            %hub,
             replica = %ack.replica,
             session = ack.session,
             epoch = ack.epoch.counter,
@@ -239,6 +252,8 @@ impl Supervisor {
             self.publish.send_modify(|state| {
                 state.phase = Phase::Connecting;
                 state.replica = None;
+                state.hub = None;
+                state.round_trip = None;
                 state.session = None;
                 state.problem = Some(closed.to_string());
             });

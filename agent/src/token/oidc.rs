@@ -17,8 +17,6 @@ use crate::config::{OidcAuth, OidcEndpoint, Outbound};
 use crate::fetch::{self, Request};
 use crate::secret::Secret;
 
-/// A client secret is at most this long.
-const SECRET_BYTES_MAX: u64 = 4_096;
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -106,23 +104,10 @@ impl OidcClient {
     /// Read at each use, because it may be replaced.
     pub(super) fn client_secret(&self) -> Result<Secret, TokenError> {
         let path = &self.auth.client_secret_file;
-        let failed = |reason: String| TokenError::ClientSecret {
+        crate::secret::read_file(path).map_err(|reason| TokenError::ClientSecret {
             path: path.display().to_string(),
             reason,
-        };
-        let length = std::fs::metadata(path)
-            .map_err(|error| failed(error.to_string()))?
-            .len();
-        if length > SECRET_BYTES_MAX {
-            return Err(failed(format!(
-                "it is {length} bytes long; at most {SECRET_BYTES_MAX} are read"
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        if text.trim().is_empty() {
-            return Err(failed("it is empty".to_owned()));
-        }
-        Ok(Secret::new(text.trim()))
+        })
     }
 
     async fn discover(&mut self, issuer: &str, deadline: Instant) -> Result<Metadata, TokenError> {

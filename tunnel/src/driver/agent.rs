@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use futures_util::future::LocalBoxFuture;
@@ -38,6 +38,8 @@ struct AgentDriver<S> {
     /// Whether HELLO_ACK said that the flows may go on.
     resumed: bool,
     handed_over: bool,
+    /// The round trip that the shell knows.
+    told_round_trip: Option<Duration>,
 }
 
 pub(crate) async fn serve<S>(
@@ -64,6 +66,7 @@ where
         fetching: None,
         resumed: false,
         handed_over: false,
+        told_round_trip: None,
     };
     // The driver bounds its own polls; the runtime's budget would wake flows one by one.
     tokio::task::unconstrained(poll_fn(|cx| driver.poll(cx))).await
@@ -89,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentDriver<S> {
             if self.core.end.tunnel_mut().take_suspect() {
                 self.shell.event(AgentEvent::Suspect);
             }
+            self.tell_round_trip();
             progress |= self.take_events(now);
             progress |= self.core.transmit(cx, now);
             progress |= self.take_events(now);
@@ -101,6 +105,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentDriver<S> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn tell_round_trip(&mut self) {
+        let measured = self.core.end.tunnel().round_trip();
+        if let Some(round_trip) = measured
+            && measured != self.told_round_trip
+        {
+            self.told_round_trip = measured;
+            self.shell.event(AgentEvent::RoundTrip(round_trip));
+        }
     }
 
     fn take_commands(&mut self, cx: &mut Context<'_>) -> bool {

@@ -8,11 +8,20 @@ use super::{Checker, Origin, server_name};
 use crate::config::file::{AuthSection, OidcSection, ProxySection, TunnelSection, known};
 use crate::config::url::FetchUrl;
 use crate::config::{Auth, HubUrl, NoProxy, OidcAuth, OidcEndpoint, Outbound, ProxyUrl};
+use crate::secret::Secret;
 
 impl Checker<'_> {
     pub(super) fn auth(&mut self, section: Option<&AuthSection>) -> Option<Auth> {
-        if let Some(path) = self.env.var("NC_TOKEN_FILE") {
-            return Some(Auth::TokenFile(PathBuf::from(path)));
+        match (self.env.var("NC_TOKEN_FILE"), self.env.var("NC_TOKEN")) {
+            (Some(path), None) => return Some(Auth::TokenFile(PathBuf::from(path))),
+            (None, Some(token)) => return Some(Auth::Fixed(Secret::new(token.trim()))),
+            (Some(_), Some(_)) => {
+                let origin = Origin::Variable("NC_TOKEN".to_owned());
+                let message = "is set beside `NC_TOKEN_FILE`; keep one of the two".to_owned();
+                self.problem(&origin, message);
+                return None;
+            }
+            (None, None) => {}
         }
         let token_file = section.and_then(|section| section.token_file.as_ref());
         let oidc = section.and_then(|section| section.oidc.as_ref());
@@ -32,7 +41,7 @@ impl Checker<'_> {
             (None, None) => {
                 self.problem(
                     &Origin::File(None),
-                    "no token is configured; set `tunnel.auth.token_file` (or `NC_TOKEN_FILE`), or `tunnel.auth.oidc`"
+                    "no token is configured; set `tunnel.auth.token_file` (or `NC_TOKEN_FILE`, or `NC_TOKEN`), or `tunnel.auth.oidc`"
                         .to_owned(),
                 );
                 None

@@ -24,6 +24,8 @@ pub(in crate::config) struct FileConfig {
     pub(in crate::config) observability: Option<ObservabilitySection>,
     /// The way out of this network.
     pub(in crate::config) proxy: Option<ProxySection>,
+    /// What `nowconnect-agent start` gives public names. Default: nothing.
+    pub(in crate::config) publish: Option<PublishSection>,
 }
 
 /// The tunnel to the hub.
@@ -246,6 +248,44 @@ pub(in crate::config) struct ProxySection {
     pub(in crate::config) ca_bundle: Option<Spanned<String>>,
     /// Whether HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment count. Default `false`.
     pub(in crate::config) trust_env: Option<bool>,
+}
+
+/// Public names for services, from a hub's control API.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct PublishSection {
+    /// The hub's control API: scheme, host and port; `https://`, or `http://` to this machine.
+    /// Default `http://127.0.0.1:8766`.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) control_url: Option<Spanned<String>>,
+    /// The client that the hub's operator has registered, where the hub asks for one. Default none.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) client_id: Option<Spanned<String>>,
+    /// A file that holds the client's secret alone. With `client_id`.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) client_secret_file: Option<Spanned<String>>,
+    /// Where the hub should be. Default none.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) region: Option<Spanned<String>>,
+    /// The services, each with an address of its own. At least one.
+    #[schemars(with = "Option<Vec<ServiceSection>>")]
+    pub(in crate::config) services: Option<Vec<Spanned<ServiceSection>>>,
+}
+
+/// One service.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct ServiceSection {
+    /// The wished name: 1 to 63 letters, digits and `-`. Default: the hub chooses one.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) name: Option<Spanned<String>>,
+    /// What it speaks. Default `http`.
+    #[schemars(with = "Option<String>", extend("enum" = ["http", "tcp"]))]
+    pub(in crate::config) protocol: Option<Spanned<String>>,
+    /// Where it is: a port of this machine such as `"3000"`, `HOST:PORT`, `unix:/path`, or for HTTP
+    /// `https://HOST`. Needed.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) target: Option<Spanned<String>>,
 }
 
 /// `NO_PROXY` is known as one text with commas; a YAML list reads better. Both are taken.
