@@ -20,6 +20,7 @@ pub mod bundle;
 mod changes;
 mod check;
 pub mod connector;
+pub mod control;
 pub mod env;
 pub mod file;
 pub mod ha;
@@ -53,6 +54,7 @@ use tree::{Node, Path as At};
 pub use bundle::{BundleConfig, BundleRequire, BundleSource, OnUntrusted};
 pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey};
+pub use control::{ClientConfig, ControlConfig, Scope, TokensConfig};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
 pub use ingress::{
@@ -106,6 +108,8 @@ pub struct CloudConfig {
     pub pdp: PdpConfig,
     /// HTTP by host name.
     pub ingress: IngressConfig,
+    /// Public names for private services.
+    pub control: ControlConfig,
     /// The cluster.
     pub ha: HaConfig,
     /// The file that this was read from; `None` for the embedded defaults. Not compared by
@@ -309,6 +313,7 @@ impl CloudConfig {
             problems,
         );
         let ha = HaConfig::build(&file.ha, &root.key("ha"), around, problems);
+        let control = ControlConfig::build(&file.control, &root.key("control"), around, problems);
         let config = Self {
             replica_id: replica_id?,
             listeners,
@@ -322,6 +327,7 @@ impl CloudConfig {
             admin,
             pdp,
             ingress,
+            control,
             ha,
             source: None,
         };
@@ -399,7 +405,7 @@ impl CloudConfig {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.security.issuers.is_empty() {
+        if self.security.issuers.is_empty() && self.control.listen.is_none() {
             warnings.push(
                 "no issuer is configured: no agent can get in (`security.issuers`)".to_owned(),
             );
@@ -453,6 +459,9 @@ impl CloudConfig {
         }
         if let Some(listen) = self.admin.listen {
             ports.push((At::dotted("admin.listen"), listen));
+        }
+        if let Some(listen) = self.control.listen {
+            ports.push((At::dotted("control.listen"), listen));
         }
         if let Some(listen) = self.ha.mesh.listen {
             ports.push((At::dotted("ha.mesh.listen"), listen));

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::authorize::policy_name;
 use crate::config::CloudConfig;
+use crate::control::PublishedNames;
 use crate::limit::{Rate, Slots};
 use crate::registry::ConnectorKey;
 use crate::telemetry::metrics::{ConnectorMetrics, Metrics};
@@ -60,13 +61,17 @@ impl ConnectorTable {
         }
     }
 
-    /// Forgets what the configuration no longer names, and says what; flows that run keep their
-    /// entry.
-    pub(crate) fn retain(&self, config: &CloudConfig) -> Vec<ConnectorKey> {
+    /// Forgets what the configuration no longer names and no tunnel publishes, and says what; flows
+    /// that run keep their entry.
+    pub(crate) fn retain(
+        &self,
+        config: &CloudConfig,
+        published: &PublishedNames,
+    ) -> Vec<ConnectorKey> {
         let mut table = self.table.write();
         let gone: Vec<ConnectorKey> = table
             .keys()
-            .filter(|key| !is_configured(config, key))
+            .filter(|key| !is_configured(config, key) && !published.leads_to(key))
             .cloned()
             .collect();
         for key in &gone {

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -25,18 +25,21 @@ use tracing::info;
 
 use crate::admin::view::ReloadReport;
 use crate::admin::{AdminBindError, AdminProof, AdminServer, AdminState, AdminTcp};
-use crate::authorize::{ADMIN_LISTENER, Authorizer, AuthorizerParts, TUNNEL_LISTENER};
+use crate::authorize::{
+    ADMIN_LISTENER, Authorizer, AuthorizerParts, CONTROL_LISTENER, TUNNEL_LISTENER,
+};
 use crate::bundle::board::{Bundles, MAX_WAITING_ORDERS};
 use crate::bundle::keeper::Keeper;
 use crate::bundle::source;
 use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
+use crate::control::{ControlPlane, OpenError, Opened, PublishedNames};
 use crate::drain::{self, Drains, Phase};
 use crate::flow_table::FlowTable;
 use crate::generation::{Brought, Generation, GenerationError, Generations};
 use crate::health::HealthRoutes;
 use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
-use crate::identity::Authenticator;
+use crate::identity::{Authenticator, OwnIssuer};
 use crate::ingress::{self, Ingress, NextIngress};
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
@@ -115,6 +118,9 @@ pub enum BindError {
     /// Keys, certificates or lists could not be read.
     #[error("{0}")]
     Credentials(String),
+    /// The control API or its state file could not be opened.
+    #[error("{0}")]
+    Control(String),
     /// The admin API could not be opened.
     #[error(transparent)]
     Admin(#[from] AdminBindError),
@@ -126,6 +132,12 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl From<OpenError> for BindError {
+    fn from(error: OpenError) -> Self {
+        Self::Control(error.to_string())
+    }
 }
 
 /// How long the end waits for decisions that wait to be logged.
@@ -158,6 +170,7 @@ impl Gateway {
         let (orders, waiting_orders) = mpsc::channel(MAX_WAITING_ORDERS);
         let (keeper, brought) = begin_bundles(&config).await?;
         let bundles = Bundles::new(orders, keeper.is_some());
+        let control = Opened::open(&config).await?;
         let hub = make_hub(
             &config,
             metrics,
@@ -165,6 +178,7 @@ impl Gateway {
             options.registry.clone(),
             Arc::downgrade(&workers),
             (asks, end, bundles, brought),
+            control.as_ref().map(Opened::issuer),
         )
         .await?;
 
@@ -181,6 +195,10 @@ impl Gateway {
         };
         bind_listeners(&hub, &config, tunnel_address)?;
         bind_ingress(&hub, &config)?;
+        let control = match control {
+            Some(opened) => Some(mount_control(&hub, &config, opened)?),
+            None => None,
+        };
         let watcher = if options.watch {
             let watcher = Watcher::start(WatchSet::of(&config))
                 .map_err(|error| BindError::Credentials(error.to_string()))?;
@@ -206,6 +224,10 @@ impl Gateway {
             port.serve(&hub);
         }
         hub.ingress.serve(&hub);
+        if let Some((plane, listener)) = control {
+            tasks.spawn(Arc::clone(&plane).serve(listener));
+            tasks.spawn(plane.tidy());
+        }
         tasks.spawn(ingress::sweep(Arc::clone(&hub)));
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
@@ -250,6 +272,11 @@ impl Running {
     /// Where the admin API listens over TCP.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(AdminServer::tcp_address)
+    }
+
+    /// Where the control API listens.
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.hub.control().map(|control| control.address())
     }
 
     /// Where metrics are.
@@ -404,6 +431,7 @@ async fn make_hub(
     registry: Option<Arc<dyn Registry>>,
     workers: Weak<Workers>,
     (asks, end, bundles, brought): Ends,
+    own: Option<OwnIssuer>,
 ) -> Result<Arc<Hub>, BindError> {
     let engine = PluginEngine::new(
         EngineSettings {
@@ -419,8 +447,8 @@ async fn make_hub(
     first.activated(&metrics);
     let generations = Arc::new(Generations::new(first));
     let credentials = |error: String| BindError::Credentials(error);
-    let authenticator =
-        Authenticator::new(&config.security).map_err(|error| credentials(error.to_string()))?;
+    let authenticator = Authenticator::with_own(&config.security, own)
+        .map_err(|error| credentials(error.to_string()))?;
     let revocations =
         reload::read_revocations(config).map_err(|error| credentials(error.to_string()))?;
     let pdp = Pdp::new(&config.pdp, &metrics).map_err(|error| credentials(error.to_string()))?;
@@ -499,6 +527,8 @@ async fn make_hub(
         closing_hooks: Slots::new(MAX_CLOSE_HOOKS),
         ports: parking_lot::Mutex::default(),
         ingress: ingress_of_hub,
+        published: Arc::new(PublishedNames::default()),
+        control: OnceLock::new(),
         retired: parking_lot::Mutex::default(),
         tunnel_address: ArcSwapOption::empty(),
         workers,
@@ -572,6 +602,22 @@ pub(crate) fn mount_pages(hub: &Arc<Hub>, config: &CloudConfig) {
         pages = pages.with_metrics(Arc::clone(&hub.metrics));
     }
     hub.pages.store(Arc::new(pages.into_router()));
+}
+
+/// Gives the hub its control plane, and the policies its port.
+fn mount_control(
+    hub: &Arc<Hub>,
+    config: &CloudConfig,
+    opened: Opened,
+) -> Result<(Arc<ControlPlane>, TcpListener), OpenError> {
+    let (plane, listener) = ControlPlane::new(opened, hub, config)?;
+    hub.authorizer.facts().put_listener(&ListenerFacts {
+        listener: Name::bare(CONTROL_LISTENER),
+        port: plane.address().port(),
+        protocol: "control".to_owned(),
+    });
+    let plane = Arc::clone(hub.control.get_or_init(|| Arc::new(plane)));
+    Ok((plane, listener))
 }
 
 async fn open_admin(

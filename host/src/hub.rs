@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -21,6 +21,7 @@ use crate::authorize::Authorizer;
 use crate::bundle::board::Bundles;
 use crate::config::CloudConfig;
 use crate::connector::ConnectorTable;
+use crate::control::{ControlPlane, PublishedNames};
 use crate::drain::{Drains, Phase, PhaseWatch};
 use crate::flow_table::FlowTable;
 use crate::generation::Generations;
@@ -84,6 +85,10 @@ pub struct Hub {
     pub(crate) closing_hooks: Arc<Slots>,
     pub(crate) ports: Mutex<Vec<Arc<Port>>>,
     pub(crate) ingress: Ingress,
+    /// Names that agents publish; none without a control plane.
+    pub(crate) published: Arc<PublishedNames>,
+    /// Set once, before anything is served.
+    pub(crate) control: OnceLock<Arc<ControlPlane>>,
     /// Removed listeners whose flows live on and may be asked about again.
     pub(crate) retired: Mutex<Vec<Arc<Rules>>>,
     pub(crate) tunnel_address: ArcSwapOption<SocketAddr>,
@@ -152,6 +157,11 @@ impl Hub {
 
     pub(crate) fn flows(&self) -> &FlowTable {
         &self.flows
+    }
+
+    /// The control plane, where there is one.
+    pub(crate) fn control(&self) -> Option<&Arc<ControlPlane>> {
+        self.control.get()
     }
 
     pub(crate) fn rounds(&self) -> &Rounds {

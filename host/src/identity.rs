@@ -6,14 +6,17 @@
 //! can switch one off. Everything later (HELLO, RENEW, RESUME, every OPEN) works with the
 //! identity, never with the token.
 //!
-//! Absent on purpose: shared-secret algorithms, `none`, keys inside a token (`jwk`, `jku`,
-//! `x5u`, `x5c` are ignored), critical header extensions (`crit` refuses the token), and tokens
-//! without `kid` where an issuer has several keys.
+//! One issuer is this hub's own control plane; its keys are at hand and never fetched.
+//!
+//! Absent on purpose: shared-secret algorithms but for the hub's own key, `none`, keys inside a
+//! token (`jwk`, `jku`, `x5u`, `x5c` are ignored), critical header extensions (`crit` refuses the
+//! token), and tokens without `kid` where an issuer has several keys.
 
 mod claims;
 pub mod extract;
 pub(crate) mod fetch;
 mod keys;
+mod own;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +30,10 @@ use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 use crate::codes::UpgradeCode;
 use crate::config::{IssuerConfig, KeySource, Secret, SecurityConfig, TokenAlgorithm};
 use crate::telemetry::events;
-use claims::{Clock, StrictObject};
+use claims::{Clock, Expected, StrictObject};
 use fetch::Fetcher;
 use keys::{IssuerKeys, Pace, Usable};
+pub(crate) use own::OwnIssuer;
 
 pub use extract::{ExtractError, MAX_TOKEN_BYTES, PresentedToken, TokenSource, extract_token};
 
@@ -56,6 +60,9 @@ pub struct AgentIdentity {
     pub tags: BTreeMap<String, String>,
     /// The claim named by `security.claims.groups`; at most 64.
     pub groups: Vec<String>,
+    /// Whether the token is of this hub's control plane: the agent lives as long as its endpoint,
+    /// and offers what the token names and nothing else, whatever the configuration says.
+    pub ephemeral: bool,
 }
 
 impl AgentIdentity {
@@ -83,6 +90,7 @@ pub struct Authenticator {
 struct Shared {
     config: SecurityConfig,
     issuers: Vec<Issuer>,
+    own: Option<OwnIssuer>,
     roots_not_after: Option<i64>,
 }
 
@@ -98,7 +106,18 @@ impl Authenticator {
     /// # Errors
     /// A key file or the CA bundle cannot be read.
     pub fn new(config: &SecurityConfig) -> Result<Self, AuthenticatorError> {
-        Self::build(config, None)
+        Self::build(config, None, None)
+    }
+
+    /// The same with the hub's own control plane as one more issuer.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn with_own(
+        config: &SecurityConfig,
+        own: Option<OwnIssuer>,
+    ) -> Result<Self, AuthenticatorError> {
+        Self::build(config, None, own)
     }
 
     /// The same for a new configuration: issuers whose key source did not change keep their keys.
@@ -106,10 +125,14 @@ impl Authenticator {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn rebuilt(&self, config: &SecurityConfig) -> Result<Self, AuthenticatorError> {
-        Self::build(config, Some(&self.shared))
+        Self::build(config, Some(&self.shared), self.shared.own.clone())
     }
 
-    fn build(config: &SecurityConfig, old: Option<&Shared>) -> Result<Self, AuthenticatorError> {
+    fn build(
+        config: &SecurityConfig,
+        old: Option<&Shared>,
+        own: Option<OwnIssuer>,
+    ) -> Result<Self, AuthenticatorError> {
         let fetcher = Fetcher::new(&config.jwks).map_err(AuthenticatorError)?;
         let mut issuers = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
@@ -133,6 +156,7 @@ impl Authenticator {
             shared: Arc::new(Shared {
                 config: config.clone(),
                 issuers,
+                own,
                 roots_not_after: fetcher.roots_not_after(),
             }),
         })
@@ -201,31 +225,50 @@ impl Authenticator {
     /// The same at another time, for tests.
     async fn verify_at(&self, token: &Secret, now: SystemTime) -> Result<AgentIdentity, AuthError> {
         let presented = Presented::parse(token.expose())?;
-        let issuer = self
-            .shared
+        let shared = &self.shared;
+        let clock = Clock {
+            now,
+            skew: shared.config.clock_skew,
+            max_lifetime: shared.config.max_token_lifetime,
+        };
+        let named = presented.claims.text("iss");
+        if let Some(own) = &shared.own
+            && named == Some(own.issuer())
+        {
+            let key = own.key_of(&presented, now)?;
+            let expected = own.expected(&shared.config.audience);
+            presented.prove(token, &key, &expected)?;
+            // How long they live is not another's choice.
+            let clock = Clock {
+                max_lifetime: None,
+                ..clock
+            };
+            return own.identity(&presented.claims, &expected, clock);
+        }
+        let algorithm =
+            TokenAlgorithm::from_header(&presented.alg).ok_or(AuthError::AlgorithmNotAllowed)?;
+        let issuer = shared
             .issuers
             .iter()
-            .find(|issuer| presented.claims.text("iss") == Some(issuer.config.issuer.as_str()))
+            .find(|issuer| named == Some(issuer.config.issuer.as_str()))
             .ok_or(AuthError::UnknownIssuer)?;
-        if !issuer.config.algorithms.contains(&presented.algorithm) {
+        if !issuer.config.algorithms.contains(&algorithm) {
             return Err(AuthError::AlgorithmNotAllowed);
         }
         let keys = issuer.keys_for(&presented).await?;
         let key = keys
-            .find(presented.kid.as_deref(), presented.algorithm)
+            .find(presented.kid.as_deref(), algorithm)
             .ok_or(AuthError::UnknownKey)?;
-        presented.prove(token, &key.decoding, &issuer.config)?;
-        let clock = Clock {
-            now,
-            skew: self.shared.config.clock_skew,
-            max_lifetime: self.shared.config.max_token_lifetime,
-        };
-        claims::identity(
-            &presented.claims,
-            &issuer.config,
-            &self.shared.config.claims,
-            clock,
-        )
+        let expected = Expected::of(&issuer.config);
+        presented.prove(
+            token,
+            &Proof {
+                algorithm: algorithm.for_jwt(),
+                decoding: key.decoding.clone(),
+            },
+            &expected,
+        )?;
+        claims::identity(&presented.claims, &expected, &shared.config.claims, clock)
     }
 
     /// How each issuer's keys are, for `status` and readiness.
@@ -271,9 +314,15 @@ impl Issuer {
     }
 }
 
+/// A key, and the one algorithm that it proves with here.
+struct Proof {
+    algorithm: jsonwebtoken::Algorithm,
+    decoding: jsonwebtoken::DecodingKey,
+}
+
 /// A token taken apart, nothing of it proven.
 struct Presented {
-    algorithm: TokenAlgorithm,
+    alg: String,
     kid: Option<String>,
     claims: StrictObject,
 }
@@ -293,37 +342,33 @@ impl Presented {
         if header.get("crit").is_some() {
             return Err(AuthError::Malformed("it has critical extensions"));
         }
-        let algorithm = header
-            .text("alg")
-            .and_then(TokenAlgorithm::from_header)
-            .ok_or(AuthError::AlgorithmNotAllowed)?;
+        let alg = header.text("alg").ok_or(AuthError::AlgorithmNotAllowed)?;
         let kid = match header.get("kid") {
             None => None,
             Some(serde_json::Value::String(kid)) => Some(kid.clone()),
             Some(_) => return Err(AuthError::Malformed("`kid` is no text")),
         };
         Ok(Self {
-            algorithm,
+            alg: alg.to_owned(),
             kid,
             claims: StrictObject::decode(claims)?,
         })
     }
 
     /// Checks the signature. The claims are checked afterwards, from the same bytes.
-    fn prove(
-        &self,
-        token: &Secret,
-        key: &jsonwebtoken::DecodingKey,
-        issuer: &IssuerConfig,
-    ) -> Result<(), AuthError> {
-        let mut validation = Validation::new(self.algorithm.for_jwt());
-        validation.set_audience(&[&issuer.audience]);
-        validation.set_issuer(&[&issuer.issuer]);
+    fn prove(&self, token: &Secret, key: &Proof, expected: &Expected<'_>) -> Result<(), AuthError> {
+        let mut validation = Validation::new(key.algorithm);
+        validation.set_audience(&[expected.audience]);
+        validation.set_issuer(&[expected.issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         // Times are checked in one place, against the caller's clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        match jsonwebtoken::decode::<serde::de::IgnoredAny>(token.expose(), key, &validation) {
+        match jsonwebtoken::decode::<serde::de::IgnoredAny>(
+            token.expose(),
+            &key.decoding,
+            &validation,
+        ) {
             Ok(_) => Ok(()),
             Err(error) => Err(AuthError::from_jwt(&error)),
         }

@@ -15,7 +15,7 @@ pub mod traces;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tracing::Dispatch;
 use tracing_subscriber::filter::FilterFn;
@@ -33,6 +33,13 @@ use traces::{TraceError, TraceSettings, Traces};
 
 /// Time for logs and spans that wait, where nobody calls [`Telemetry::shutdown`].
 const DROP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A time in milliseconds since 1970 as RFC 3339 writes it.
+pub(crate) fn rfc3339_ms(time_ms: u64) -> String {
+    let mut text = String::with_capacity(24);
+    logs::push_time(&mut text, UNIX_EPOCH + Duration::from_millis(time_ms));
+    text
+}
 
 /// How the hub is seen.
 #[derive(Debug, Clone, Default)]

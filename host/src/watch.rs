@@ -100,6 +100,14 @@ impl WatchSet {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
             set.add_all(Watched::Certificates, tls.client_ca_file.as_ref());
         }
+        if let Some(tls) = &config.control.tls {
+            set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
+        }
+        let clients = config.control.clients.iter();
+        set.add_all(
+            Watched::Certificates,
+            clients.map(|client| &client.secret_file),
+        );
         set.add_all(Watched::Certificates, config.admin.token_file.as_ref());
         set.add_all(Watched::Certificates, config.pdp.token_file.as_ref());
         set.add_all(Watched::Certificates, config.pdp.ca_bundle.as_ref());

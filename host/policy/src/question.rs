@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentFacts, Name, ViewerFacts};
+use crate::{AgentFacts, EndpointFacts, Name, ViewerFacts};
 
 /// One question to the policies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ pub struct EndpointCreate {
     /// What the verified token says.
     pub agent: Arc<AgentFacts>,
     /// The endpoint to be made.
-    pub endpoint: crate::EndpointFacts,
+    pub endpoint: EndpointFacts,
     /// Endpoints that this agent has already.
     pub open_endpoints: u32,
 }
@@ -298,6 +298,8 @@ pub enum AdminDeed {
     ListEndpoints,
     /// Take a published name away.
     CloseEndpoint,
+    /// Keep a name for a tenant.
+    ReserveEndpoint,
     /// End an agent's session.
     KickAgent,
     /// Put a new generation beside the one in force.
@@ -320,6 +322,8 @@ pub enum AdminTarget {
     Node(Arc<str>),
     /// A published HTTP name.
     Endpoint(Name),
+    /// A published HTTP name that the facts do not have, or not any more.
+    Published(Box<EndpointFacts>),
     /// A connector.
     Connector(Name),
     /// An agent.

@@ -310,6 +310,9 @@ impl Form<'_> {
             } => {
                 return Ok(Arc::new(Row::plugin(plugin, digest, *signed)));
             }
+            AdminTarget::Published(endpoint) => {
+                return Ok(self.kit.groups.join(Arc::new(Row::endpoint(endpoint))));
+            }
             AdminTarget::Endpoint(name) => (&self.tables.endpoints, name, "endpoint"),
             AdminTarget::Connector(name) => (&self.tables.connectors, name, "connector"),
             AdminTarget::Agent(name) => (&self.tables.agents, name, "agent"),
@@ -500,7 +503,9 @@ fn deed(deed: AdminDeed, core: CoreVersion) -> &'static str {
         AdminDeed::Status => "admin-status",
         AdminDeed::Explain => "admin-explain",
         AdminDeed::ListEndpoints => "admin-list-endpoints",
+        AdminDeed::ReserveEndpoint if core == CoreVersion::V1 => "admin-close-endpoint",
         AdminDeed::CloseEndpoint => "admin-close-endpoint",
+        AdminDeed::ReserveEndpoint => "admin-reserve-endpoint",
         AdminDeed::KickAgent => "admin-kick-agent",
         AdminDeed::StagePolicy => "admin-stage-policy",
         AdminDeed::ActivatePolicy => "admin-activate-policy",

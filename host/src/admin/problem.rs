@@ -1,4 +1,4 @@
-//! Errors of the admin API: `application/problem+json` (RFC 9457) with a stable code.
+//! Errors of the admin and control APIs: `application/problem+json` (RFC 9457) with a stable code.
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use crate::telemetry::redact;
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// An error as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
     /// `urn:nowconnect:error:` and the code.
     #[serde(rename = "type")]
@@ -29,7 +29,7 @@ pub struct Problem {
     pub detail: String,
 }
 
-/// The codes of the admin API.
+/// The codes of the admin API and of the control API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemCode {
     /// The request is malformed or does not make sense.
@@ -46,6 +46,14 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// The body is too large.
     TooLarge,
+    /// Somebody else has the name.
+    NameTaken,
+    /// The idempotency key stands for another request, or for one that is being done.
+    IdempotencyConflict,
+    /// The tenant has as much as it may have.
+    QuotaExceeded,
+    /// Too many requests from one address.
+    RateLimited,
     /// It cannot be done now.
     Unavailable,
     /// The answer did not come in time.
@@ -54,7 +62,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every code, for the documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::Denied,
@@ -62,6 +70,10 @@ impl ProblemCode {
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::TooLarge,
+        Self::NameTaken,
+        Self::IdempotencyConflict,
+        Self::QuotaExceeded,
+        Self::RateLimited,
         Self::Unavailable,
         Self::Timeout,
     ];
@@ -76,6 +88,10 @@ impl ProblemCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
+            Self::NameTaken => "name_taken",
+            Self::IdempotencyConflict => "idempotency_conflict",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
         }
@@ -86,10 +102,12 @@ impl ProblemCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Denied | Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::Denied | Self::ForeignOrigin | Self::QuotaExceeded => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NameTaken | Self::IdempotencyConflict => StatusCode::CONFLICT,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -160,17 +178,22 @@ impl From<PathRejection> for Problem {
     }
 }
 
+/// The code of an answer that is a problem, for whoever passes the answer on.
+#[derive(Debug, Clone)]
+pub(crate) struct Told(pub(crate) String);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(Told(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"nowconnect-admin\""),
+                HeaderValue::from_static("Bearer realm=\"nowconnect\""),
             );
         }
         response

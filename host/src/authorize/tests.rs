@@ -216,6 +216,7 @@ fn identity() -> AgentIdentity {
         scopes: None,
         tags: BTreeMap::new(),
         groups: Vec::new(),
+        ephemeral: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `nowconnect run`: the hub as a process.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
-use crate::config::{self, CloudConfig, PluginHook, ProcessEnv};
+use crate::config::{self, CloudConfig, ConfigError, PluginHook, ProcessEnv};
 use crate::gateway::{Gateway, GatewayOptions, Running};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, Settings, Telemetry};
@@ -28,12 +28,20 @@ pub struct Args {
     /// built-in defaults
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// To try it: serve this machine only, and give anybody on it public names (below `localhost`)
+    /// for what `nowconnect-agent http` offers; nothing is kept
+    #[arg(long, conflicts_with = "config")]
+    dev: bool,
 }
+
+/// What `--dev` serves.
+const DEV: &str = include_str!("../../../config/dev.yaml");
 
 impl Args {
     /// Runs the hub to its end.
     pub fn run(self) -> Exit {
-        let config = match config::load(self.config.as_deref(), &ProcessEnv) {
+        let config = match load(self.config.as_deref(), self.dev) {
             Ok(config) => config,
             Err(error) => return complain(&error.to_string(), Exit::Usage),
         };
@@ -77,9 +85,9 @@ impl Args {
             return complain("the system refuses signal handlers", Exit::Failure);
         };
         let drain_within = config.tunnel.drain_timeout;
-        let path = self.config.clone();
+        let (path, dev) = (self.config.clone(), self.dev);
         let options = GatewayOptions {
-            loader: Some(Arc::new(move || config::load(path.as_deref(), &ProcessEnv))),
+            loader: Some(Arc::new(move || load(path.as_deref(), dev))),
             watch: true,
             metrics: Some(metrics),
             logs: Some(telemetry.logs.clone()),
@@ -104,6 +112,14 @@ impl Args {
         )
         .await;
         Exit::Success
+    }
+}
+
+fn load(path: Option<&Path>, dev: bool) -> Result<CloudConfig, ConfigError> {
+    if dev {
+        config::parse(DEV, None, &ProcessEnv)
+    } else {
+        config::load(path, &ProcessEnv)
     }
 }
 
@@ -162,4 +178,26 @@ fn complain(problem: &str, exit: Exit) -> Exit {
     // Where stderr is closed nobody reads it; the exit code says it too.
     let _ = writeln!(std::io::stderr(), "nowconnect: {problem}");
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_served_to_try_it_is_for_this_machine_only() {
+        let config = config::parse(DEV, None, &std::collections::BTreeMap::new())
+            .unwrap_or_else(|error| panic!("{error}"));
+        let control = config.control.listen.map(|address| address.ip());
+        let web = config.ingress.listeners.iter();
+        let ports: Vec<_> = web
+            .map(|listener| listener.bind.ip())
+            .chain(control)
+            .chain([config.tunnel.host])
+            .collect();
+        assert_eq!(ports.len(), 3);
+        assert!(ports.iter().all(std::net::IpAddr::is_loopback), "{ports:?}");
+        assert!(config.control.anonymous_tenant.is_some());
+        assert_eq!(config.control.state_file, None);
+    }
 }

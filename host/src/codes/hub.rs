@@ -7,10 +7,11 @@ use crate::health::ReasonCode;
 use crate::telemetry::events;
 
 static PROBLEMS: Group = Group {
-    heading: "Why the admin API refused a call",
-    place: "As an answer of the admin API",
-    intro: "`application/problem+json` of the [admin API](admin-api.md); what is asked about bundles has the codes above.",
-    seen_by: "whoever called, and the commands of `nowconnect` that ask a running hub",
+    heading: "Why the admin API or the control API refused a call",
+    place: "As an answer of the admin or control API",
+    intro: "`application/problem+json` of the [admin API](admin-api.md) and of the [control API](control-plane.md);\n\
+            what is asked about bundles has the codes above.",
+    seen_by: "whoever called, and the commands of `nowconnect` and `nowconnect-agent` that do",
     property: Some("status"),
     metrics: &[],
     lines: &[],
@@ -59,8 +60,8 @@ fn problem(code: ProblemCode) -> Text {
         ),
         ProblemCode::Unauthenticated => text(
             "no token, or a wrong one",
-            "The TCP port wants the token of `admin.token_file` or a client certificate.",
-            "send `Authorization: Bearer …`, or use the Unix socket",
+            "The admin API's TCP port wants the token of `admin.token_file` or a client certificate, the control API a management token that counts; or a tunnel's recreate token has expired or was withdrawn.",
+            "send `Authorization: Bearer …`, or use the Unix socket; ask for a new token",
         )
         .logged(&[Line(events::ADMIN_REFUSED, "code")]),
         ProblemCode::Denied => text(
@@ -76,19 +77,39 @@ fn problem(code: ProblemCode) -> Text {
         )
         .logged(&[Line(events::ADMIN_REFUSED, "code")]),
         ProblemCode::NotFound => text(
-            "no such route, flow, agent or decision",
+            "no such route, flow, agent, tunnel, name or decision",
             "It has ended or was forgotten, or its name is another; outside the default tenant a name has the tenant in front.",
             "look at what there is with `nowconnect status`",
         ),
         ProblemCode::MethodNotAllowed => text(
             "the route has another method",
             "GET was sent where POST is wanted, or the other way round.",
-            "the admin API's page lists methods and paths",
+            "the page of the API lists methods and paths",
         ),
         ProblemCode::TooLarge => text(
             "the body is too large",
-            "It has more than 64 KiB, or as a bundle more than `policy.bundle.max_bytes`.",
+            "It has more than 64 KiB, at the control API 16 KiB, or as a bundle more than `policy.bundle.max_bytes`.",
             "send less",
+        ),
+        ProblemCode::NameTaken => text(
+            "somebody else has the name",
+            "Another tunnel publishes it, another tenant reserved it, or a route of the hub's configuration answers to it.",
+            "choose another name, or leave it out for a random one",
+        ),
+        ProblemCode::IdempotencyConflict => text(
+            "the idempotency key stands for another request",
+            "The same `Idempotency-Key` came with another body, or while the first request with it was being done.",
+            "use a new key for each request, and wait for its answer before sending it again",
+        ),
+        ProblemCode::QuotaExceeded => text(
+            "the tenant has as much as it may have",
+            "`max_endpoints_per_tenant` or `max_names_per_tenant` is reached.",
+            "delete what is not needed, or raise the quota",
+        ),
+        ProblemCode::RateLimited => text(
+            "too many requests from one address",
+            "More than `rate_per_source` of `control` a second.",
+            "ask less often; where many callers share an address, raise the rate",
         ),
         ProblemCode::Unavailable => text(
             "it cannot be done now",
@@ -96,7 +117,7 @@ fn problem(code: ProblemCode) -> Text {
             "try again; `detail` says what is missing",
         ),
         ProblemCode::Timeout => text(
-            "no answer within 60 s",
+            "no answer within 60 s, at the control API 30 s",
             "The hub is very busy, or what it asks does not answer.",
             "try again, and look at the hub's load",
         ),

@@ -44,6 +44,7 @@ named! {
         TokenLifetime = "token_lifetime";
         TokenClaims = "token_claims";
         TokenTenant = "token_tenant";
+        TokenUsed = "token_used";
         Revoked = "revoked";
         KeysUnavailable = "keys_unavailable";
         Overloaded = "overloaded";
@@ -75,6 +76,7 @@ impl UpgradeCode {
             | Self::TokenLifetime
             | Self::TokenClaims
             | Self::TokenTenant
+            | Self::TokenUsed
             | Self::Revoked => StatusCode::UNAUTHORIZED,
             Self::KeysUnavailable | Self::Overloaded | Self::Draining => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -168,11 +170,11 @@ fn upgrade(code: UpgradeCode) -> Text {
         ),
         UpgradeCode::TokenAlgorithm => text(
             "signed with an algorithm that the issuer may not use",
-            "`alg` is not among the issuer's `algorithms`; shared secrets and `none` never are.",
+            "`alg` is not among the issuer's `algorithms`; `none` never is, a shared secret only for the control plane's own tokens.",
             "let the issuer sign with one that is, or add its own",
         ),
         UpgradeCode::TokenIssuerUnknown => text(
-            "`iss` is none of `security.issuers`",
+            "`iss` is none of `security.issuers` and not the control plane's",
             "The token is from an issuer that this hub does not trust.",
             "add the issuer, or get the token from the right one",
         ),
@@ -220,6 +222,11 @@ fn upgrade(code: UpgradeCode) -> Text {
             "the issuer may not speak for that tenant",
             "The tenant in the token is not among those of the issuer.",
             "a token for the right tenant, or add the tenant to the issuer",
+        ),
+        UpgradeCode::TokenUsed => text(
+            "the tunnel's token was used before, or its tunnel is gone",
+            "A token of the control API opens one tunnel connection; a newer one was given since, the tunnel was deleted, or somebody replays the token.",
+            "agents ask for a new one by themselves; where it comes from an address that is not the agent's, the token was stolen",
         ),
         UpgradeCode::Revoked => text(
             "the token or its agent was revoked",

@@ -66,6 +66,7 @@ impl CloudConfig {
         changes.live("observability", observability != old.observability);
         changes.live("admin", next.admin != old.admin);
         changes.live("pdp", next.pdp != old.pdp);
+        changes.live("control", next.control != old.control);
         changes.live("ha", next.ha != old.ha);
         self.fixed_changes(old, &mut changes);
         changes
@@ -101,6 +102,14 @@ impl CloudConfig {
         new.redaction = kept.redaction;
         next.admin.socket.clone_from(&old.admin.socket);
         next.admin.listen = old.admin.listen;
+        // What was given out rests on these: names, keys and how long they have to prove.
+        let (kept, new) = (&old.control, &mut next.control);
+        new.listen = kept.listen;
+        new.state_file.clone_from(&kept.state_file);
+        new.public_url.clone_from(&kept.public_url);
+        new.domain.clone_from(&kept.domain);
+        new.tokens.clone_from(&kept.tokens);
+        new.anonymous_recreate = kept.anonymous_recreate;
         next.plugins.cache_dir.clone_from(&old.plugins.cache_dir);
         next.plugins.instances_max = old.plugins.instances_max;
         next.plugins.ca_bundle.clone_from(&old.plugins.ca_bundle);
@@ -176,6 +185,16 @@ impl CloudConfig {
         changes.restart("observability.redaction", new.redaction != kept.redaction);
         changes.restart("admin.socket", self.admin.socket != old.admin.socket);
         changes.restart("admin.listen", self.admin.listen != old.admin.listen);
+        let (control, kept) = (&self.control, &old.control);
+        changes.restart("control.listen", control.listen != kept.listen);
+        changes.restart("control.state_file", control.state_file != kept.state_file);
+        changes.restart("control.public_url", control.public_url != kept.public_url);
+        changes.restart("control.domain", control.domain != kept.domain);
+        changes.restart("control.tokens", control.tokens != kept.tokens);
+        changes.restart(
+            "control.anonymous.recreate_sec",
+            control.anonymous_recreate != kept.anonymous_recreate,
+        );
         changes.restart(
             "policy.bundle.trusted_keys",
             self.policy.bundle.is_some() != old.policy.bundle.is_some(),

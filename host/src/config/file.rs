@@ -10,6 +10,7 @@
 //! folder.
 
 mod bundle;
+mod control;
 mod ha;
 mod ingress;
 mod limits;
@@ -26,6 +27,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bundle::{BundleFile, BundleRequireFile, OnUntrustedFile};
+pub use control::{
+    AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, ScopeFile, TokensFile,
+};
 pub use ha::{HaFile, HaModeFile, MeshFile, MeshTlsFile};
 pub use ingress::{
     ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
@@ -82,4 +86,7 @@ pub struct FileConfig {
     pub ha: HaFile,
     /// HTTP by host name. Reloads without a restart.
     pub ingress: IngressFile,
+    /// Public names for private services: the API that `nowconnect-agent http` uses. Reloads
+    /// without a restart, but for what says so.
+    pub control: ControlFile,
 }

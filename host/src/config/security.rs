@@ -18,6 +18,9 @@ pub struct SecurityConfig {
     /// Who may issue tokens to agents; empty means that no agent gets in. The short form
     /// (`issuer`, `jwks_url`, `audience`) is the first entry here.
     pub issuers: Vec<IssuerConfig>,
+    /// What `aud` of agents' tokens contains where an issuer has no other; the control plane puts
+    /// it into its own.
+    pub audience: String,
     /// How keys are fetched and kept.
     pub jwks: JwksConfig,
     /// How far clocks may differ when `exp`, `nbf` and `iat` are checked.
@@ -178,6 +181,7 @@ impl SecurityConfig {
         }
         Self {
             issuers: issuers(file, path, around, problems),
+            audience: file.audience.clone(),
             jwks: JwksConfig {
                 refresh: ms(file.jwks_refresh_ms),
                 refresh_min: ms(file.jwks_refresh_min_ms),

@@ -128,40 +128,64 @@ pub(crate) struct Clock {
     pub(crate) max_lifetime: Option<Duration>,
 }
 
+/// What the claims of an issuer's tokens have to be, and where in them is what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected<'a> {
+    pub(crate) issuer: &'a str,
+    pub(crate) audience: &'a str,
+    pub(crate) tenant: &'a TenantRule,
+    pub(crate) agent_id_claim: &'a str,
+    pub(crate) connectors_claims: &'a [String],
+}
+
+impl<'a> Expected<'a> {
+    pub(crate) fn of(issuer: &'a IssuerConfig) -> Self {
+        Self {
+            issuer: &issuer.issuer,
+            audience: &issuer.audience,
+            tenant: &issuer.tenant,
+            agent_id_claim: &issuer.agent_id_claim,
+            connectors_claims: &issuer.connectors_claims,
+        }
+    }
+}
+
 /// Turns the claims of a token with a proven signature into an identity, checking each.
 pub(crate) fn identity(
     claims: &StrictObject,
-    issuer: &IssuerConfig,
+    expected: &Expected<'_>,
     wanted: &ClaimsConfig,
     clock: Clock,
 ) -> Result<AgentIdentity, AuthError> {
-    if claims.text("iss") != Some(issuer.issuer.as_str()) {
+    if claims.text("iss") != Some(expected.issuer) {
         return Err(AuthError::WrongIssuer);
     }
-    if !names_audience(claims, &issuer.audience) {
+    if !names_audience(claims, expected.audience) {
         return Err(AuthError::WrongAudience);
     }
     let (issued_at, expires_at) = times(claims, clock)?;
+    let agent_id_claim = || expected.agent_id_claim.to_owned();
     let agent_id = claims
-        .text(&issuer.agent_id_claim)
-        .ok_or_else(|| AuthError::MissingClaim(issuer.agent_id_claim.clone()))?;
+        .text(expected.agent_id_claim)
+        .ok_or_else(|| AuthError::MissingClaim(agent_id_claim()))?;
     let agent_id = AgentId::parse(agent_id)
-        .map_err(|error| AuthError::BadClaim(issuer.agent_id_claim.clone(), error.to_string()))?;
+        .map_err(|error| AuthError::BadClaim(agent_id_claim(), error.to_string()))?;
     Ok(AgentIdentity {
-        tenant: tenant(claims, &issuer.tenant)?,
+        tenant: tenant(claims, expected.tenant)?,
         agent_id,
-        issuer: Arc::from(issuer.issuer.as_str()),
+        issuer: Arc::from(expected.issuer),
         subject: claims.text("sub").map(cut),
         jti: claims.text("jti").map(cut),
         issued_at,
         expires_at,
-        scopes: scopes(claims, &issuer.connectors_claims)?,
+        scopes: scopes(claims, expected.connectors_claims)?,
         tags: tags(claims, &wanted.tags),
         groups: wanted
             .groups
             .as_ref()
             .map(|claim| groups(claims, claim))
             .unwrap_or_default(),
+        ephemeral: false,
     })
 }
 

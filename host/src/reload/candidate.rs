@@ -11,6 +11,7 @@ use crate::admin::view::ReloadReport;
 use crate::admin::{Access, AdminProof};
 use crate::config::{Changes, CloudConfig, ListenerConfig};
 use crate::connector;
+use crate::control::NextControl;
 use crate::gateway::mount_pages;
 use crate::generation::Generation;
 use crate::hub::{Hub, tunnel_settings};
@@ -38,6 +39,7 @@ pub(super) struct Candidate {
     /// `None` where no listener is touched.
     ports: Option<Vec<NextPort>>,
     ingress: Option<NextIngress>,
+    control: Option<NextControl>,
 }
 
 /// A listener of the new configuration.
@@ -129,6 +131,16 @@ impl Candidate {
         } else {
             None
         };
+        let control = match hub.control() {
+            Some(plane)
+                if certificates
+                    || config.control != before.control
+                    || config.security.audience != before.security.audience =>
+            {
+                keep(plane.next(config), Part::Certificates, faults)
+            }
+            Some(_) | None => None,
+        };
         // Last, because from here on clients can connect to an added port.
         if let Some(ports) = &ports {
             if faults.is_empty() {
@@ -145,6 +157,7 @@ impl Candidate {
             pdp,
             ports,
             ingress,
+            control,
         })
     }
 
@@ -233,8 +246,11 @@ impl Candidate {
         if let Some(ingress) = self.ingress {
             report.changed.extend(ingress.publish(hub, config, true));
         }
+        if let (Some(plane), Some(next)) = (hub.control(), self.control) {
+            plane.renew(next, config);
+        }
         hub.connectors.apply(config);
-        for gone in hub.connectors.retain(config) {
+        for gone in hub.connectors.retain(config, &hub.published) {
             hub.metrics.traffic.forget_connector(&gone.to_string());
         }
         if let Some(built) = self.generation {

@@ -254,5 +254,6 @@ fn identity(tenant: &str, agent: &str, jti: Option<&str>, issued_at: Option<u64>
         scopes: None,
         tags: BTreeMap::new(),
         groups: Vec::new(),
+        ephemeral: false,
     }
 }

@@ -26,6 +26,7 @@ use super::parked::{ResumeHashes, TokenHash};
 use super::refusals;
 use crate::authorize::{self, HelloAsk, HelloPermit, HelloReason};
 use crate::connector;
+use crate::control::admit;
 use crate::drain::Phase;
 use crate::hub::Hub;
 use crate::identity::AgentIdentity;
@@ -641,6 +642,12 @@ impl At {
                 "the new token is another agent's".to_owned(),
             ));
         }
+        admit::once(&self.hub, &identity)
+            .await
+            .map_err(|(code, message)| {
+                self.hub.metrics().hub.auth_failure(code.as_str());
+                Unrenewed::Keep(format!("{code}: {message}"))
+            })?;
         Ok(identity)
     }
 

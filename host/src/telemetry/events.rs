@@ -33,6 +33,14 @@ events! {
     CONNECTION_DENIED = "connection denied";
     /// A request of a viewer has come to its end: `request_id`, `endpoint`, `status`, `code`.
     HTTP_REQUEST = "http_request";
+    /// The control API gave out a name: `endpoint`, `tenant`, `host`, `client`, `peer`.
+    ENDPOINT_PUBLISHED = "endpoint_published";
+    /// A published name was taken back: `endpoint`, `tenant`, `host`.
+    ENDPOINT_DELETED = "endpoint_deleted";
+    /// The control API refused a call: `code`, `peer`.
+    CONTROL_REFUSED = "control_refused";
+    /// The control plane's state file could not be read or written: `error`.
+    CONTROL_STATE_FAILED = "control_state_failed";
     /// No agent offers the connector.
     NO_AGENT_FOR_CONNECTOR = "no_agent_for_connector";
     /// The client's address is not allowed.

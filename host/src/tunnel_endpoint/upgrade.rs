@@ -19,6 +19,7 @@ use tracing::{Instrument as _, Span, info, warn};
 use super::admission::SourceCheck;
 use super::{SUBPROTOCOL, TUNNEL_PATH};
 use crate::codes::UpgradeCode;
+use crate::control::admit;
 use crate::drain::Phase;
 use crate::hub::Hub;
 use crate::identity::{AgentIdentity, ExtractError, extract_token};
@@ -171,6 +172,9 @@ impl Door {
             self.hub.metrics().hub.revoked("token");
             return Err(Refusal::new(UpgradeCode::Revoked, "the token was revoked"));
         }
+        admit::once(&self.hub, &identity)
+            .await
+            .map_err(|(code, message)| Refusal::new(code, message))?;
         Ok((identity, key))
     }
 }

@@ -320,6 +320,7 @@ impl TestHub {
     /// Starts it with what it finds in its folder.
     pub(crate) async fn start_again(&mut self) {
         let options = GatewayOptions::default();
+        self.process = None;
         self.running = Some(Gateway::bind(load(&self.file), options).await.unwrap());
     }
 
@@ -374,7 +375,16 @@ impl TestHub {
             dial: self.tunnel_address(),
             targets: Vec::new(),
             tenant: None,
+            token: None,
             renew_before: Duration::from_secs(1),
+        }
+    }
+
+    /// Where the control API listens.
+    pub(crate) fn control_address(&self) -> SocketAddr {
+        match &self.process {
+            Some(process) => process.control.unwrap(),
+            None => self.running().control_address().unwrap(),
         }
     }
 
@@ -506,10 +516,18 @@ pub(crate) struct AgentPlan<'a> {
     dial: SocketAddr,
     targets: Vec<(String, SocketAddr)>,
     tenant: Option<String>,
+    /// Instead of one that the hub's issuer signs.
+    token: Option<String>,
     renew_before: Duration,
 }
 
 impl AgentPlan<'_> {
+    /// The token that it shows.
+    pub(crate) fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
     pub(crate) fn target(mut self, connector: &str, address: SocketAddr) -> Self {
         self.targets.push((connector.to_owned(), address));
         self
@@ -536,7 +554,11 @@ impl AgentPlan<'_> {
     /// Starts it; it may or may not be let in.
     pub(crate) fn start(self) -> TestAgent {
         let token_file = self.hub.path(&format!("{}.token", self.id));
-        std::fs::write(&token_file, self.hub.issuer.sign(&self.claims)).unwrap();
+        let token = self
+            .token
+            .as_ref()
+            .map_or_else(|| self.hub.issuer.sign(&self.claims), |token| token.clone());
+        std::fs::write(&token_file, token).unwrap();
         let scheme = if self.hub.ca.is_some() { "wss" } else { "ws" };
         let host = if self.hub.ca.is_some() {
             format!("localhost:{}", self.dial.port())

@@ -12,6 +12,7 @@ mod agents;
 mod balance;
 mod bundles;
 mod certificates;
+mod control;
 mod decisions;
 mod flows;
 mod hasty_agent;

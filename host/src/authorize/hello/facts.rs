@@ -42,7 +42,7 @@ impl Authorizer {
                     meta: meta.clone(),
                     agent: Arc::clone(facts),
                     connector,
-                    scopes_required: asking.scopes_required,
+                    scopes_required: asking.scopes_required || ask.identity.ephemeral,
                 })
             }))
             .collect()
@@ -75,7 +75,7 @@ pub(super) fn agent_facts(ask: &HelloAsk<'_>) -> AgentFacts {
             &identity.tenant,
             identity.scopes.as_deref().unwrap_or_default(),
         ),
-        ephemeral: false,
+        ephemeral: identity.ephemeral,
         token_expires_ms: unix_ms(identity.expires_at),
         groups: identity
             .groups

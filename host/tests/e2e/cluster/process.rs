@@ -19,6 +19,7 @@ use super::SOON;
 pub(crate) struct HubProcess {
     child: Child,
     pub(super) tunnel: SocketAddr,
+    pub(super) control: Option<SocketAddr>,
     pub(super) listeners: Vec<(String, SocketAddr)>,
     lines: Arc<Mutex<Vec<String>>>,
     reader: JoinHandle<()>,
@@ -66,8 +67,21 @@ impl HubProcess {
                 }
             }
         };
+        let has_control = std::fs::read_to_string(config)
+            .unwrap()
+            .contains("\ncontrol:");
+        let mut control = control_address(&lines.lock());
+        while has_control && control.is_none() {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the log does not say where the control API listens"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            control = control_address(&lines.lock());
+        }
         Self {
             child,
+            control,
             tunnel: status.tunnel_address.unwrap(),
             listeners: status
                 .listeners
@@ -108,6 +122,15 @@ impl Drop for HubProcess {
     fn drop(&mut self) {
         self.reader.abort();
     }
+}
+
+/// Where a control API listens, as the log says.
+fn control_address(lines: &[String]) -> Option<SocketAddr> {
+    let told = lines.iter().find(|line| {
+        line.contains("\"listener_started\"") && line.contains("\"listener\":\"control\"")
+    })?;
+    let after = told.split("\"address\":\"").nth(1)?;
+    after.split('"').next()?.parse().ok()
 }
 
 /// Runs an operator's command to its end; exit code and standard output.

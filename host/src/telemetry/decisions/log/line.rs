@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use nowconnect_plugins::{Level, LogEntry};
 use serde_json::Value;
@@ -12,9 +11,10 @@ use super::flood::Repeated;
 use super::queue::{Entry, Gap};
 use crate::telemetry::decisions::record::DecisionRecord;
 use crate::telemetry::events;
-use crate::telemetry::logs::{MASK_TIMEOUT, push_time};
+use crate::telemetry::logs::MASK_TIMEOUT;
 use crate::telemetry::mask::{LogMasker, MaskFailure};
 use crate::telemetry::redact::{self, Covers, ERASED};
+use crate::telemetry::rfc3339_ms;
 
 /// Fields that stand whatever becomes of masking: they hold no text of a request.
 const KEPT: [&str; 12] = [
@@ -266,12 +266,6 @@ impl Lines {
             .zip(entries)
             .try_for_each(|(line, entry)| take_over(line, entry))
     }
-}
-
-fn rfc3339_ms(time_ms: u64) -> String {
-    let mut text = String::with_capacity(24);
-    push_time(&mut text, UNIX_EPOCH + Duration::from_millis(time_ms));
-    text
 }
 
 fn entry_of(line: &Line) -> LogEntry {

@@ -1,0 +1,295 @@
+//! The control plane.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nowconnect_control::{Algorithm, NameRules};
+use nowconnect_protocol::{AgentId, TenantName};
+use reqwest::Url;
+
+use super::build::{Surroundings, name, socket_address, url};
+use super::file::{
+    AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, RateFile, ScopeFile, TokensFile,
+};
+use super::problem::Problems;
+use super::tree::Path;
+use super::{RateLimit, TlsFiles};
+
+/// `control`: public names for private services, and the tokens that give them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ControlConfig {
+    /// Where the API listens; `None` is no API.
+    pub listen: Option<SocketAddr>,
+    /// Certificate and key of the API.
+    pub tls: Option<TlsFiles>,
+    /// The file that everything is kept in; `None` is memory.
+    pub state_file: Option<PathBuf>,
+    /// `iss` of our tokens; `None` follows from the address.
+    pub public_url: Option<Url>,
+    /// The domain below which names are published.
+    pub domain: String,
+    /// Where agents are sent; `None` follows from `tunnel`.
+    pub tunnel_url: Option<Url>,
+    /// Where this hub is, for callers' hints.
+    pub region: Option<String>,
+    /// What a public address looks like, with `{host}`; `None` follows from `ingress`.
+    pub url_template: Option<String>,
+    /// The tenant of callers without a token; `None` gives them nothing.
+    pub anonymous_tenant: Option<TenantName>,
+    /// How long their recreate tokens live at most.
+    pub anonymous_recreate: Duration,
+    /// Who may manage names and endpoints.
+    pub clients: Vec<ClientConfig>,
+    /// How long tokens live and what signs them.
+    pub tokens: TokensConfig,
+    /// Endpoints of one tenant at once.
+    pub max_endpoints_per_tenant: u64,
+    /// Endpoints of all tenants at once.
+    pub max_endpoints: u64,
+    /// Reserved names of one tenant.
+    pub max_names_per_tenant: u64,
+    /// How long a name is kept after its tunnel.
+    pub grace: Duration,
+    /// Names that nobody gets.
+    pub names: NameRules,
+    /// Requests a second from one source address.
+    pub rate_per_source: RateLimit,
+}
+
+/// A client of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// `client_id`.
+    pub id: String,
+    /// The file with its secret.
+    pub secret_file: PathBuf,
+    /// Whose endpoints and names it manages.
+    pub tenant: TenantName,
+    /// What its tokens may do.
+    pub scopes: BTreeSet<Scope>,
+    /// Its role in policies.
+    pub role: String,
+}
+
+/// What a management token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Make, list and delete endpoints.
+    Tunnels,
+    /// Reserve and release names.
+    Names,
+    /// See and end agents and flows.
+    Sessions,
+}
+
+impl Scope {
+    /// As it stands in tokens.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tunnels => "tunnels",
+            Self::Names => "names",
+            Self::Sessions => "sessions",
+        }
+    }
+}
+
+/// Tokens of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokensConfig {
+    /// What signs.
+    pub algorithm: Algorithm,
+    /// Life of an ephemeral token.
+    pub ephemeral: Duration,
+    /// Longest life of a registered client's recreate token.
+    pub recreate: Duration,
+    /// Life of a management token.
+    pub management: Duration,
+    /// How long a key signs.
+    pub key: Duration,
+}
+
+impl TokensConfig {
+    fn build(file: &TokensFile) -> Self {
+        Self {
+            algorithm: match file.algorithm {
+                ControlAlgorithmFile::EdDsa => Algorithm::EdDsa,
+                ControlAlgorithmFile::Rs256 => Algorithm::Rs256,
+                ControlAlgorithmFile::Hs256 => Algorithm::Hs256,
+            },
+            ephemeral: Duration::from_secs(file.ephemeral_sec),
+            recreate: Duration::from_secs(file.recreate_sec),
+            management: Duration::from_secs(file.management_sec),
+            key: Duration::from_secs(file.key_sec),
+        }
+    }
+}
+
+impl ControlConfig {
+    pub(super) fn build(
+        file: &ControlFile,
+        path: &Path,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Self {
+        let at = path.key("listen");
+        let listen = file
+            .listen
+            .as_ref()
+            .and_then(|text| socket_address(text, &at, problems));
+        if let Some(listen) = listen
+            && file.tls.is_none()
+            && !file.allow_plaintext
+            && !listen.ip().is_loopback()
+        {
+            problems.add_with_help(
+                &at,
+                format!("`control.listen` is `{listen}`: tokens would cross the network in clear"),
+                "set `control.tls`, listen on a loopback address, or write \
+                 `control.allow_plaintext: true` where something in front ends TLS",
+            );
+        }
+        let mut public = |key: &str, text: &Option<String>, schemes: &[&str]| {
+            let at = path.key(key);
+            text.as_ref()
+                .and_then(|text| url(text, schemes, &at, problems))
+        };
+        let public_url = public("public_url", &file.public_url, &["https", "http"]);
+        let tunnel_url = public("tunnel_url", &file.tunnel_url, &["wss", "ws"]);
+        if let Some(template) = &file.url_template
+            && !template.contains("{host}")
+        {
+            problems.add_with_help(
+                &path.key("url_template"),
+                format!("`control.url_template` is `{template}`, without `{{host}}`"),
+                "write it such as `https://{host}` or `http://{host}:8082`",
+            );
+        }
+        let domain = file.domain.trim_end_matches('.').to_ascii_lowercase();
+        if let Err(error) = check_domain(&domain) {
+            problems.add(
+                &path.key("domain"),
+                format!("`control.domain` cannot be `{}`: {error}", file.domain),
+            );
+        }
+        Self {
+            listen,
+            tls: file.tls.as_ref().map(|tls| TlsFiles::build(tls, around)),
+            state_file: around.optional_path(file.state_file.as_ref()),
+            public_url,
+            domain,
+            tunnel_url,
+            region: file.region.clone(),
+            url_template: file.url_template.clone(),
+            anonymous_tenant: anonymous(&file.anonymous, &path.key("anonymous"), problems),
+            anonymous_recreate: Duration::from_secs(file.anonymous.recreate_sec),
+            clients: clients(&file.clients, &path.key("clients"), around, problems),
+            tokens: TokensConfig::build(&file.tokens),
+            max_endpoints_per_tenant: file.max_endpoints_per_tenant,
+            max_endpoints: file.max_endpoints,
+            max_names_per_tenant: file.max_names_per_tenant,
+            grace: Duration::from_secs(file.grace_sec),
+            names: NameRules {
+                kept: file
+                    .kept_names
+                    .iter()
+                    .map(|name| name.to_ascii_lowercase())
+                    .collect(),
+            },
+            rate_per_source: rate(file.rate_per_source),
+        }
+    }
+}
+
+fn rate(file: RateFile) -> RateLimit {
+    RateLimit {
+        per_second: file.per_second,
+        burst: file.burst.unwrap_or(file.per_second),
+    }
+}
+
+/// The tenant of callers without a token. Not the default one: policies for a hub with a single
+/// tenant mean people who proved who they are.
+fn anonymous(file: &AnonymousFile, path: &Path, problems: &mut Problems<'_>) -> Option<TenantName> {
+    let at = path.key("tenant");
+    let tenant = name(TenantName::parse(&file.tenant), &at, problems)?;
+    if !file.enabled {
+        return None;
+    }
+    if file.tenant == "default" {
+        problems.add_with_help(
+            &at,
+            "`control.anonymous.tenant` is `default`: whoever comes would be one of yours",
+            "write a tenant of their own, such as `public`",
+        );
+    }
+    Some(tenant)
+}
+
+fn clients(
+    files: &[ClientFile],
+    path: &Path,
+    around: &Surroundings<'_>,
+    problems: &mut Problems<'_>,
+) -> Vec<ClientConfig> {
+    let mut seen = BTreeSet::new();
+    let mut clients = Vec::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        let here = path.index(index);
+        if !seen.insert(&file.id) {
+            problems.add(
+                &here.key("id"),
+                format!("the client `{}` is there twice", file.id),
+            );
+        }
+        // The alphabet and length of agents' ids.
+        let id = name(AgentId::parse(&file.id), &here.key("id"), problems);
+        let tenant = name(
+            TenantName::parse(&file.tenant),
+            &here.key("tenant"),
+            problems,
+        );
+        let (Some(_), Some(tenant)) = (id, tenant) else {
+            continue;
+        };
+        clients.push(ClientConfig {
+            id: file.id.clone(),
+            secret_file: around.path(&file.secret_file),
+            tenant,
+            scopes: file
+                .scopes
+                .iter()
+                .map(|scope| match scope {
+                    ScopeFile::Tunnels => Scope::Tunnels,
+                    ScopeFile::Names => Scope::Names,
+                    ScopeFile::Sessions => Scope::Sessions,
+                })
+                .collect(),
+            role: file.role.clone(),
+        });
+    }
+    clients
+}
+
+/// A domain that leaves room for a label in front (RFC 1035 §2.3.4).
+fn check_domain(domain: &str) -> Result<(), &'static str> {
+    const MAX_BYTES: usize = 253 - 64;
+    if domain.is_empty() || domain.len() > MAX_BYTES {
+        return Err("it needs 1 to 189 characters");
+    }
+    let rules = NameRules::default();
+    let bad = domain
+        .split('.')
+        // An international domain has `xn--` labels.
+        .any(|label| {
+            rules
+                .check(label.strip_prefix("xn--").unwrap_or(label))
+                .is_err()
+        });
+    if bad {
+        return Err("its labels hold letters, digits and `-`, other scripts as `xn--`");
+    }
+    Ok(())
+}

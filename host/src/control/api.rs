@@ -1,0 +1,203 @@
+//! What the routes share: who calls, what a call may wait for, and how refusals are told.
+
+mod body;
+pub(super) mod names;
+pub(super) mod tokens;
+pub(super) mod tunnels;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, header};
+use nowconnect_control::{Control, ControlError, Maker, Management};
+use nowconnect_store::{ClaimRefused, Endpoint, ReserveRefused, StoreError};
+
+use super::ground::{Deed, Forbidden, Ground};
+use super::idempotency::Requests;
+use super::names::Names;
+use super::shapes::PageQuery;
+use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
+use crate::authorize::unix_ms;
+use crate::config::Scope;
+
+/// Entries on one page where the caller names no number.
+const PAGE: u32 = 100;
+/// Most entries on one page.
+const MAX_PAGE: u32 = 1000;
+
+/// What the routes work with.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) control: Arc<Control>,
+    pub(super) names: Arc<Names>,
+    pub(super) requests: Arc<Requests>,
+    pub(super) ground: Arc<dyn Ground>,
+    pub(super) region: Option<Arc<str>>,
+    pub(super) max_names_per_tenant: u64,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct From(pub(super) SocketAddr);
+
+type Answer<T> = Result<T, Refusal>;
+
+impl Api {
+    /// Runs what waits for the disk away from the threads that serve.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let api = self.clone();
+        match tokio::task::spawn_blocking(move || work(&api)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::new(Code::Unavailable, "the hub failed at this")),
+        }
+    }
+
+    /// Who shows a management token; nobody where there is none. One in the body and one in the
+    /// header are too many: they could be two clients'.
+    async fn bearer(
+        &self,
+        headers: &HeaderMap,
+        in_body: Option<&str>,
+    ) -> Answer<Option<Management>> {
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        let token = match (given.next(), given.next(), in_body) {
+            (None, None, None) => return Ok(None),
+            (None, None, Some(token)) => token.to_owned(),
+            (Some(value), None, None) => value
+                .to_str()
+                .ok()
+                .and_then(|value| value.split_once(' '))
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+                .map(|(_, token)| token.trim().to_owned())
+                .ok_or_else(unauthenticated)?,
+            _ => {
+                let detail = "show one management token, in `Authorization` or in the body";
+                return Err(Refusal::new(Code::InvalidRequest, detail));
+            }
+        };
+        let now = now_ms();
+        // Checking an RSA signature takes long enough to keep off these threads, too.
+        self.blocking(move |api| {
+            let proven = api.control.prove_management(&token, now);
+            Ok(Some(proven.map_err(ControlError::from)?))
+        })
+        .await
+    }
+
+    /// The client that calls, with the scope that the call needs.
+    async fn client(&self, headers: &HeaderMap, scope: Scope) -> Answer<Management> {
+        let client = self
+            .bearer(headers, None)
+            .await?
+            .ok_or_else(unauthenticated)?;
+        with_scope(client, scope)
+    }
+
+    /// Whether policies let the client do this; with an endpoint, about that.
+    fn may(
+        &self,
+        from: SocketAddr,
+        client: &Management,
+        deed: Deed,
+        endpoint: Option<&Endpoint>,
+    ) -> Answer<()> {
+        let host = endpoint.map(|endpoint| self.control.host(&endpoint.name));
+        let about = endpoint.zip(host.as_deref());
+        Ok(self.ground.may(from, client, deed, about)?)
+    }
+}
+
+fn with_scope(client: Management, scope: Scope) -> Answer<Management> {
+    if client.allows(scope.as_str()) {
+        Ok(client)
+    } else {
+        let detail = format!("the token lacks the scope `{}`", scope.as_str());
+        Err(Refusal::new(Code::Denied, &detail))
+    }
+}
+
+fn unauthenticated() -> Refusal {
+    Refusal::new(
+        Code::Unauthenticated,
+        "show a management token as `Authorization: Bearer …`; `POST /auth/token` gives one",
+    )
+}
+
+/// What tells one caller's things from another's.
+fn caller_of(maker: &Maker, from: SocketAddr) -> String {
+    match maker {
+        Maker::Anonymous => format!("anonymous {}", from.ip().to_canonical()),
+        Maker::Client(client) => format!("client {} {}", client.tenant, client.sub),
+    }
+}
+
+fn limit(page: &PageQuery) -> Answer<usize> {
+    let limit = page.limit.unwrap_or(PAGE);
+    if (1..=MAX_PAGE).contains(&limit) {
+        Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+    } else {
+        let detail = format!("`limit` is {limit}; it has to be from 1 to {MAX_PAGE}");
+        Err(Refusal::new(Code::InvalidRequest, &detail))
+    }
+}
+
+/// What `after` has to be for the next page, where this one is full.
+fn next<T>(page: &[T], limit: usize, name: impl Fn(&T) -> &str) -> Option<String> {
+    page.last()
+        .filter(|_| page.len() == limit)
+        .map(|last| name(last).to_owned())
+}
+
+pub(super) fn now_ms() -> u64 {
+    unix_ms(SystemTime::now())
+}
+
+impl std::convert::From<Forbidden> for Refusal {
+    fn from(forbidden: Forbidden) -> Self {
+        Self::new(Code::Denied, &forbidden.why)
+    }
+}
+
+impl std::convert::From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        let code = match &error {
+            ControlError::Name(_) => Code::InvalidRequest,
+            ControlError::Claim(refused) => return claim(refused),
+            ControlError::Token(_) | ControlError::BadClient | ControlError::NotAnonymous => {
+                Code::Unauthenticated
+            }
+            ControlError::Busy | ControlError::Key(_) | ControlError::Store(_) => Code::Unavailable,
+        };
+        Self::new(code, &error.to_string())
+    }
+}
+
+fn claim(refused: &ClaimRefused) -> Refusal {
+    let code = match refused {
+        ClaimRefused::Taken { .. } | ClaimRefused::Reserved { .. } => Code::NameTaken,
+        ClaimRefused::Quota { .. } => Code::QuotaExceeded,
+        ClaimRefused::Full { .. } | ClaimRefused::Store(_) => Code::Unavailable,
+    };
+    Refusal::new(code, &refused.to_string())
+}
+
+impl std::convert::From<ReserveRefused> for Refusal {
+    fn from(refused: ReserveRefused) -> Self {
+        let code = match &refused {
+            ReserveRefused::Taken { .. } => Code::NameTaken,
+            ReserveRefused::Quota { .. } => Code::QuotaExceeded,
+            ReserveRefused::Store(_) => Code::Unavailable,
+        };
+        Self::new(code, &refused.to_string())
+    }
+}
+
+impl std::convert::From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::new(Code::Unavailable, &error.to_string())
+    }
+}

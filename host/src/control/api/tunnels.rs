@@ -1,0 +1,301 @@
+//! Tunnels: made, listed, deleted.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use nowconnect_control::{Created, Maker, Planned, TunnelRequest};
+use nowconnect_store::{ClaimRefused, Endpoint, EndpointFilter};
+use tracing::info;
+
+use super::body::Body;
+use super::{Answer, Api, From, caller_of, limit, next, now_ms, unauthenticated, with_scope};
+use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
+use crate::config::Scope;
+use crate::control::ground::{Deed, Wanted};
+use crate::control::idempotency;
+use crate::control::shapes::{
+    Candidate, CreateTunnel, CreatedTunnel, DeleteTunnel, PageQuery, Transport, Tunnel, TunnelPage,
+    TunnelState,
+};
+use crate::telemetry::{events, rfc3339_ms};
+
+/// A maker's endpoints are counted up to here; no policy asks for more.
+const MAX_COUNTED: usize = 10_000;
+
+/// How many random names are tried; with 50 bits each, two that are taken mean something else.
+const NAME_ATTEMPTS: usize = 4;
+
+/// Make a tunnel, or get the same one again
+///
+/// Without a token where the operator allows it, else with a management token. What comes back
+/// holds tokens and is shown once.
+#[utoipa::path(
+    post, path = "/tunnels/create", tag = "tunnels", request_body = CreateTunnel,
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 255,
+        description = "A request sent again with the same key gets the same answer for a day")),
+    security((), ("management" = [])),
+    responses(
+        (status = 201, description = "The tunnel and its tokens", body = CreatedTunnel),
+        (status = "4XX", description = "Why not", body = Refusal,
+            content_type = "application/problem+json"),
+        (status = "5XX", description = "Not now", body = Refusal,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::control) async fn create(
+    State(api): State<Api>,
+    Extension(From(from)): Extension<From>,
+    headers: HeaderMap,
+    Body(wish): Body<CreateTunnel>,
+) -> Answer<Response> {
+    let maker = match api
+        .bearer(&headers, wish.management_token.as_deref())
+        .await?
+    {
+        Some(client) => Maker::Client(with_scope(client, Scope::Tunnels)?),
+        None => Maker::Anonymous,
+    };
+    let key = idempotency::key_of(&headers)?;
+    let body = api
+        .blocking(move |api| {
+            let once = idempotency::Once {
+                caller: caller_of(&maker, from),
+                key,
+                request: wish.digest(),
+            };
+            api.requests.answer(api.control.store(), once, || {
+                let created = api.create_now(from, &maker, wish)?;
+                serde_json::to_string(&created)
+                    .map_err(|_| Refusal::new(Code::Unavailable, "the answer has no JSON form"))
+            })
+        })
+        .await?;
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    let headers = [(header::CONTENT_TYPE, JSON)];
+    Ok((StatusCode::CREATED, headers, body).into_response())
+}
+
+/// List the tunnels of the client's tenant
+#[utoipa::path(
+    get, path = "/tunnels/list", tag = "tunnels", params(PageQuery),
+    security(("management" = [])),
+    responses(
+        (status = 200, description = "Tunnels by name", body = TunnelPage),
+        (status = "4XX", description = "Why not", body = Refusal,
+            content_type = "application/problem+json"),
+        (status = "5XX", description = "Not now", body = Refusal,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::control) async fn list(
+    State(api): State<Api>,
+    Extension(From(from)): Extension<From>,
+    headers: HeaderMap,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Answer<Json<TunnelPage>> {
+    let Query(page) = query?;
+    let limit = limit(&page)?;
+    let client = api.client(&headers, Scope::Tunnels).await?;
+    api.may(from, &client, Deed::List, None)?;
+    let filter = EndpointFilter {
+        tenant: Some(client.tenant),
+        after: page.after,
+        ..EndpointFilter::default()
+    };
+    let found = api
+        .blocking(move |api| Ok(api.control.list(&filter, limit)?))
+        .await?;
+    let next = next(&found, limit, |endpoint| &endpoint.name);
+    let tunnels = found.iter().map(|endpoint| api.show(endpoint)).collect();
+    Ok(Json(TunnelPage { tunnels, next }))
+}
+
+/// Delete a tunnel for good
+///
+/// Its tokens count no longer and its name is free. With a management token of its tenant, or
+/// with its own recreate token.
+#[utoipa::path(
+    post, path = "/tunnels/delete", tag = "tunnels", request_body = DeleteTunnel,
+    security((), ("management" = [])),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = "4XX", description = "Why not", body = Refusal,
+            content_type = "application/problem+json"),
+        (status = "5XX", description = "Not now", body = Refusal,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::control) async fn delete(
+    State(api): State<Api>,
+    Extension(From(from)): Extension<From>,
+    headers: HeaderMap,
+    Body(wish): Body<DeleteTunnel>,
+) -> Answer<StatusCode> {
+    let client = match api.bearer(&headers, None).await? {
+        Some(client) => Some(with_scope(client, Scope::Tunnels)?),
+        None => None,
+    };
+    let now = now_ms();
+    api.blocking(move |api| {
+        let endpoint = match (&client, &wish.recreate_token) {
+            (Some(client), _) => {
+                let found = api.control.find(&wish.tunnel_id)?;
+                let found = found.filter(|endpoint| endpoint.tenant == client.tenant);
+                if let Some(endpoint) = &found {
+                    api.may(from, client, Deed::Close, Some(endpoint))?;
+                }
+                found
+            }
+            (None, Some(token)) => {
+                let control = &api.control;
+                control.find_by_recreate_token(&wish.tunnel_id, token, now)?
+            }
+            (None, None) => return Err(unauthenticated()),
+        };
+        let Some(endpoint) = endpoint else {
+            let detail = format!("there is no tunnel `{}` of yours", wish.tunnel_id);
+            return Err(Refusal::new(Code::NotFound, &detail));
+        };
+        api.delete_now(&endpoint, now)
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Api {
+    /// Asks, makes and publishes.
+    fn create_now(
+        &self,
+        from: SocketAddr,
+        maker: &Maker,
+        wish: CreateTunnel,
+    ) -> Answer<CreatedTunnel> {
+        let request = TunnelRequest {
+            name: wish.requested_name,
+            protocol: wish.protocol.unwrap_or_default().as_str().to_owned(),
+            recreate_ttl: wish.recreate_token_ttl_seconds.map(Duration::from_secs),
+            recreate_token: wish.recreate_token,
+        };
+        let mut attempt = 1;
+        let created = loop {
+            let planned = self.control.plan(maker, &request, from.ip(), now_ms())?;
+            let is_wished = planned.is_wished();
+            match self.publish(from, planned) {
+                Err(refused)
+                    if refused.code == Code::NameTaken.as_str()
+                        && !is_wished
+                        && attempt < NAME_ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                done => break done?,
+            }
+        };
+        self.names.refresh(&self.control, &created.endpoint.name)?;
+        info!(
+            event = events::ENDPOINT_PUBLISHED,
+            endpoint = created.endpoint.id,
+            tenant = created.endpoint.tenant,
+            host = created.host,
+            client = created.endpoint.made_by,
+            peer = %from,
+            "a name was given out"
+        );
+        Ok(self.show_created(created, wish.region_hint.as_deref()))
+    }
+
+    /// Asks the policies about an endpoint, and makes the very one that they were asked about.
+    fn publish(&self, from: SocketAddr, planned: Planned) -> Answer<Created> {
+        let endpoint = planned.endpoint();
+        let host = self.control.host(&endpoint.name);
+        let ground = &self.ground;
+        if ground.is_configured(&endpoint.tenant, &endpoint.name, &host) {
+            let name = endpoint.name.clone();
+            return Err(ClaimRefused::Taken { name }.into());
+        }
+        let reserved = self.control.store().reservation(&endpoint.name)?;
+        let open = self.control.open_endpoints(endpoint, MAX_COUNTED)?;
+        ground.may_create(
+            from,
+            &Wanted {
+                endpoint,
+                host: &host,
+                reserved: reserved.is_some_and(|reserved| reserved.tenant == endpoint.tenant),
+                open_endpoints: u32::try_from(open).unwrap_or(u32::MAX),
+                token_until_ms: endpoint.kept_until_ms,
+            },
+        )?;
+        Ok(self.control.publish(planned, now_ms())?)
+    }
+
+    pub(super) fn delete_now(&self, endpoint: &Endpoint, now: u64) -> Answer<()> {
+        self.control.delete(&endpoint.id, now)?;
+        self.names.refresh(&self.control, &endpoint.name)?;
+        self.ground.send_away(&endpoint.tenant, &endpoint.agent);
+        info!(
+            event = events::ENDPOINT_DELETED,
+            endpoint = endpoint.id,
+            tenant = endpoint.tenant,
+            host = self.control.host(&endpoint.name),
+            "a name was taken back"
+        );
+        Ok(())
+    }
+
+    fn show_created(&self, created: Created, region_hint: Option<&str>) -> CreatedTunnel {
+        CreatedTunnel {
+            public_url: self.ground.public_url(&created.host),
+            public_hostname: created.host,
+            candidates: self.candidates(region_hint),
+            tunnel_id: created.endpoint.id,
+            ephemeral_token: created.ephemeral_token,
+            recreate_token: created.recreate_token,
+            candidates_expires_at: rfc3339_ms(created.ephemeral_until_ms),
+            recreate_expires_at: rfc3339_ms(created.recreate_until_ms),
+            note: None,
+        }
+    }
+
+    /// Hubs to dial. There is one until hubs form a cluster.
+    fn candidates(&self, _region_hint: Option<&str>) -> Vec<Candidate> {
+        vec![Candidate {
+            edge_id: self.ground.replica(),
+            edge_url: self.ground.tunnel_url(),
+            supported_transport: vec![Transport::Wss],
+            region: self.region.as_deref().map(str::to_owned),
+            note: None,
+        }]
+    }
+
+    pub(super) fn show(&self, endpoint: &Endpoint) -> Tunnel {
+        let here = self.ground.is_here(&endpoint.tenant, &endpoint.agent);
+        let public_hostname = self.control.host(&endpoint.name);
+        Tunnel {
+            tunnel_id: endpoint.id.clone(),
+            name: endpoint.name.clone(),
+            public_url: self.ground.public_url(&public_hostname),
+            public_hostname,
+            tenant: endpoint.tenant.clone(),
+            protocol: endpoint.protocol.clone(),
+            state: match (here, endpoint.was_held) {
+                (true, _) => TunnelState::Active,
+                (false, false) => TunnelState::Pending,
+                (false, true) => TunnelState::Down,
+            },
+            edge_id: here.then(|| self.ground.replica()),
+            created_at: rfc3339_ms(endpoint.made_ms),
+            expires_at: rfc3339_ms(endpoint.kept_until_ms),
+        }
+    }
+}
+
+impl std::convert::From<ClaimRefused> for Refusal {
+    fn from(refused: ClaimRefused) -> Self {
+        super::claim(&refused)
+    }
+}

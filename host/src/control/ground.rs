@@ -1,0 +1,78 @@
+//! What the API needs of the hub that it stands on.
+
+use std::net::SocketAddr;
+
+use nowconnect_control::Management;
+use nowconnect_store::Endpoint;
+
+use super::published::Changed;
+
+/// The policies' answer was no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Forbidden {
+    /// Which policy, and under which decision id it can be looked up.
+    pub(super) why: String,
+}
+
+/// What a client wants to do with an endpoint or a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// See endpoints or names of its tenant.
+    List,
+    /// Delete an endpoint, or give a name back.
+    Close,
+    /// Reserve a name.
+    Reserve,
+}
+
+/// What is asked about before an endpoint is made.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// The endpoint as it would be.
+    pub(super) endpoint: &'a Endpoint,
+    /// Its host name.
+    pub(super) host: &'a str,
+    /// Whether its tenant has reserved the name.
+    pub(super) reserved: bool,
+    /// How many others its maker has.
+    pub(super) open_endpoints: u32,
+    /// When its first token ends, in milliseconds since 1970.
+    pub(super) token_until_ms: u64,
+}
+
+/// The hub, as the API knows it.
+pub(super) trait Ground: Send + Sync + 'static {
+    /// Whether policies let this endpoint be made, for whom it will belong to.
+    fn may_create(&self, from: SocketAddr, wanted: &Wanted<'_>) -> Result<(), Forbidden>;
+
+    /// Whether policies let a client do this; `endpoint` is what it is about, where there is one,
+    /// with its host name.
+    fn may(
+        &self,
+        from: SocketAddr,
+        client: &Management,
+        deed: Deed,
+        endpoint: Option<(&Endpoint, &str)>,
+    ) -> Result<(), Forbidden>;
+
+    /// Whether a route of the configuration has the name or answers to the host.
+    fn is_configured(&self, tenant: &str, name: &str, host: &str) -> bool;
+
+    /// Tells the policies what a name stands for now.
+    fn changed(&self, changed: &Changed);
+
+    /// Whether the agent of an endpoint is connected here.
+    fn is_here(&self, tenant: &str, agent: &str) -> bool;
+
+    /// Ends the session of an endpoint's agent, if it has one, and does not let it go on elsewhere.
+    fn send_away(&self, tenant: &str, agent: &str);
+
+    /// Where agents dial this hub.
+    fn tunnel_url(&self) -> String;
+
+    /// This hub's name.
+    fn replica(&self) -> String;
+
+    /// The address for people of a published host name.
+    fn public_url(&self, host: &str) -> String;
+}

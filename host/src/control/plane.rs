@@ -1,0 +1,412 @@
+//! The control plane of a running hub: the rules of the moment over one store.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use nowconnect_control::{
+    Client, ClientRegister, Control, ControlError, KeyError, KeyRing, KeySettings, Role, Settings,
+};
+use nowconnect_store::{EndpointFilter, Limits, Store, StoreError};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use super::api::{Api, now_ms};
+use super::ground::Ground;
+use super::hub_ground::HubGround;
+use super::idempotency::Requests;
+use super::names::Names;
+use super::server::{self, Routes};
+use crate::authorize::unix_ms;
+use crate::config::{CloudConfig, ControlConfig};
+use crate::hub::Hub;
+use crate::identity::{AgentIdentity, OwnIssuer};
+use crate::limit::SourceRates;
+use crate::telemetry::events;
+use crate::tls::{ServerTls, TlsError};
+
+/// Fewest characters of a client's secret: 128 bits where they are random hexadecimal digits.
+const MIN_SECRET_CHARACTERS: usize = 32;
+/// Longest file with a secret.
+const MAX_SECRET_BYTES: u64 = 4096;
+/// How often names are kept for the agents that are here, those whose time is over go, and keys
+/// are looked at.
+const TIDY: Duration = Duration::from_secs(10);
+/// Endpoints that are looked at in one go.
+const TIDY_PAGE: usize = 1000;
+/// Used tokens that are remembered: at ten a second for as long as they live.
+const USED_TOKENS_MAX: u64 = 100_000;
+/// How long before it signs a key is shown: whoever caches the key set asks again by then.
+const KEY_SHOWN_BEFORE: Duration = Duration::from_secs(3600);
+
+/// Why there is no control plane.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error("`control.tls`: {0}")]
+    Tls(#[from] TlsError),
+    #[error("the control API cannot be bound to `{address}`: {error}")]
+    Bind {
+        address: SocketAddr,
+        error: std::io::Error,
+    },
+    #[error("opening the state file panicked; please report this")]
+    Panicked,
+    #[error("`control.clients`: the secret of `{client}` in `{}`: {reason}", path.display())]
+    Secret {
+        client: String,
+        path: PathBuf,
+        reason: String,
+    },
+}
+
+/// What is had before the hub is: a bound port, an open store, keys.
+pub(crate) struct Opened {
+    listener: TcpListener,
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    issuer: Arc<str>,
+    address: SocketAddr,
+}
+
+impl Opened {
+    /// Binds the port and opens the store. `None` if the operator wants no API.
+    pub(crate) async fn open(config: &CloudConfig) -> Result<Option<Self>, OpenError> {
+        let Some(listen) = config.control.listen else {
+            return Ok(None);
+        };
+        let failed = |error| OpenError::Bind {
+            address: listen,
+            error,
+        };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let control = config.control.clone();
+        let opened = tokio::task::spawn_blocking(move || open_store(&control)).await;
+        let (store, keys) = opened.map_err(|_| OpenError::Panicked)??;
+        Ok(Some(Self {
+            listener,
+            store,
+            keys,
+            issuer: issuer(&config.control, address).into(),
+            address,
+        }))
+    }
+
+    /// Its tokens, for the tunnel port.
+    pub(crate) fn issuer(&self) -> OwnIssuer {
+        OwnIssuer::new(Arc::clone(&self.issuer), Arc::clone(&self.keys))
+    }
+}
+
+/// See the module.
+pub(crate) struct ControlPlane {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    ground: Arc<dyn Ground>,
+    names: Arc<Names>,
+    requests: Arc<Requests>,
+    current: ArcSwap<Control>,
+    routes: ArcSwap<Routes>,
+    tls: ArcSwapOption<ServerTls>,
+    rates: ArcSwap<SourceRates>,
+    issuer: Arc<str>,
+    address: SocketAddr,
+    begun: Instant,
+}
+
+impl std::fmt::Debug for ControlPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlPlane")
+            .field("issuer", &self.issuer)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a new configuration makes of it, checked. Dropping it changes nothing.
+pub(crate) struct NextControl {
+    control: Arc<Control>,
+    tls: Option<ServerTls>,
+}
+
+impl std::fmt::Debug for NextControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NextControl(..)")
+    }
+}
+
+/// Opens the file and reads the keys; blocks on the disk.
+fn open_store(config: &ControlConfig) -> Result<(Arc<Store>, Arc<KeyRing>), OpenError> {
+    let store = Arc::new(match &config.state_file {
+        Some(path) => Store::open(path)?,
+        None => Store::in_memory()?,
+    });
+    let keys = KeyRing::open(Arc::clone(&store), key_settings(config), now_ms())?;
+    Ok((store, Arc::new(keys)))
+}
+
+fn key_settings(config: &ControlConfig) -> KeySettings {
+    let tokens = &config.tokens;
+    let longest = [
+        tokens.ephemeral,
+        tokens.recreate,
+        tokens.management,
+        config.anonymous_recreate,
+    ];
+    KeySettings {
+        algorithm: tokens.algorithm,
+        signs: tokens.key,
+        shown_before: KEY_SHOWN_BEFORE,
+        proves_after: longest.into_iter().max().unwrap_or_default() + Duration::from_secs(60),
+    }
+}
+
+impl ControlPlane {
+    /// The control plane of a hub, with every name that the store keeps published. Blocks on the
+    /// disk for a moment. Serve what comes with it.
+    pub(crate) fn new(
+        opened: Opened,
+        hub: &Arc<Hub>,
+        config: &CloudConfig,
+    ) -> Result<(Self, TcpListener), OpenError> {
+        let Opened {
+            listener,
+            store,
+            keys,
+            issuer,
+            address,
+        } = opened;
+        let ground: Arc<dyn Ground> = Arc::new(HubGround(Arc::downgrade(hub)));
+        let names = Names::new(Arc::clone(&hub.published), Arc::clone(&ground));
+        let control = Arc::new(rules(config, &issuer, &store, &keys)?);
+        names.refresh_all(&control)?;
+        let plane = Self {
+            tls: ArcSwapOption::new(tls(&config.control)?.map(Arc::new)),
+            rates: ArcSwap::from_pointee(rates(config)),
+            routes: ArcSwap::default(),
+            current: ArcSwap::new(Arc::clone(&control)),
+            names: Arc::new(names),
+            requests: Arc::default(),
+            store,
+            keys,
+            ground,
+            issuer,
+            address,
+            begun: Instant::now(),
+        };
+        plane.route(&control, config);
+        Ok((plane, listener))
+    }
+
+    /// What a new configuration makes of it.
+    pub(crate) fn next(&self, config: &CloudConfig) -> Result<NextControl, OpenError> {
+        Ok(NextControl {
+            tls: tls(&config.control)?,
+            control: Arc::new(rules(config, &self.issuer, &self.store, &self.keys)?),
+        })
+    }
+
+    /// Puts that in force; requests under way go on by what they began with.
+    pub(crate) fn renew(&self, next: NextControl, config: &CloudConfig) {
+        self.tls.store(next.tls.map(Arc::new));
+        self.rates.store(Arc::new(rates(config)));
+        self.route(&next.control, config);
+        self.current.store(next.control);
+    }
+
+    fn route(&self, control: &Arc<Control>, config: &CloudConfig) {
+        let api = Api {
+            control: Arc::clone(control),
+            names: Arc::clone(&self.names),
+            requests: Arc::clone(&self.requests),
+            ground: Arc::clone(&self.ground),
+            region: config.control.region.as_deref().map(Arc::from),
+            max_names_per_tenant: config.control.max_names_per_tenant,
+        };
+        self.routes.store(Arc::new(Routes::new(api)));
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.tls.load_full()
+    }
+
+    pub(super) fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
+    pub(super) fn allows(&self, source: IpAddr) -> bool {
+        self.rates.load().allows(source, self.begun.elapsed())
+    }
+
+    /// Whether a token is one of ours, and has to be [admitted](Self::admit).
+    pub(crate) fn issued(&self, identity: &AgentIdentity) -> bool {
+        identity.issuer == self.issuer
+    }
+
+    /// Uses an agent's token up: it counts once, and only while it is the last one of its tunnel.
+    /// Blocks on the disk.
+    pub(crate) fn admit(&self, identity: &AgentIdentity) -> Result<(), ControlError> {
+        let endpoint = identity.subject.as_deref().unwrap_or_default();
+        let token = identity.jti.as_deref().unwrap_or_default();
+        let until = unix_ms(identity.expires_at);
+        let control = self.current.load_full();
+        control.admit(endpoint, token, until, now_ms()).map(|_| ())
+    }
+
+    /// Serves until dropped.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+        info!(
+            event = events::LISTENER_STARTED,
+            listener = "control",
+            address = %self.address,
+            "the control API listens"
+        );
+        server::serve(listener, self).await;
+    }
+
+    /// Keeps names for the agents that are here and looks after keys, until dropped.
+    pub(crate) async fn tidy(self: Arc<Self>) {
+        loop {
+            // Names are kept for the grace time from each round on: three of them fit into it.
+            let pause = TIDY.min(self.current.load().settings().grace / 3);
+            tokio::time::sleep(pause).await;
+            let plane = Arc::clone(&self);
+            let done = tokio::task::spawn_blocking(move || plane.tidy_once(now_ms())).await;
+            if let Ok(Err(error)) = done {
+                warn!(event = events::CONTROL_STATE_FAILED, %error, "the state file failed");
+            }
+        }
+    }
+
+    fn tidy_once(&self, now_ms: u64) -> Result<(), ControlError> {
+        self.keys.tidy(now_ms)?;
+        let control = self.current.load_full();
+        let mut filter = EndpointFilter::default();
+        loop {
+            let page = control.list(&filter, TIDY_PAGE)?;
+            let here: Vec<String> = page
+                .iter()
+                .filter(|endpoint| self.ground.is_here(&endpoint.tenant, &endpoint.agent))
+                .map(|endpoint| endpoint.id.clone())
+                .collect();
+            control.keep(&here, now_ms)?;
+            match page.last() {
+                Some(last) if page.len() == TIDY_PAGE => filter.after = Some(last.name.clone()),
+                _ => break,
+            }
+        }
+        // Now the names of all agents that are here are kept; what is over is over.
+        for gone in self.store.expire_endpoints(now_ms, TIDY_PAGE)? {
+            self.names.refresh(&control, &gone.name)?;
+        }
+        Ok(())
+    }
+}
+
+fn rates(config: &CloudConfig) -> SourceRates {
+    SourceRates::new(Some(config.control.rate_per_source))
+}
+
+fn rules(
+    config: &CloudConfig,
+    issuer: &str,
+    store: &Arc<Store>,
+    keys: &Arc<KeyRing>,
+) -> Result<Control, OpenError> {
+    let control = &config.control;
+    let settings = Settings {
+        issuer: issuer.to_owned(),
+        audience: config.security.audience.clone(),
+        domain: control.domain.clone(),
+        anonymous_tenant: control
+            .anonymous_tenant
+            .as_ref()
+            .map(|tenant| tenant.as_str().to_owned()),
+        ephemeral: control.tokens.ephemeral,
+        recreate_anonymous: control.anonymous_recreate,
+        recreate_registered: control.tokens.recreate,
+        management: control.tokens.management,
+        grace: control.grace,
+        names: control.names.clone(),
+        limits: Limits {
+            per_tenant: control.max_endpoints_per_tenant,
+            total: control.max_endpoints,
+        },
+        used_tokens_max: USED_TOKENS_MAX,
+    };
+    Ok(Control::new(
+        Arc::clone(store),
+        Arc::clone(keys),
+        clients(control)?,
+        settings,
+    ))
+}
+
+fn tls(config: &ControlConfig) -> Result<Option<ServerTls>, TlsError> {
+    config
+        .tls
+        .as_ref()
+        .map(|files| ServerTls::load(files, &["http/1.1"]))
+        .transpose()
+}
+
+/// What `iss` says: the configured URL, or the one that follows from the address.
+fn issuer(config: &ControlConfig, address: SocketAddr) -> String {
+    match &config.public_url {
+        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+        None if config.tls.is_some() => format!("https://{address}"),
+        None => format!("http://{address}"),
+    }
+}
+
+fn clients(config: &ControlConfig) -> Result<ClientRegister, OpenError> {
+    let mut clients = Vec::with_capacity(config.clients.len());
+    for client in &config.clients {
+        let secret = read_secret(&client.secret_file).map_err(|reason| OpenError::Secret {
+            client: client.id.clone(),
+            path: client.secret_file.clone(),
+            reason,
+        })?;
+        let scopes: Vec<String> = client
+            .scopes
+            .iter()
+            .map(|scope| scope.as_str().to_owned())
+            .collect();
+        clients.push(Client::new(
+            &client.id,
+            &secret,
+            client.tenant.as_str(),
+            &scopes,
+            Role(client.role.clone()),
+        ));
+    }
+    Ok(ClientRegister::new(clients))
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let length = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
+    if length > MAX_SECRET_BYTES {
+        return Err(format!("it has more than {MAX_SECRET_BYTES} bytes"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let secret = text.trim();
+    if secret.chars().count() < MIN_SECRET_CHARACTERS {
+        return Err(format!(
+            "it needs at least {MIN_SECRET_CHARACTERS} characters, such as from \
+             `openssl rand -hex 32`"
+        ));
+    }
+    Ok(secret.to_owned())
+}

@@ -1,0 +1,256 @@
+//! What the API takes and gives, as JSON.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use utoipa::{IntoParams, ToSchema};
+
+/// A wish for a tunnel.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateTunnel {
+    /// The wished name, one label of a host name; a random one where it is missing.
+    #[serde(default)]
+    #[schema(max_length = 64, example = "shop")]
+    pub(super) requested_name: Option<String>,
+    /// Where the caller would like the hub to be; candidates there come first.
+    #[serde(default)]
+    #[schema(max_length = 64, example = "eu-central")]
+    pub(super) region_hint: Option<String>,
+    /// What the service speaks: `http` or `tcp`. `http` where it is missing.
+    #[serde(default)]
+    pub(super) protocol: Option<TunnelProtocol>,
+    /// How long the recreate token shall live, in seconds, at least 60; shortened to what the
+    /// operator allows.
+    #[serde(default)]
+    #[schema(minimum = 60)]
+    pub(super) recreate_token_ttl_seconds: Option<u64>,
+    /// A recreate token, for the same tunnel again.
+    #[serde(default)]
+    pub(super) recreate_token: Option<String>,
+    /// A management token, for callers that cannot send `Authorization`. Not both.
+    #[serde(default)]
+    pub(super) management_token: Option<String>,
+}
+
+impl CreateTunnel {
+    /// Tells two wishes apart, and nothing of their tokens.
+    pub(super) fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        URL_SAFE_NO_PAD.encode(Sha256::digest(text))
+    }
+}
+
+/// What a service speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TunnelProtocol {
+    /// HTTP, published under a name.
+    #[default]
+    Http,
+    /// A stream of bytes.
+    Tcp,
+}
+
+impl TunnelProtocol {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// A tunnel with its tokens. They are shown here only.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct CreatedTunnel {
+    /// The tunnel's id for life; also the agent's id and its connector's name.
+    #[schema(example = "tun_0k3m9w5r7t2v4x6z8b1d3f5h7j")]
+    pub(super) tunnel_id: String,
+    /// The name that the world sees.
+    #[schema(example = "shop.tunnels.example.com")]
+    pub(super) public_hostname: String,
+    /// The address for people.
+    #[schema(example = "https://shop.tunnels.example.com")]
+    pub(super) public_url: String,
+    /// Hubs to dial, the best first.
+    pub(super) candidates: Vec<Candidate>,
+    /// For the hub, once, and only for some minutes.
+    pub(super) ephemeral_token: String,
+    /// For the same tunnel again.
+    pub(super) recreate_token: String,
+    /// Until when `candidates` and `ephemeral_token` hold (RFC 3339).
+    #[schema(example = "2026-11-21T12:00:00Z")]
+    pub(super) candidates_expires_at: String,
+    /// Until when `recreate_token` holds (RFC 3339).
+    pub(super) recreate_expires_at: String,
+    /// What a person should know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
+}
+
+/// A hub that an agent can dial.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Candidate {
+    /// The hub's name.
+    pub(super) edge_id: String,
+    /// Its tunnel port.
+    #[schema(example = "wss://hub.example.com/tunnel")]
+    pub(super) edge_url: String,
+    /// What it speaks.
+    pub(super) supported_transport: Vec<Transport>,
+    /// Where it is, if the operator says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) region: Option<String>,
+    /// What a person should know of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
+}
+
+/// A transport of tunnels.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Transport {
+    /// WebSocket; over TLS where `edge_url` begins with `wss`.
+    Wss,
+}
+
+/// How a tunnel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum TunnelState {
+    /// Its agent is here.
+    Active,
+    /// Its agent has not come yet.
+    Pending,
+    /// Its agent was here and is not now.
+    Down,
+}
+
+/// A tunnel without its tokens.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Tunnel {
+    /// The tunnel's id for life.
+    pub(super) tunnel_id: String,
+    /// Its name.
+    pub(super) name: String,
+    /// The name that the world sees.
+    pub(super) public_hostname: String,
+    /// The address for people.
+    pub(super) public_url: String,
+    /// Whose it is.
+    pub(super) tenant: String,
+    /// What the service speaks.
+    pub(super) protocol: String,
+    /// How it is.
+    pub(super) state: TunnelState,
+    /// The hub that its agent is connected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) edge_id: Option<String>,
+    /// When it was made (RFC 3339).
+    pub(super) created_at: String,
+    /// When its name is free again if its agent does not come (RFC 3339).
+    pub(super) expires_at: String,
+}
+
+/// One page of a list.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct TunnelPage {
+    /// The tunnels by name.
+    pub(super) tunnels: Vec<Tunnel>,
+    /// What `after` must be for the next page; missing at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// Which page.
+#[derive(Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// Begin after this name.
+    #[serde(default)]
+    pub(super) after: Option<String>,
+    /// At most so many; 100 where it is missing, never more than 1000.
+    #[serde(default)]
+    #[param(minimum = 1, maximum = 1000)]
+    pub(super) limit: Option<u32>,
+}
+
+/// Which tunnel to delete.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteTunnel {
+    /// Its id.
+    pub(super) tunnel_id: String,
+    /// The tunnel's recreate token, for callers without a management token.
+    #[serde(default)]
+    pub(super) recreate_token: Option<String>,
+}
+
+/// How a client proves itself.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GrantType {
+    /// By its secret (RFC 6749 §4.4).
+    ClientCredentials,
+}
+
+/// A client that proves itself (RFC 6749 §4.4).
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskToken {
+    /// `client_credentials`.
+    #[expect(dead_code, reason = "there is one kind, and reading it is the check")]
+    pub(super) grant_type: GrantType,
+    /// The client.
+    pub(super) client_id: String,
+    /// Its secret.
+    pub(super) client_secret: String,
+}
+
+/// A management token.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct GivenToken {
+    /// For `Authorization: Bearer`.
+    pub(super) token: String,
+    /// `Bearer`.
+    pub(super) token_type: &'static str,
+    /// Seconds until it ends.
+    pub(super) expires_in: u64,
+    /// What it may do, separated by spaces.
+    pub(super) scope: String,
+}
+
+/// A name to keep.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReserveName {
+    /// One label of a host name.
+    #[schema(max_length = 63, example = "shop")]
+    pub(super) name: String,
+}
+
+/// A kept name.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct ReservedName {
+    /// The name.
+    pub(super) name: String,
+    /// The host name that it stands for.
+    pub(super) public_hostname: String,
+    /// Whose it is.
+    pub(super) tenant: String,
+    /// Since when (RFC 3339).
+    pub(super) created_at: String,
+}
+
+/// One page of names.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct NamePage {
+    /// The names in their order.
+    pub(super) names: Vec<ReservedName>,
+    /// What `after` must be for the next page; missing at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
