@@ -53,12 +53,12 @@ use tree::{Node, Path as At};
 
 pub use bundle::{BundleConfig, BundleRequire, BundleSource, OnUntrusted};
 pub use changes::Changes;
-pub use connector::{ConnectorConfig, ConnectorKey};
+pub use connector::{ConnectorConfig, ConnectorKey, HealthCheck, HttpCheck};
 pub use control::{ClientConfig, ControlConfig, Scope, TokensConfig};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
 pub use ingress::{
-    HttpListenerConfig, HttpTls, IngressConfig, IngressLimits, OriginHttp, RouteConfig,
+    HttpListenerConfig, HttpTls, IngressConfig, IngressLimits, OriginHttp, RouteConfig, Sticky,
 };
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
 pub use listener::{Balance, ListenerConfig, ListenerName, ProxyProtocolAccept, ProxyProtocolIn};

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use nowconnect_policy::{ConnectorFacts, Facts, Name};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -11,7 +12,8 @@ use crate::authorize::policy_name;
 use crate::config::CloudConfig;
 use crate::control::PublishedNames;
 use crate::limit::{Rate, Slots};
-use crate::registry::ConnectorKey;
+use crate::registry::{AgentKey, ConnectorKey};
+use crate::target_health::TargetDown;
 use crate::telemetry::metrics::{ConnectorMetrics, Metrics};
 
 /// One connector.
@@ -24,6 +26,23 @@ pub(crate) struct Connector {
     /// Flows over all agents.
     pub(crate) flows: Arc<Slots>,
     pub(crate) rate: Rate,
+    down: ArcSwap<Vec<TargetDown>>,
+}
+
+impl Connector {
+    /// The targets that do not answer, as far as they are looked at.
+    pub(crate) fn down(&self) -> Arc<Vec<TargetDown>> {
+        self.down.load_full()
+    }
+
+    /// Whether its target behind `agent` is one of them.
+    pub(crate) fn is_down(&self, agent: &AgentKey) -> bool {
+        self.down.load().iter().any(|down| down.agent == *agent)
+    }
+
+    pub(crate) fn set_down(&self, down: Vec<TargetDown>) {
+        self.down.store(Arc::new(down));
+    }
 }
 
 /// Every connector of the configuration.
@@ -33,6 +52,11 @@ pub(crate) struct ConnectorTable {
 }
 
 impl ConnectorTable {
+    /// The entry for `key`, if there is one.
+    pub(crate) fn find(&self, key: &ConnectorKey) -> Option<Arc<Connector>> {
+        self.table.read().get(key).cloned()
+    }
+
     /// The entry for `key`, made without bounds where there is none; see [`apply`](Self::apply).
     pub(crate) fn entry(&self, key: &ConnectorKey, metrics: &Metrics) -> Arc<Connector> {
         let mut table = self.table.write();
@@ -43,6 +67,7 @@ impl ConnectorTable {
                 metrics: metrics.traffic.connector(&key.to_string()),
                 flows: Slots::new(usize::MAX),
                 rate: Rate::default(),
+                down: ArcSwap::default(),
             })
         });
         Arc::clone(entry)

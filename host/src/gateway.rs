@@ -229,6 +229,7 @@ impl Gateway {
             tasks.spawn(plane.tidy());
         }
         tasks.spawn(ingress::sweep(Arc::clone(&hub)));
+        tasks.spawn(crate::target_health::look_at_targets(Arc::clone(&hub)));
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));

@@ -28,7 +28,7 @@ use crate::drain::Phase;
 use crate::flow_table::FlowEntry;
 use crate::gateway::ask_reload;
 use crate::hub::Hub;
-use crate::registry::AgentKey;
+use crate::registry::{AgentKey, ConnectorKey};
 use crate::session::LiveTunnel;
 use crate::telemetry::decisions::{DecisionAction, DecisionFilter, DecisionId, DecisionRecord};
 use crate::telemetry::redact;
@@ -237,6 +237,7 @@ impl Hub {
             readiness: self.readiness(),
             generation: self.generation_now(),
             listeners: self.listeners_now(),
+            http: crate::ingress::status(self),
             tunnel_address: self.tunnel_address.load().as_deref().copied(),
             totals: Totals {
                 agents: number(tunnels + detached),
@@ -278,11 +279,13 @@ impl Hub {
             let key = (entry.agent.clone(), entry.connector.name.clone());
             *flows.entry(key).or_default() += 1;
         }
-        let of = |agent: &AgentKey, connector: &ConnectorName| {
-            flows
+        let of = |agent: &AgentKey, connector: &ConnectorName| ConnectorStatus {
+            name: connector.to_string(),
+            flows: flows
                 .get(&(agent.clone(), connector.clone()))
                 .copied()
-                .unwrap_or(0)
+                .unwrap_or(0),
+            down: self.why_down(agent, connector),
         };
         let mut agents: Vec<AgentStatus> = self
             .router
@@ -300,6 +303,17 @@ impl Hub {
         }));
         agents.sort_by(|a, b| a.agent.cmp(&b.agent));
         agents
+    }
+
+    /// Why the target of a connector counts as down behind an agent, where it does.
+    fn why_down(&self, agent: &AgentKey, connector: &ConnectorName) -> Option<String> {
+        let key = ConnectorKey {
+            tenant: agent.tenant.clone(),
+            name: connector.clone(),
+        };
+        let down = self.connectors.find(&key)?.down();
+        let of_agent = down.iter().find(|down| down.agent == *agent)?;
+        Some(of_agent.why.clone())
     }
 
     fn flows_now(&self, query: &FlowQuery) -> FlowPage {
@@ -549,7 +563,7 @@ fn agent_key(text: &str) -> Result<AgentKey, AdminRefusal> {
 fn live_agent(
     tunnel: &LiveTunnel,
     connectors: &[ConnectorName],
-    flows: impl Fn(&AgentKey, &ConnectorName) -> u64,
+    connector: impl Fn(&AgentKey, &ConnectorName) -> ConnectorStatus,
 ) -> AgentStatus {
     let stats = tunnel.stats();
     let standing = tunnel.standing();
@@ -569,10 +583,7 @@ fn live_agent(
         version: tunnel.agent_version.clone(),
         connectors: connectors
             .iter()
-            .map(|name| ConnectorStatus {
-                name: name.to_string(),
-                flows: flows(&tunnel.key, name),
-            })
+            .map(|name| connector(&tunnel.key, name))
             .collect(),
         refused: standing
             .refused
@@ -606,6 +617,7 @@ fn parked_agent(agent: &AgentKey, connectors: &BTreeMap<&ConnectorName, u64>) ->
             .map(|(name, flows)| ConnectorStatus {
                 name: name.to_string(),
                 flows: *flows,
+                down: None,
             })
             .collect(),
         refused: Vec::new(),

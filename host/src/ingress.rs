@@ -24,9 +24,11 @@ mod headers;
 mod host;
 mod in_flight;
 mod leash;
+mod origin_flow;
 mod path;
 mod pipe;
 mod pool;
+mod probe;
 mod progress;
 mod recheck;
 mod reload;
@@ -38,6 +40,8 @@ mod routes;
 mod running;
 mod sender;
 mod shares;
+mod status;
+mod sticky;
 mod taking;
 mod upgrade;
 mod upstream;
@@ -62,11 +66,14 @@ pub(crate) use host::{Authority, HostPattern};
 use in_flight::InFlightTable;
 pub(crate) use path::normal_path;
 use pool::Pool;
+pub(crate) use probe::{Probed, probe};
 pub(crate) use recheck::{may_go_on, under_way};
 pub(crate) use reload::NextIngress;
 use route::Route;
 use routes::RouteTable;
 use shares::Shares;
+pub(crate) use status::status;
+use sticky::StickyKey;
 
 /// How often kept connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -84,6 +91,8 @@ pub(crate) struct Ingress {
     handshakes: Shares,
     /// Connections at once from each source; changed with its bound.
     sources: ArcSwap<SourceBound>,
+    /// Of the cookies that name agents.
+    sticky: StickyKey,
     last_viewer: AtomicU64,
     /// Rows that were put into the policies' facts and are to be taken out again.
     rows: Mutex<Rows>,
@@ -128,6 +137,7 @@ impl Ingress {
             requests: Shares::new(limits.max_requests, limits.max_requests_per_source),
             handshakes: Shares::new(limits.max_handshakes, handshake_share(limits)),
             sources: ArcSwap::from_pointee(SourceBound::new(limits.max_connections_per_source)),
+            sticky: StickyKey::random(),
             last_viewer: AtomicU64::new(0),
             rows: Mutex::default(),
         }

@@ -36,6 +36,7 @@ pub mod registry;
 pub mod reload;
 pub mod router;
 mod session;
+mod target_health;
 pub mod tunnel_endpoint;
 
 // Configuration and identity.

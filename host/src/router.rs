@@ -234,10 +234,25 @@ impl<T: Candidate> Pool<T> {
         }
     }
 
+    /// Each of them, in the order of their agents.
+    pub fn tunnels(&self) -> &[Arc<T>] {
+        &self.tunnels
+    }
+
     /// The tunnel for the next flow of `client`, leaving out the sessions in `tried`. `None`
     /// if no other tunnel takes flows now.
     pub fn pick(&self, balance: Balance, client: IpAddr, tried: &[u64]) -> Option<Arc<T>> {
-        let free = |tunnel: &&Arc<T>| tunnel.takes_flows() && !tried.contains(&tunnel.session());
+        self.pick_among(balance, client, |tunnel| !tried.contains(&tunnel.session()))
+    }
+
+    /// The same among those that are `usable`.
+    pub fn pick_among(
+        &self,
+        balance: Balance,
+        client: IpAddr,
+        usable: impl Fn(&T) -> bool,
+    ) -> Option<Arc<T>> {
+        let free = |tunnel: &&Arc<T>| tunnel.takes_flows() && usable(tunnel);
         if let [only] = self.tunnels.as_slice() {
             return Some(only).filter(free).cloned();
         }
@@ -254,14 +269,22 @@ impl<T: Candidate> Pool<T> {
                 let start = self.turn.fetch_add(1, Ordering::Relaxed);
                 self.from(start).find(free).cloned()
             }
-            // Rendezvous hashing: a client moves only when its own agent comes or goes.
-            Balance::StickyClient => self
-                .tunnels
-                .iter()
-                .filter(free)
-                .max_by_key(|tunnel| weight(client, tunnel.agent()))
-                .cloned(),
+            Balance::StickyClient => self.pick_for(&client, usable),
         }
+    }
+
+    /// The tunnel that `key` belongs to among those that are `usable`: it moves only when its own
+    /// agent comes or goes (rendezvous hashing).
+    pub fn pick_for<K: Hash + ?Sized>(
+        &self,
+        key: &K,
+        usable: impl Fn(&T) -> bool,
+    ) -> Option<Arc<T>> {
+        self.tunnels
+            .iter()
+            .filter(|tunnel| tunnel.takes_flows() && usable(tunnel))
+            .max_by_key(|tunnel| weight(key, tunnel.agent()))
+            .cloned()
     }
 
     fn from(&self, start: usize) -> impl Iterator<Item = &Arc<T>> {
@@ -271,9 +294,9 @@ impl<T: Candidate> Pool<T> {
 }
 
 /// The same in every process, so that two hubs choose alike.
-fn weight(client: IpAddr, agent: &AgentKey) -> u64 {
+fn weight<K: Hash + ?Sized>(key: &K, agent: &AgentKey) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (client, agent).hash(&mut hasher);
+    (key, agent).hash(&mut hasher);
     hasher.finish()
 }
 

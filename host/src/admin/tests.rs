@@ -534,6 +534,7 @@ impl HubView for View {
             }]),
             generation: GenerationStatus::default(),
             listeners: Vec::new(),
+            http: HttpStatus::default(),
             tunnel_address: None,
             totals: Totals::default(),
         })

@@ -272,6 +272,9 @@ pub struct HubStatus {
     pub generation: GenerationStatus,
     /// Public listeners.
     pub listeners: Vec<ListenerStatus>,
+    /// HTTP by host name.
+    #[serde(default, skip_serializing_if = "HttpStatus::is_empty")]
+    pub http: HttpStatus,
     /// The address of the tunnel port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel_address: Option<SocketAddr>,
@@ -313,6 +316,55 @@ pub struct ListenerStatus {
     pub agents: u64,
     /// Flows open now.
     pub flows: u64,
+}
+
+/// HTTP by host name: its ports, and what they lead to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpStatus {
+    /// The ports.
+    pub listeners: Vec<HttpListenerStatus>,
+    /// The routes, as configured.
+    pub routes: Vec<RouteStatus>,
+}
+
+impl HttpStatus {
+    /// Whether there is nothing of the kind.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.routes.is_empty()
+    }
+}
+
+/// One public HTTP port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpListenerStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether viewers speak TLS there.
+    pub tls: bool,
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Its endpoint, `tenant/name` outside the default tenant.
+    pub endpoint: String,
+    /// The hosts that it answers to.
+    pub host: String,
+    /// The path; `/*` at its end where that is only its beginning.
+    pub path: String,
+    /// Where requests go, `tenant/name` outside the default tenant.
+    pub connector: String,
+    /// Agents that offer the connector now.
+    pub agents: u64,
+    /// Those of them whose target does not answer.
+    #[serde(default)]
+    pub down: u64,
+    /// Requests under way.
+    pub requests: u64,
 }
 
 /// One agent with a session.
@@ -386,6 +438,9 @@ pub struct ConnectorStatus {
     pub name: String,
     /// Flows open now through this agent.
     pub flows: u64,
+    /// Why its target counts as down, where the hub looks at it and it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<String>,
 }
 
 /// A connector that an agent asked for in vain.

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Exit;
-use crate::admin::view::{AgentStatus, HubStatus, RecheckStatus, Totals};
+use crate::admin::view::{
+    AgentStatus, ConnectorStatus, HttpStatus, HubStatus, RecheckStatus, Totals,
+};
 use crate::admin::{AdminClient, ClientError};
 use crate::health::Readiness;
 use table::{Align, Table};
@@ -140,6 +142,13 @@ pub(super) fn render(snapshot: &Snapshot, rates: Option<Rates>) -> String {
     text.push('\n');
     text.push_str(&listeners(&snapshot.status).render());
     text.push('\n');
+    let http = &snapshot.status.http;
+    if !http.is_empty() {
+        text.push_str(&http_listeners(http).render());
+        text.push('\n');
+        text.push_str(&routes(http).render());
+        text.push('\n');
+    }
     text.push_str(&agents(&snapshot.agents).render());
     for agent in &snapshot.agents {
         for refused in &agent.refused {
@@ -276,6 +285,54 @@ pub(super) fn listeners(status: &HubStatus) -> Table {
     table
 }
 
+fn http_listeners(http: &HttpStatus) -> Table {
+    let mut table = Table::new(&[
+        ("HTTP LISTENER", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("TLS", Align::Left),
+    ]);
+    for listener in &http.listeners {
+        table.row(vec![
+            listener.name.clone(),
+            listener.address.to_string(),
+            if listener.tls { "yes" } else { "no" }.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn routes(http: &HttpStatus) -> Table {
+    let mut table = Table::new(&[
+        ("ROUTE", Align::Left),
+        ("HOST", Align::Left),
+        ("PATH", Align::Left),
+        ("CONNECTOR", Align::Left),
+        ("AGENTS", Align::Right),
+        ("DOWN", Align::Right),
+        ("REQUESTS", Align::Right),
+    ]);
+    for route in &http.routes {
+        table.row(vec![
+            route.endpoint.clone(),
+            route.host.clone(),
+            route.path.clone(),
+            route.connector.clone(),
+            route.agents.to_string(),
+            route.down.to_string(),
+            route.requests.to_string(),
+        ]);
+    }
+    table
+}
+
+/// A connector's name, marked where its target does not answer.
+fn connector(connector: &ConnectorStatus) -> String {
+    match &connector.down {
+        Some(why) => format!("{}(down: {why})", connector.name),
+        None => connector.name.clone(),
+    }
+}
+
 fn agents(agents: &[AgentStatus]) -> Table {
     let mut table = Table::new(&[
         ("AGENT", Align::Left),
@@ -290,11 +347,7 @@ fn agents(agents: &[AgentStatus]) -> Table {
         ("CONNECTORS", Align::Left),
     ]);
     for agent in agents {
-        let connectors: Vec<&str> = agent
-            .connectors
-            .iter()
-            .map(|connector| connector.name.as_str())
-            .collect();
+        let connectors: Vec<String> = agent.connectors.iter().map(connector).collect();
         table.row(vec![
             agent.agent.clone(),
             agent.state.as_str().to_owned(),

@@ -172,9 +172,9 @@ fn request(code: RequestCode) -> Text {
             "check the target's `tls` and the route's `origin_http`",
         ),
         RequestCode::EndpointOffline => text(
-            "no agent that is connected offers the connector",
-            "The agent is away, or was refused the connector.",
-            "`nowconnect status` shows who offers what",
+            "no agent that is connected offers the connector and reaches its target",
+            "The agent is away, or was refused the connector, or `health_check` finds its target down.",
+            "`nowconnect status` shows who offers what, and which targets are down",
         ),
         RequestCode::Overloaded => text(
             "too many requests are under way",

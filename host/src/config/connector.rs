@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+use http::{HeaderValue, StatusCode};
 use nowconnect_protocol::{ConnectorName, ProxyProtocol, TenantName};
 
 use super::RateLimit;
-use super::build::{name, optional_ms, rate};
-use super::file::{ConnectorFile, ProxyProtocolOutFile};
+use super::build::{ms, name, optional_ms, rate};
+use super::file::{ConnectorFile, HealthCheckFile, HttpCheckFile, ProxyProtocolOutFile};
+use super::ingress::host_header;
 use super::problem::Problems;
 use super::tree::Path;
 
@@ -82,6 +85,77 @@ pub struct ConnectorConfig {
     pub max_connections: Option<u32>,
     /// New flows a second over all agents of this connector.
     pub rate: Option<RateLimit>,
+    /// How targets are looked at; `None` where nobody does.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// How the hub sees whether a target answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// From the beginning of a look to that of the next.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Looks in a row until a target that is down is up.
+    pub rise: u32,
+    /// Looks in a row until a target that is up is down.
+    pub fall: u32,
+    /// What is asked for; `None` only connects.
+    pub http: Option<HttpCheck>,
+}
+
+/// The page that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// Its path and query.
+    pub path: PathAndQuery,
+    /// `Host`.
+    pub host: HeaderValue,
+    /// The statuses that will do; empty means each from 200 to 399.
+    pub status: Vec<StatusCode>,
+}
+
+impl HealthCheck {
+    fn build(file: &HealthCheckFile, path: &Path, problems: &mut Problems<'_>) -> Option<Self> {
+        let http = match &file.http {
+            Some(http) => Some(HttpCheck::build(http, &path.key("http"), problems)?),
+            None => None,
+        };
+        Some(Self {
+            interval: ms(file.interval_ms),
+            timeout: ms(file.timeout_ms),
+            rise: file.rise,
+            fall: file.fall,
+            http,
+        })
+    }
+}
+
+impl HttpCheck {
+    fn build(file: &HttpCheckFile, path: &Path, problems: &mut Problems<'_>) -> Option<Self> {
+        let target = PathAndQuery::try_from(file.path.as_str())
+            .ok()
+            .filter(|target| target.as_str().starts_with('/'));
+        if target.is_none() {
+            let at = path.key("path");
+            problems.add_with_help(
+                &at,
+                format!("`{at}` cannot be `{}`: it is no path", file.path),
+                "write what follows the host in an address, such as `/healthz`",
+            );
+        }
+        let host = host_header(&file.host, &path.key("host"), problems);
+        let mut status = Vec::with_capacity(file.status.len());
+        for number in &file.status {
+            // The schema leaves none that is no status.
+            status.extend(StatusCode::from_u16(*number).ok());
+        }
+        Some(Self {
+            path: target?,
+            host: host?,
+            status,
+        })
+    }
 }
 
 impl ConnectorConfig {
@@ -112,6 +186,10 @@ impl ConnectorConfig {
             },
             max_connections: file.max_connections,
             rate: rate(file.rate.as_ref()),
+            health_check: file
+                .health_check
+                .as_ref()
+                .and_then(|check| HealthCheck::build(check, &path.key("health_check"), problems)),
         }
     }
 }

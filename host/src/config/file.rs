@@ -33,12 +33,12 @@ pub use control::{
 pub use ha::{HaFile, HaModeFile, MeshFile, MeshTlsFile};
 pub use ingress::{
     ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
-    PathMatchFile, RouteFile,
+    PathMatchFile, RouteFile, StickyFile,
 };
 pub use limits::{LimitsFile, RateFile};
 pub use listener::{
-    BalanceFile, ConnectorFile, ListenerFile, ProxyProtocolAcceptFile, ProxyProtocolFile,
-    ProxyProtocolOutFile,
+    BalanceFile, ConnectorFile, HealthCheckFile, HttpCheckFile, ListenerFile,
+    ProxyProtocolAcceptFile, ProxyProtocolFile, ProxyProtocolOutFile,
 };
 pub use observability::{
     AdminFile, AdminTlsFile, DecisionLogFile, LogFormatFile, ObservabilityFile, RedactionFile,

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use nowconnect_protocol::{ConnectorName, TenantName};
 
 use super::build::{Surroundings, cidrs, ms, name, optional_ms, rate, socket_address};
 use super::file::{
     ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
-    PathMatchFile, RouteFile,
+    PathMatchFile, RouteFile, StickyFile,
 };
 use super::problem::Problems;
 use super::tree::Path;
@@ -88,6 +88,10 @@ pub struct RouteConfig {
     pub labels: BTreeMap<String, String>,
     /// How one of several agents is chosen.
     pub balance: Balance,
+    /// What keeps a viewer with its agent, before `balance` chooses.
+    pub sticky: Option<Sticky>,
+    /// Whether the host's first label names the agent.
+    pub agent_label: bool,
     /// What origins see as `Host`.
     pub host_header: Option<HeaderValue>,
     /// Whether redirects to `host_header` are turned back.
@@ -110,6 +114,15 @@ pub struct RouteConfig {
     pub origin_http: OriginHttp,
     /// Whether connections to origins are kept apart by viewer.
     pub connections_per_viewer: bool,
+}
+
+/// What keeps a viewer with its agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sticky {
+    /// A cookie of the hub.
+    Cookie,
+    /// The value of this field.
+    Header(HeaderName),
 }
 
 /// Which HTTP is spoken to origins.
@@ -178,6 +191,7 @@ impl IngressConfig {
             let Some(route) = RouteConfig::build(route, &at, problems) else {
                 continue;
             };
+            route.check_agent_label(file.agent_label, &at, problems);
             if !names.insert((route.tenant.clone(), route.name.clone())) {
                 problems.add_with_help(
                     &at.key("name"),
@@ -339,6 +353,16 @@ impl RouteConfig {
             public: file.public,
             labels: file.labels.clone(),
             balance: file.balance.into(),
+            sticky: match &file.sticky {
+                None => None,
+                Some(StickyFile::Cookie) => Some(Sticky::Cookie),
+                Some(StickyFile::Header(name)) => Some(Sticky::Header(sticky_header(
+                    name,
+                    &path.key("sticky"),
+                    problems,
+                )?)),
+            },
+            agent_label: file.agent_label,
             host_header,
             rewrite_location: file.rewrite_location,
             encoded_slash: file.encoded_slash,
@@ -355,6 +379,35 @@ impl RouteConfig {
             },
             connections_per_viewer: file.connections == ConnectionsFile::Viewer,
         })
+    }
+
+    /// Agents answer under their own names only where the operator wants it, and below one name.
+    fn check_agent_label(&self, wanted: bool, at: &Path, problems: &mut Problems<'_>) {
+        if !self.agent_label {
+            return;
+        }
+        let at = at.key("agent_label");
+        if !wanted {
+            problems.add_with_help(
+                &at,
+                format!("`{at}` is set, and hosts that name agents are off"),
+                "set `ingress.agent_label: true`, or leave it out",
+            );
+        }
+        if !matches!(self.host, HostPattern::Below(_)) {
+            problems.add_with_help(
+                &at,
+                format!("`{at}` is set, and `host` is no `*.` with a name"),
+                "write `host: \"*.agents.example.com\"`: the label in place of `*` is the agent's id",
+            );
+        }
+        if self.sticky.is_some() {
+            problems.add_with_help(
+                &at,
+                format!("`{at}` and `sticky` are both set"),
+                "leave `sticky` out: the host names the agent",
+            );
+        }
     }
 
     /// The connector behind it.
@@ -416,7 +469,25 @@ fn route_path(text: &str, exact: bool, at: &Path, problems: &mut Problems<'_>) -
     }
 }
 
-fn host_header(text: &str, at: &Path, problems: &mut Problems<'_>) -> Option<HeaderValue> {
+fn sticky_header(text: &str, at: &Path, problems: &mut Problems<'_>) -> Option<HeaderName> {
+    match HeaderName::try_from(text) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            problems.add_with_help(
+                at,
+                format!("`{at}.header` cannot be `{text}`: it is no name of a header field"),
+                "write a name such as `x-session`",
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn host_header(
+    text: &str,
+    at: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<HeaderValue> {
     match crate::ingress::Authority::parse(text) {
         Ok(authority) => HeaderValue::from_str(&authority.to_string()).ok(),
         Err(error) => {

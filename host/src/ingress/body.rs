@@ -48,6 +48,11 @@ pub(crate) struct RequestBody {
 }
 
 impl RequestBody {
+    /// That of a request without one.
+    pub(crate) fn none(progress: &Arc<Progress>) -> Self {
+        Self::new(None, Arc::clone(progress), None, Duration::ZERO)
+    }
+
     /// At most `max_bytes` of it, with at most `timeout` between two of its frames.
     pub(crate) fn new(
         incoming: Option<Incoming>,

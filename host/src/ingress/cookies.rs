@@ -3,8 +3,48 @@
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 
-/// Cookies of the hub itself.
-const OWN_COOKIE: &str = "__Host-nowconnect-";
+/// Cookies of the hub itself, over plain HTTP.
+const OWN_COOKIE: &str = "nowconnect-";
+
+/// The same over TLS: browsers let nobody else set those (RFC 6265bis, 4.1.3).
+const OWN_SECURE_COOKIE: &str = "__Host-nowconnect-";
+
+/// Own cookies of one request that are looked at.
+const MAX_OWN: usize = 16;
+
+/// One for the hub's own use, of this host alone and out of reach of scripts.
+pub(super) fn own(name: &str, value: &str, secure: bool) -> String {
+    let (prefix, and) = if secure {
+        (OWN_SECURE_COOKIE, "; Secure")
+    } else {
+        (OWN_COOKIE, "")
+    };
+    format!("{prefix}{name}={value}; Path=/; HttpOnly; SameSite=Lax{and}")
+}
+
+/// Those of the hub itself, by their name without its beginning. Over TLS only those count that
+/// nobody else can have set.
+pub(super) fn own_of(headers: &HeaderMap, secure: bool) -> Vec<(String, String)> {
+    let prefix = if secure {
+        OWN_SECURE_COOKIE
+    } else {
+        OWN_COOKIE
+    };
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|cookie| cookie.trim().strip_prefix(prefix)?.split_once('='))
+        .take(MAX_OWN)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn is_own(cookie: &[u8]) -> bool {
+    let begins = |own: &str| cookie.starts_with(own.as_bytes());
+    begins(OWN_COOKIE) || begins(OWN_SECURE_COOKIE)
+}
 
 /// Takes out those of the hub itself, which no service is to read.
 pub(super) fn strip_own(headers: &mut HeaderMap) {
@@ -26,7 +66,7 @@ pub(super) fn strip_own(headers: &mut HeaderMap) {
                 .as_bytes()
                 .split(|byte| *byte == b';')
                 .map(<[u8]>::trim_ascii)
-                .filter(|cookie| !cookie.starts_with(OWN_COOKIE.as_bytes()))
+                .filter(|cookie| !is_own(cookie))
                 .collect();
             HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok()
         })
@@ -95,6 +135,22 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use super::*;
+
+    #[test]
+    fn the_hubs_own_cookies_are_read_and_taken_out() {
+        let mut headers = HeaderMap::new();
+        let all = "a=1; nowconnect-x=2; __Host-nowconnect-x=3; b=nowconnect-y=4";
+        headers.insert(COOKIE, HeaderValue::from_static(all));
+        let read = |secure| own_of(&headers, secure);
+        assert_eq!(read(false), [("x".to_owned(), "2".to_owned())]);
+        assert_eq!(read(true), [("x".to_owned(), "3".to_owned())]);
+        strip_own(&mut headers);
+        assert_eq!(headers[COOKIE], "a=1; b=nowconnect-y=4");
+        assert_eq!(
+            own("x", "3", true),
+            "__Host-nowconnect-x=3; Path=/; HttpOnly; SameSite=Lax; Secure"
+        );
+    }
 
     #[test]
     fn a_cookie_is_for_its_host_alone() {

@@ -225,9 +225,20 @@ impl Exchange<'_> {
         Ok(())
     }
 
+    /// The agent for the next try.
     fn agent(&self, tried: &[u64]) -> Option<Arc<LiveTunnel>> {
-        let pool = self.viewer.hub.router().pool(&self.route.connector.key)?;
-        pool.pick(self.route.config.balance, self.head.client.ip(), tried)
+        let (hub, route) = (&self.viewer.hub, self.route);
+        let usable = |tunnel: &LiveTunnel| {
+            !tried.contains(&tunnel.session()) && !route.connector.is_down(tunnel.agent())
+        };
+        let pool = hub.router().pool(&route.connector.key)?;
+        if !route.config.agent_label {
+            return hub.ingress.sticky.choose(route, &self.head, &pool, usable);
+        }
+        let agent = self.head.agent_named(route)?;
+        let mut tunnels = pool.tunnels().iter();
+        let named = tunnels.find(|tunnel| *tunnel.agent() == agent)?;
+        (named.takes_flows() && usable(named)).then(|| Arc::clone(named))
     }
 
     fn offline(&self) -> Failure {
@@ -237,6 +248,12 @@ impl Exchange<'_> {
             "no agent that is connected offers the connector",
         );
         let denied = self.head.refused(self.viewer, self.route, refused);
-        Failure::endpoint_offline().with_decision(denied.decision)
+        let failure = if self.route.config.agent_label {
+            // Whether there ever was such an agent is nobody's concern.
+            Failure::unknown_host()
+        } else {
+            Failure::endpoint_offline()
+        };
+        failure.with_decision(denied.decision)
     }
 }

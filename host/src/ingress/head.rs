@@ -7,18 +7,21 @@ use http::header::UPGRADE;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
+use nowconnect_protocol::AgentId;
 
 use super::account::Account;
+use super::cookies;
 use super::door::Viewer;
 use super::failure::{Failure, Wants};
 use super::forwarded::Origination;
 use super::headers;
-use super::host::Authority;
+use super::host::{Authority, HostPattern};
 use super::path::normal_path;
 use super::route::Route;
 use super::routes::NoRoute;
 use crate::authorize::Refused;
 use crate::codes::DenialCode;
+use crate::registry::AgentKey;
 use crate::telemetry::decisions::Why;
 
 /// See the module.
@@ -38,6 +41,8 @@ pub(crate) struct Head {
     pub(crate) client: SocketAddr,
     pub(crate) websocket: bool,
     pub(crate) takes_trailers: bool,
+    /// The hub's own cookies, by name without prefix, and their values. Services do not see them.
+    pub(crate) own_cookies: Vec<(String, String)>,
     /// In which form the viewer wants to be told what goes wrong.
     pub(crate) wants: Wants,
 }
@@ -97,6 +102,7 @@ impl Head {
         let websocket = headers::wants_websocket(&method, version, &headers);
         let takes_trailers = headers::takes_trailers(&headers);
         headers::strip_hop(&mut headers);
+        let own_cookies = cookies::own_of(&headers, from.scheme() == "https");
         headers::strip_own(&mut headers);
         if websocket {
             headers.insert(UPGRADE, HeaderValue::from_static(headers::WEBSOCKET));
@@ -114,6 +120,7 @@ impl Head {
             client,
             websocket,
             takes_trailers,
+            own_cookies,
             wants,
         })
     }
@@ -139,6 +146,20 @@ impl Head {
                 .with_detail("`;` or `%3B`, and the route has no `path_parameters`"));
         }
         Ok(Arc::clone(route))
+    }
+
+    /// The agent that the host names, on a route below whose name agents answer under their ids.
+    pub(crate) fn agent_named(&self, route: &Route) -> Option<AgentKey> {
+        let HostPattern::Below(parent) = &route.config.host else {
+            return None;
+        };
+        // One label, so that an id with a dot stands for no other name.
+        let (label, rest) = self.authority.host.split_once('.')?;
+        let agent = AgentId::parse(label).ok()?;
+        (*rest == **parent).then(|| AgentKey {
+            tenant: route.config.tenant.clone(),
+            agent,
+        })
     }
 
     /// Limits and address rules, the cheapest first.

@@ -77,7 +77,7 @@ mod tests {
     use nowconnect_protocol::ResetCode;
     use tokio::sync::watch;
 
-    use super::super::upstream::{FlowState, until};
+    use super::super::origin_flow::{FlowState, until};
     use super::*;
 
     #[tokio::test]

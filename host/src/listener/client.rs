@@ -264,7 +264,11 @@ impl Client {
             } else {
                 &skipped
             };
-            let tunnel = pool.pick(self.rules.config.balance, self.address.ip(), left_out)?;
+            let connector = &self.rules.connector;
+            let usable = |tunnel: &LiveTunnel| {
+                !left_out.contains(&tunnel.session()) && !connector.is_down(tunnel.agent())
+            };
+            let tunnel = pool.pick_among(self.rules.config.balance, self.address.ip(), usable)?;
             if tunnel.rate.allows(now) {
                 return Some(tunnel);
             }

@@ -252,6 +252,7 @@ impl Candidate {
         hub.connectors.apply(config);
         for gone in hub.connectors.retain(config, &hub.published) {
             hub.metrics.traffic.forget_connector(&gone.to_string());
+            hub.metrics.health.forget(&gone.to_string());
         }
         if let Some(built) = self.generation {
             let current = hub.generations.current();

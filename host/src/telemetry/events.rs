@@ -41,6 +41,10 @@ events! {
     CONTROL_REFUSED = "control_refused";
     /// The control plane's state file could not be read or written: `error`.
     CONTROL_STATE_FAILED = "control_state_failed";
+    /// A target does not answer: `connector`, `agent_id`, `reason`.
+    TARGET_DOWN = "target_down";
+    /// It answers again: `connector`, `agent_id`.
+    TARGET_UP = "target_up";
     /// No agent offers the connector.
     NO_AGENT_FOR_CONNECTOR = "no_agent_for_connector";
     /// The client's address is not allowed.

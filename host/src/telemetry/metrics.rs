@@ -13,6 +13,7 @@ pub mod label;
 mod bundle;
 mod decisions;
 mod governance;
+mod health;
 mod http;
 mod hub;
 mod pdp;
@@ -33,6 +34,7 @@ pub use decisions::DecisionMetrics;
 pub use governance::{
     PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,
 };
+pub use health::{HealthMetrics, HealthResult};
 pub use http::{EndpointMetrics, HttpGauge, HttpMetrics, Retry};
 pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
 pub use pdp::{PdpCache, PdpMetrics};
@@ -72,6 +74,8 @@ pub struct Metrics {
     pub hub: HubMetrics,
     /// The HTTP ingress.
     pub http: HttpMetrics,
+    /// Looks at targets.
+    pub health: HealthMetrics,
     /// The log and trace pipelines.
     pub logs: LogMetrics,
 }
@@ -89,6 +93,7 @@ impl Metrics {
         let plugins = PluginMetrics::new(&mut families);
         let hub = HubMetrics::new(&mut families);
         let http = HttpMetrics::new(&mut families);
+        let health = HealthMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
         let process = ProcessMetrics::new(&mut families, env!("CARGO_PKG_VERSION"));
         let families = families.into_families();
@@ -105,6 +110,7 @@ impl Metrics {
             plugins,
             hub,
             http,
+            health,
             logs,
         })
     }

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::cluster::{TestAgent, TestHub, TestTarget, echo, eventually, hub};
+use crate::cluster::{TestAgent, TestHub, TestTarget, echo, eventually, hub, refuse};
+use crate::ingress::PERMIT_HTTP;
 
 #[tokio::test]
 async fn round_robin_takes_turns_whatever_each_agent_carries() {
@@ -56,6 +57,35 @@ async fn a_sticky_client_moves_only_when_its_agent_goes() {
         } else {
             assert_eq!(now, before, "{client} moved without need");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_whose_target_is_down_gets_no_client() {
+    let hub = hub()
+        .listener_with("echo", "echo", "balance: round_robin")
+        .policy_file("http.cedar", PERMIT_HTTP)
+        .top("connectors: {echo: {health_check: {interval_ms: 100, rise: 1, fall: 1}}}")
+        .start()
+        .await;
+    let target = echo().await;
+    let _down = hub
+        .agent("one")
+        .target("echo", refuse().await)
+        .ready()
+        .await;
+    let _up = hub
+        .agent("two")
+        .target("echo", target.address())
+        .ready()
+        .await;
+    eventually("a target is down", || async {
+        hub.metrics()
+            .contains("nowconnect_targets_down{connector=\"echo\"} 1\n")
+    })
+    .await;
+    for _ in 0..4 {
+        hub.client("echo").await.echoes(b"x").await;
     }
 }
 

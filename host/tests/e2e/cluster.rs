@@ -23,7 +23,7 @@ use nowconnect::config::{self, CloudConfig};
 use nowconnect::gateway::{Gateway, GatewayOptions, Running};
 use nowconnect::registry::Registry;
 use nowconnect::telemetry::decisions::{DecisionFilter, DecisionRecord};
-use nowconnect_agent::config::BackoffSettings;
+use nowconnect_agent::config::{BackoffSettings, TargetTls};
 use nowconnect_agent::{Agent, AgentConfig, AgentState, Auth, HubUrl, Target};
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 use tempfile::TempDir;
@@ -514,7 +514,7 @@ pub(crate) struct AgentPlan<'a> {
     id: String,
     claims: Claims,
     dial: SocketAddr,
-    targets: Vec<(String, SocketAddr)>,
+    targets: Vec<(String, Target)>,
     tenant: Option<String>,
     /// Instead of one that the hub's issuer signs.
     token: Option<String>,
@@ -529,8 +529,18 @@ impl AgentPlan<'_> {
     }
 
     pub(crate) fn target(mut self, connector: &str, address: SocketAddr) -> Self {
-        self.targets.push((connector.to_owned(), address));
+        let target = Target::tcp(address.ip().to_string(), address.port());
+        self.targets.push((connector.to_owned(), target));
         self
+    }
+
+    /// A target that the agent speaks TLS to.
+    pub(crate) fn target_tls(self, connector: &str, address: SocketAddr, tls: TargetTls) -> Self {
+        let mut plan = self.target(connector, address);
+        if let Some((_, target)) = plan.targets.last_mut() {
+            target.tls = Some(tls);
+        }
+        plan
     }
 
     /// Changes what its token claims.
@@ -582,11 +592,9 @@ impl AgentPlan<'_> {
             cap: Duration::from_millis(200),
             ..BackoffSettings::default()
         };
-        for (connector, address) in &self.targets {
-            config = config.with_target(
-                ConnectorName::parse(connector).unwrap(),
-                Target::tcp(address.ip().to_string(), address.port()),
-            );
+        for (connector, target) in &self.targets {
+            let connector = ConnectorName::parse(connector).unwrap();
+            config = config.with_target(connector, target.clone());
         }
         TestAgent {
             running: Agent::start(config).unwrap(),

@@ -1,8 +1,10 @@
 //! HTTP by host name: a viewer, the hub, an agent and an origin.
 
+mod agents;
 mod certificates;
 mod endings;
 mod http2;
+mod origins;
 mod plugins;
 mod repeats;
 mod requests;

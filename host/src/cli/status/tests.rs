@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::admin::view::{
-    AgentState, ConnectorStatus, GenerationStatus, ListenerStatus, PluginStatus, RecheckStatus,
-    RefusedConnector,
+    AgentState, ConnectorStatus, GenerationStatus, HttpListenerStatus, ListenerStatus,
+    PluginStatus, RecheckStatus, RefusedConnector, RouteStatus,
 };
 use crate::health::{Reason, ReasonCode};
 
@@ -30,8 +30,14 @@ to agents 1.5 MB  from agents 20.0 GB  now 1.5 MB/s to, 0 B/s from, 15 flows/s
 LISTENER  ADDRESS         CONNECTOR  AGENTS  FLOWS
 ldaps     127.0.0.1:6361  ldaps_dc1       1      2
 
+HTTP LISTENER  ADDRESS         TLS
+web            127.0.0.1:8443  yes
+
+ROUTE  HOST              PATH  CONNECTOR  AGENTS  DOWN  REQUESTS
+shop   shop.example.com  /*    shop            2     1         7
+
 AGENT  STATE  ADDRESS         UP   RTT     TOKEN    FLOWS  TO      FROM  CONNECTORS
-dc1    up     192.0.2.9:4000  59s  1.5 ms  expired      2  1.5 MB  12 B  ldaps_dc1,ssh
+dc1    up     192.0.2.9:4000  59s  1.5 ms  expired      2  1.5 MB  12 B  ldaps_dc1,ssh(down: timeout)
 refused: db of dc1: scope_missing (nowconnect policy explain b-2)
 ";
     let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -120,6 +126,22 @@ pub(in super::super) fn snapshot(agent: &str) -> Snapshot {
             agents: 1,
             flows: 2,
         }],
+        http: HttpStatus {
+            listeners: vec![HttpListenerStatus {
+                name: String::from("web"),
+                address: "127.0.0.1:8443".parse().unwrap(),
+                tls: true,
+            }],
+            routes: vec![RouteStatus {
+                endpoint: String::from("shop"),
+                host: String::from("shop.example.com"),
+                path: String::from("/*"),
+                connector: String::from("shop"),
+                agents: 2,
+                down: 1,
+                requests: 7,
+            }],
+        },
         tunnel_address: None,
         totals: Totals {
             agents: 1,
@@ -139,9 +161,10 @@ pub(in super::super) fn snapshot(agent: &str) -> Snapshot {
 }
 
 pub(in super::super) fn agent_status(agent: &str) -> AgentStatus {
-    let connector = |name: &str| ConnectorStatus {
+    let connector = |name: &str, down: Option<&str>| ConnectorStatus {
         name: name.to_owned(),
         flows: 1,
+        down: down.map(str::to_owned),
     };
     AgentStatus {
         agent: agent.to_owned(),
@@ -150,7 +173,10 @@ pub(in super::super) fn agent_status(agent: &str) -> AgentStatus {
         role: String::from("primary"),
         address: Some("192.0.2.9:4000".parse().unwrap()),
         version: String::from("0.1.0"),
-        connectors: vec![connector("ldaps_dc1"), connector("ssh")],
+        connectors: vec![
+            connector("ldaps_dc1", None),
+            connector("ssh", Some("timeout")),
+        ],
         refused: vec![RefusedConnector {
             name: String::from("db"),
             code: String::from("scope_missing"),

@@ -22,6 +22,10 @@ pub struct IngressFile {
     /// `Forwarded`. With `false` it only takes away what a client that is no trusted proxy wrote
     /// there, and a plugin may set them. Default `true`.
     pub forwarded_headers: bool,
+    /// Whether routes may let a host's first label name the agent (their `agent_label`): then every
+    /// agent of the route's tenant that offers its connector answers under its own id.
+    /// Default `false`.
+    pub agent_label: bool,
     /// Bounds on what viewers and origins may take.
     pub limits: IngressLimitsFile,
 }
@@ -32,6 +36,7 @@ impl Default for IngressFile {
             listeners: Vec::new(),
             routes: Vec::new(),
             forwarded_headers: true,
+            agent_label: false,
             limits: IngressLimitsFile::default(),
         }
     }
@@ -130,6 +135,15 @@ pub struct RouteFile {
     /// How one of several agents that offer the connector is chosen. Default `least_flows`.
     #[serde(default)]
     pub balance: BalanceFile,
+    /// What keeps a viewer with one of several agents, before `balance` chooses: `cookie` for one
+    /// of the hub that tells nothing, or `{header: NAME}` for the value of a field. By address:
+    /// `balance: sticky_client`. Whoever's agent is gone or down gets another. Default `null`.
+    #[serde(default)]
+    pub sticky: Option<StickyFile>,
+    /// Whether the label in place of the `*` of `host` is the id of the agent that requests go to,
+    /// which must offer `connector`. Needs `ingress.agent_label`. Default `false`.
+    #[serde(default)]
+    pub agent_label: bool,
     /// What origins see as `Host`; `null` leaves what the client asked for. Default `null`.
     #[serde(default)]
     pub host_header: Option<String>,
@@ -188,6 +202,16 @@ pub enum PathMatchFile {
     Prefix,
     /// The request's path is the same.
     Exact,
+}
+
+/// What keeps a viewer with one of several agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StickyFile {
+    /// A cookie that the hub sets; its value is opaque.
+    Cookie,
+    /// The value of this header field.
+    Header(String),
 }
 
 /// Who shares connections to origins.

@@ -148,6 +148,66 @@ pub struct ConnectorFile {
     pub max_connections: Option<u32>,
     /// New flows a second over all agents of this connector. Default `null`.
     pub rate: Option<RateFile>,
+    /// How the hub sees whether the target behind each agent answers; an agent whose target does
+    /// not gets no new flow of this connector. `{}` connects to it. Default `null`: nobody looks.
+    pub health_check: Option<HealthCheckFile>,
+}
+
+/// How the hub sees whether a target answers: through each agent that serves the connector, by a
+/// flow of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthCheckFile {
+    /// From the beginning of a look to that of the next, a tenth more or less. Milliseconds.
+    /// Default 10000.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub interval_ms: u64,
+    /// How long a look may take. Milliseconds. Default 3000.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub timeout_ms: u64,
+    /// Looks in a row that must succeed until a target that is down is up. Default 2.
+    #[schemars(range(min = 1, max = 100))]
+    pub rise: u32,
+    /// Looks in a row that must fail until a target that is up is down. Default 3.
+    #[schemars(range(min = 1, max = 100))]
+    pub fall: u32,
+    /// Asks for a page instead of only connecting. Default `null`.
+    pub http: Option<HttpCheckFile>,
+}
+
+impl Default for HealthCheckFile {
+    fn default() -> Self {
+        Self {
+            interval_ms: 10_000,
+            timeout_ms: 3000,
+            rise: 2,
+            fall: 3,
+            http: None,
+        }
+    }
+}
+
+/// A `GET` of a page; HTTP/2 where the agent's TLS to the target agreed on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpCheckFile {
+    /// The path, with a query where there is one. Default `/`.
+    pub path: String,
+    /// What the target sees as `Host`. Default `localhost`.
+    pub host: String,
+    /// The statuses that will do. Empty means each from 200 to 399. Default empty.
+    #[schemars(length(max = 32), inner(range(min = 100, max = 599)))]
+    pub status: Vec<u16>,
+}
+
+impl Default for HttpCheckFile {
+    fn default() -> Self {
+        Self {
+            path: "/".to_owned(),
+            host: "localhost".to_owned(),
+            status: Vec::new(),
+        }
+    }
 }
 
 /// The PROXY protocol on the way out.

@@ -1,6 +1,6 @@
 //! HTTP by host name.
 
-use super::super::OriginHttp;
+use super::super::{OriginHttp, Sticky};
 use super::{problem, valid};
 
 #[test]
@@ -32,6 +32,68 @@ fn ports_and_routes_are_read() {
     assert_eq!(all.host_header.as_ref().unwrap(), "app.internal:8080");
     assert_eq!(all.origin_http, OriginHttp::Http2);
     assert!(all.connections_per_viewer);
+}
+
+#[test]
+fn agents_are_looked_at_and_kept_as_written() {
+    let config = valid(
+        "connectors: {shop: {health_check: {fall: 5, http: {path: '/up?x=1', status: [204]}}}, \
+         raw: {health_check: {}}}\n\
+         ingress:\n  agent_label: true\n  routes:\n    \
+         - {name: a, host: a, connector: shop, sticky: cookie}\n    \
+         - {name: b, host: b, connector: shop, sticky: {header: X-Session}}\n    \
+         - {name: c, host: '*.c', connector: http, agent_label: true}\n",
+    );
+    let check = |connector: &str| {
+        let name = nowconnect_protocol::ConnectorName::parse(connector).unwrap();
+        config.connector(&Default::default(), &name).health_check
+    };
+    let shop = check("shop").unwrap();
+    assert_eq!((shop.rise, shop.fall, shop.timeout.as_secs()), (2, 5, 3));
+    let http = shop.http.unwrap();
+    assert_eq!(
+        (http.path.as_str(), http.host.as_bytes()),
+        ("/up?x=1", &b"localhost"[..])
+    );
+    assert_eq!(http.status, [http::StatusCode::NO_CONTENT]);
+    assert_eq!(check("raw").unwrap().http, None);
+    assert_eq!(check("other"), None);
+    let routes = &config.ingress.routes;
+    assert_eq!(routes[0].sticky, Some(Sticky::Cookie));
+    let header = http::HeaderName::from_static("x-session");
+    assert_eq!(routes[1].sticky, Some(Sticky::Header(header)));
+    assert!(routes[2].agent_label);
+    // Unless it is set, one address has a quarter of all requests.
+    assert_eq!(config.ingress.limits.max_requests_per_source, 1024);
+}
+
+#[test]
+fn agents_answer_under_their_names_only_where_that_is_wanted() {
+    let route = |more: &str| format!("ingress: {{routes: [{{name: a, connector: c, {more}}}]}}");
+    for (text, part) in [
+        (
+            route("host: '*.a', agent_label: true"),
+            "ingress.agent_label",
+        ),
+        (
+            route("host: a, agent_label: true").replace("{routes", "{agent_label: true, routes"),
+            "*.agents.example.com",
+        ),
+        (
+            route("host: '*.a', agent_label: true, sticky: cookie")
+                .replace("{routes", "{agent_label: true, routes"),
+            "leave `sticky` out",
+        ),
+        (route("host: a, sticky: {header: 'a b'}"), "header field"),
+        (
+            "connectors: {a: {health_check: {http: {path: up}}}}".to_owned(),
+            "it is no path",
+        ),
+    ] {
+        let found = problem(&text);
+        let shown = format!("{} {:?}", found.message, found.help);
+        assert!(shown.contains(part), "{text}: {found:?}");
+    }
 }
 
 #[test]

@@ -16,11 +16,12 @@ use crate::ingress::body::RequestBody;
 use crate::ingress::failure::Failure;
 use crate::ingress::headers;
 use crate::ingress::in_flight::InFlightPlace;
+use crate::ingress::origin_flow::{FlowState, NoUpstream};
 use crate::ingress::pool::PoolKey;
 use crate::ingress::progress::Trouble;
 use crate::ingress::reply;
 use crate::ingress::sender::SendError;
-use crate::ingress::upstream::{FlowState, NoUpstream, Upstream};
+use crate::ingress::upstream::Upstream;
 use crate::session::LiveTunnel;
 use crate::telemetry::metrics::Retry;
 
@@ -255,10 +256,7 @@ impl Exchange<'_> {
         let SendError { error, unsent } = failed;
         let was_sent = unsent.is_none();
         // Back from the HTTP client, or there was nothing in it to send.
-        let body = unsent.or_else(|| {
-            let none = || RequestBody::new(None, Arc::clone(self.progress), None, Duration::ZERO);
-            (!self.has_body).then(none)
-        });
+        let body = unsent.or_else(|| (!self.has_body).then(|| RequestBody::none(self.progress)));
         let state = upstream.state();
         if let FlowState::NotStarted(code) = state {
             let failure = Failure::origin_unreachable().with_detail(code.as_str());

@@ -80,6 +80,12 @@ impl Exchange<'_> {
             }
         }
         reply::put_id(&mut headers, &running.account);
+        if let Some(agent) = &running.account.agent {
+            let sticky = &self.viewer.hub.ingress.sticky;
+            if let Some((name, cookie)) = sticky.cookie(self.route, &self.head, agent) {
+                headers.append(name, cookie);
+            }
+        }
         running.account.answered(status);
         let body = match origin {
             Some(origin) => {

@@ -98,6 +98,11 @@ pub(crate) async fn connect_as(
 
 /// An authority's certificate as PEM, and a server for `localhost` with a certificate from it.
 pub(crate) fn authority() -> (String, TlsAcceptor) {
+    authority_of(&[])
+}
+
+/// The same with a server that speaks these protocols.
+pub(crate) fn authority_of(alpn: &[&[u8]]) -> (String, TlsAcceptor) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params
@@ -111,7 +116,7 @@ pub(crate) fn authority() -> (String, TlsAcceptor) {
         .unwrap()
         .signed_by(&key, &issuer)
         .unwrap();
-    let config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -120,6 +125,7 @@ pub(crate) fn authority() -> (String, TlsAcceptor) {
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
         .unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     (pem, TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -230,11 +230,16 @@ impl Drop for Origin {
 
 /// Answers by path, with what was set, or 200 and the path itself.
 pub(crate) async fn origin(answers: &[(&str, &str)]) -> Origin {
+    origin_at(([127, 0, 0, 1], 0).into(), answers).await
+}
+
+/// The same at an address, such as that of one which has gone.
+pub(crate) async fn origin_at(address: SocketAddr, answers: &[(&str, &str)]) -> Origin {
     let answers: BTreeMap<String, String> = answers
         .iter()
         .map(|(path, answer)| ((*path).to_owned(), (*answer).to_owned()))
         .collect();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let seen: Arc<Mutex<Vec<Message>>> = Arc::default();
     let connections: Arc<Mutex<usize>> = Arc::default();

@@ -12,6 +12,7 @@ mod client_address;
 mod contract;
 mod documents;
 mod gateway;
+mod http_origin;
 mod parts;
 mod plugins;
 mod proofs;
