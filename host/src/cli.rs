@@ -15,6 +15,7 @@ pub mod policy;
 pub mod run;
 pub mod status;
 pub mod top;
+pub mod url;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,9 @@ enum Command {
     /// See and end the flows of a running hub
     #[command(subcommand)]
     Flows(control::Flows),
+    /// Sign URLs that are good for a time
+    #[command(subcommand)]
+    Url(url::Command),
     /// Say what an error or reason code means, and what to do
     ExplainCode(explain_code::Args),
     /// Print this program's version and the plugin contracts that it serves
@@ -90,6 +94,7 @@ impl Arguments {
             Command::Reload(args) => args.run(),
             Command::Drain(args) => args.run(),
             Command::Flows(command) => command.run(),
+            Command::Url(command) => command.run(),
             Command::ExplainCode(args) => args.run(),
             Command::Version => control::version(),
         }

@@ -39,6 +39,7 @@ mod show;
 mod tests;
 mod tree;
 pub mod tunnel;
+pub mod viewer_auth;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -79,6 +80,10 @@ pub use security::{
     TenantRule, TokenAlgorithm,
 };
 pub use tunnel::{HandshakeConfig, TlsFiles, TunnelConfig};
+pub(crate) use viewer_auth::METHOD_TAG;
+pub use viewer_auth::{
+    ClientCertificates, IdentityFact, ViewerAuthConfig, ViewerBearer, ViewerSignedUrl, ViewerWay,
+};
 
 /// Everything a hub is told, checked and typed.
 #[derive(Clone, Debug, PartialEq)]
@@ -298,7 +303,13 @@ impl CloudConfig {
             around,
             problems,
         );
-        let ingress = IngressConfig::build(&file.ingress, &root.key("ingress"), around, problems);
+        let ingress = IngressConfig::build(
+            &file.ingress,
+            &root.key("ingress"),
+            &file.security,
+            around,
+            problems,
+        );
         let limits = LimitsConfig::build(&file.limits, &root.key("limits"), problems);
         let security =
             SecurityConfig::build(&file.security, &root.key("security"), around, problems);

@@ -19,6 +19,7 @@ mod keys;
 mod own;
 #[cfg(test)]
 mod tests;
+mod viewer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use claims::{Clock, Expected, StrictObject};
 use fetch::Fetcher;
 use keys::{IssuerKeys, Pace, Usable};
 pub(crate) use own::OwnIssuer;
+
+pub(crate) use viewer::{ViewerIdentity, ViewerTokens};
 
 pub use extract::{ExtractError, MAX_TOKEN_BYTES, PresentedToken, TokenSource, extract_token};
 
@@ -226,14 +229,9 @@ impl Authenticator {
     async fn verify_at(&self, token: &Secret, now: SystemTime) -> Result<AgentIdentity, AuthError> {
         let presented = Presented::parse(token.expose())?;
         let shared = &self.shared;
-        let clock = Clock {
-            now,
-            skew: shared.config.clock_skew,
-            max_lifetime: shared.config.max_token_lifetime,
-        };
-        let named = presented.claims.text("iss");
+        let clock = self.clock(now);
         if let Some(own) = &shared.own
-            && named == Some(own.issuer())
+            && presented.claims.text("iss") == Some(own.issuer())
         {
             let key = own.key_of(&presented, now)?;
             let expected = own.expected(&shared.config.audience);
@@ -245,9 +243,24 @@ impl Authenticator {
             };
             return own.identity(&presented.claims, &expected, clock);
         }
+        let issuer = self.prove(token, &presented, None).await?;
+        let expected = Expected::of(&issuer.config);
+        claims::identity(&presented.claims, &expected, &shared.config.claims, clock)
+    }
+
+    /// The configured issuer whose signature the token has; of its claims nothing but `iss` and
+    /// `aud` is checked. `audience` takes the place of the issuer's own.
+    async fn prove(
+        &self,
+        token: &Secret,
+        presented: &Presented,
+        audience: Option<&str>,
+    ) -> Result<&Issuer, AuthError> {
+        let named = presented.claims.text("iss");
         let algorithm =
             TokenAlgorithm::from_header(&presented.alg).ok_or(AuthError::AlgorithmNotAllowed)?;
-        let issuer = shared
+        let issuer = self
+            .shared
             .issuers
             .iter()
             .find(|issuer| named == Some(issuer.config.issuer.as_str()))
@@ -255,11 +268,14 @@ impl Authenticator {
         if !issuer.config.algorithms.contains(&algorithm) {
             return Err(AuthError::AlgorithmNotAllowed);
         }
-        let keys = issuer.keys_for(&presented).await?;
+        let keys = issuer.keys_for(presented).await?;
         let key = keys
             .find(presented.kid.as_deref(), algorithm)
             .ok_or(AuthError::UnknownKey)?;
-        let expected = Expected::of(&issuer.config);
+        let expected = Expected {
+            audience: audience.unwrap_or(&issuer.config.audience),
+            ..Expected::of(&issuer.config)
+        };
         presented.prove(
             token,
             &Proof {
@@ -268,7 +284,15 @@ impl Authenticator {
             },
             &expected,
         )?;
-        claims::identity(&presented.claims, &expected, &shared.config.claims, clock)
+        Ok(issuer)
+    }
+
+    fn clock(&self, now: SystemTime) -> Clock {
+        Clock {
+            now,
+            skew: self.shared.config.clock_skew,
+            max_lifetime: self.shared.config.max_token_lifetime,
+        }
     }
 
     /// How each issuer's keys are, for `status` and readiness.

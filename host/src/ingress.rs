@@ -40,6 +40,7 @@ mod routes;
 mod running;
 mod sender;
 mod shares;
+mod sign_in;
 mod status;
 mod sticky;
 mod taking;
@@ -47,7 +48,9 @@ mod upgrade;
 mod upstream;
 mod viewer_http;
 mod viewer_socket;
+mod viewers;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,10 +60,11 @@ use arc_swap::ArcSwap;
 use nowconnect_policy::Name;
 use parking_lot::Mutex;
 
-use crate::config::{CloudConfig, IngressLimits};
+use crate::config::{CloudConfig, IngressLimits, ListenerName};
 use crate::hub::Hub;
 use crate::limit::{SourceSlot, SourceSlots};
 use crate::telemetry::metrics::Metrics;
+use crate::viewer::{Hashing, IdentityNames, ViewerAuth};
 use door::Door;
 pub(crate) use host::{Authority, HostPattern};
 use in_flight::InFlightTable;
@@ -75,7 +79,7 @@ use shares::Shares;
 pub(crate) use status::status;
 use sticky::StickyKey;
 
-/// How often kept connections are looked at.
+/// How often kept connections, and viewers whose proof ends, are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -94,6 +98,11 @@ pub(crate) struct Ingress {
     /// Of the cookies that name agents.
     sticky: StickyKey,
     last_viewer: AtomicU64,
+    /// The sets by which viewers say who they are, by the names that routes use.
+    viewer_auth: ArcSwap<BTreeMap<ListenerName, Arc<ViewerAuth>>>,
+    /// The header fields in which origins are told who asks.
+    identity_names: ArcSwap<IdentityNames>,
+    hashing: Hashing,
     /// Rows that were put into the policies' facts and are to be taken out again.
     rows: Mutex<Rows>,
 }
@@ -139,6 +148,9 @@ impl Ingress {
             sources: ArcSwap::from_pointee(SourceBound::new(limits.max_connections_per_source)),
             sticky: StickyKey::random(),
             last_viewer: AtomicU64::new(0),
+            viewer_auth: ArcSwap::default(),
+            identity_names: ArcSwap::default(),
+            hashing: Hashing::default(),
             rows: Mutex::default(),
         }
     }
@@ -179,10 +191,12 @@ impl Ingress {
     }
 }
 
-/// Lets go of connections to origins that were kept for too long, until dropped.
+/// Lets go of connections to origins that were kept for too long, and ends what viewers carry whose
+/// proof has ended, until dropped.
 pub(crate) async fn sweep(hub: Arc<Hub>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
+        viewers::end_expired(&hub);
         let within = hub.config.load().ingress.limits.pool_idle_timeout;
         hub.ingress.pool.sweep(within);
     }

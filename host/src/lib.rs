@@ -8,9 +8,10 @@
 //!
 //! The arrows between the modules: `tunnel_endpoint` and `listener` take what comes in and ask
 //! `authorize`; `router` knows which tunnel serves which connector; `registry` knows who owns
-//! an agent; `ingress` takes HTTP by host name and opens flows of its own; `control` gives private
-//! services their public names; `session` keeps what outlives a tunnel; `reload` builds and
-//! publishes the next configuration and generation; `drain` ends it all in order. `gateway` is the only place
+//! an agent; `ingress` takes HTTP by host name and opens flows of its own; `viewer` finds out who
+//! asks there; `control` gives private services their public names; `session` keeps what outlives
+//! a tunnel; `reload` builds and publishes the next configuration and generation; `drain` ends it
+//! all in order. `gateway` is the only place
 //! that wires them.
 
 // Deciding and carrying.
@@ -38,6 +39,7 @@ pub mod router;
 mod session;
 mod target_health;
 pub mod tunnel_endpoint;
+mod viewer;
 
 // Configuration and identity.
 pub mod config;

@@ -18,6 +18,7 @@ use crate::pdp::Pdp;
 use crate::reload;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::plugins::PluginTelemetry;
+use crate::viewer::ViewerAuth;
 
 /// Something that is named and cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,11 @@ pub fn unusable(config: &CloudConfig) -> Vec<Unusable> {
         found.note("admin", AdminProof::read(&config.admin));
     }
     found.note("security.issuers", Authenticator::new(&config.security));
+    for set in &config.ingress.viewer_auth {
+        let built = ViewerAuth::build(set, &config.security, None);
+        let named = built.map_err(|error| format!("`{}`: {error}", set.name));
+        found.note("ingress.viewer_auth", named);
+    }
     found.note("security.revocation_file", reload::read_revocations(config));
     let metrics = Metrics::new();
     found.note("pdp", Pdp::new(&config.pdp, &metrics));

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::TlsFiles;
+use crate::config::{ClientCertificates, TlsFiles};
 pub(crate) use certificate_set::CertificateSet;
 pub(crate) use expiry::earliest_not_after;
 pub(crate) use viewer::ViewerTls;
@@ -62,17 +62,21 @@ impl ServerTls {
         alpn: &[&str],
         client_ca_file: &Path,
     ) -> Result<Self, TlsError> {
-        Self::build(files, alpn, Some(client_ca_file))
+        let clients = ClientCertificates {
+            ca_file: client_ca_file.to_path_buf(),
+            required: true,
+        };
+        Self::build(files, alpn, Some(&clients))
     }
 
     fn build(
         files: &TlsFiles,
         alpn: &[&str],
-        client_ca_file: Option<&Path>,
+        clients: Option<&ClientCertificates>,
     ) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::from_pointee(read_pair(files)?)));
         let resolver: Arc<Current> = Arc::clone(&current);
-        let config = server_config(resolver, alpn, client_ca_file)?;
+        let config = server_config(resolver, alpn, clients)?;
         Ok(Self {
             files: files.clone(),
             current,
@@ -129,23 +133,28 @@ impl ServerTls {
     }
 }
 
-/// What a server of this process speaks, whoever chooses its certificates. Clients have to prove
-/// themselves under the roots in `client_ca_file`, where there are any.
+/// What a server of this process speaks, whoever chooses its certificates. Clients are asked for
+/// theirs where somebody vouches for them.
 fn server_config(
     certificates: Arc<dyn ResolvesServerCert>,
     alpn: &[&str],
-    client_ca_file: Option<&Path>,
+    clients: Option<&ClientCertificates>,
 ) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Unusable)?;
-    let builder = match client_ca_file {
-        Some(path) => {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider)
-                    .build()
-                    .map_err(|error| TlsError::malformed(path, error.to_string()))?;
+    let builder = match clients {
+        Some(clients) => {
+            let path = &clients.ca_file;
+            let mut verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
+            if !clients.required {
+                verifier = verifier.allow_unauthenticated();
+            }
+            let verifier = verifier
+                .build()
+                .map_err(|error| TlsError::malformed(path, error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),

@@ -47,7 +47,8 @@ pub enum Watched {
     Policies,
     /// A plugin's file, the signatures beside it, or its folder of data.
     Plugins,
-    /// A certificate, key, CA or token file of a port or of the decision point.
+    /// A certificate, key, CA or token file of a port or of the decision point, or a file by which
+    /// viewers are known.
     Certificates,
     /// The revocation list.
     Revocations,
@@ -95,6 +96,14 @@ impl WatchSet {
             for files in listener.tls.iter().flat_map(|tls| tls.files()) {
                 set.add_all(Watched::Certificates, [&files.cert_file, &files.key_file]);
             }
+            let clients = listener.client_certificates.as_ref();
+            set.add_all(
+                Watched::Certificates,
+                clients.map(|clients| &clients.ca_file),
+            );
+        }
+        for auth in &config.ingress.viewer_auth {
+            set.add_all(Watched::Certificates, auth.files());
         }
         if let Some(tls) = &config.admin.tls {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);

@@ -28,6 +28,14 @@ named! {
         BadForwarded = "bad_forwarded";
         BadFraming = "bad_framing";
         BodyBroken = "body_broken";
+        BadCredentials = "bad_credentials";
+        SignInRequired = "sign_in_required";
+        ViewerTokenRefused = "viewer_token_refused";
+        ViewerTokenExpired = "viewer_token_expired";
+        ViewerPasswordWrong = "viewer_password_wrong";
+        ViewerCertificateRefused = "viewer_certificate_refused";
+        SignedUrlRefused = "signed_url_refused";
+        SignedUrlExpired = "signed_url_expired";
         PolicyDenied = "policy_denied";
         UnknownHost = "unknown_host";
         UnknownPath = "unknown_path";
@@ -43,6 +51,7 @@ named! {
         EndpointOffline = "endpoint_offline";
         Overloaded = "overloaded";
         PluginFailed = "plugin_failed";
+        SignInUnavailable = "sign_in_unavailable";
         OriginTimeout = "origin_timeout";
     }
 }
@@ -56,7 +65,15 @@ impl RequestCode {
             | Self::BadPath
             | Self::BadForwarded
             | Self::BadFraming
-            | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            | Self::BodyBroken
+            | Self::BadCredentials => StatusCode::BAD_REQUEST,
+            Self::SignInRequired
+            | Self::ViewerTokenRefused
+            | Self::ViewerTokenExpired
+            | Self::ViewerPasswordWrong
+            | Self::ViewerCertificateRefused
+            | Self::SignedUrlRefused
+            | Self::SignedUrlExpired => StatusCode::UNAUTHORIZED,
             Self::PolicyDenied => StatusCode::FORBIDDEN,
             Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::MethodNotServed => StatusCode::METHOD_NOT_ALLOWED,
@@ -67,9 +84,10 @@ impl RequestCode {
             Self::OriginUnreachable | Self::OriginClosed | Self::OriginProtocol => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::EndpointOffline | Self::Overloaded | Self::PluginFailed => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::EndpointOffline
+            | Self::Overloaded
+            | Self::PluginFailed
+            | Self::SignInUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -185,6 +203,54 @@ fn request(code: RequestCode) -> Text {
             "a plugin that is not `optional` failed",
             "It trapped, timed out, answered what it may not, or is in quarantine.",
             "see the plugin's lines in the log; `nowconnect status` shows quarantine",
+        ),
+        RequestCode::BadCredentials => text(
+            "what should prove who asks could be read in more than one way, or in none",
+            "Two `Authorization` fields, one that is malformed, or parameters of a signed URL that are missing or doubled.",
+            "see the client; the log line says which it was",
+        ),
+        RequestCode::SignInRequired => text(
+            "the route wants to know who asks, and the request shows nothing",
+            "No token, password, certificate or signed URL of the kinds that the route's `viewer_auth` takes. \
+             `WWW-Authenticate` names them.",
+            "sign in, or set `required: false` where policies are to decide",
+        ),
+        RequestCode::ViewerTokenRefused => text(
+            "the viewer's token does not count",
+            "Another issuer, audience, algorithm or signature, or a claim that is missing; the log line has the code of the \
+             same fault of agents' tokens.",
+            "compare the token with `bearer` of the route's `viewer_auth`",
+        ),
+        RequestCode::ViewerTokenExpired => text(
+            "the viewer's token has expired",
+            "`exp` is past, with `security.clock_skew_ms` allowed.",
+            "a fresh token; compare the clocks",
+        ),
+        RequestCode::ViewerPasswordWrong => text(
+            "name and password do not fit",
+            "The name is not in the `users_file`, or the password is another. Which of them is not said.",
+            "correct the password, or add the user",
+        ),
+        RequestCode::ViewerCertificateRefused => text(
+            "the client certificate names nobody, or has expired since the handshake",
+            "It has neither an alternative name nor a common name, or one over 256 bytes; or the connection outlived it.",
+            "a certificate with a name; connect anew with one that is good",
+        ),
+        RequestCode::SignedUrlRefused => text(
+            "the signature of the URL does not count",
+            "The URL was changed, is used with another method or host, its key was taken out, or it is good for longer than \
+             `max_lifetime_ms`. The log line says which.",
+            "sign it anew with `nowconnect url sign`",
+        ),
+        RequestCode::SignedUrlExpired => text(
+            "the signed URL has ended",
+            "The time of its `nc-expires` is past.",
+            "sign it anew with `nowconnect url sign`",
+        ),
+        RequestCode::SignInUnavailable => text(
+            "who asks cannot be found out now",
+            "Too many passwords are being looked at, or the keys of the issuer were never fetched. The log line says which.",
+            "look at the way from the hub to the issuer; where passwords are guessed at, set `rate_per_source`",
         ),
         RequestCode::OriginTimeout => text(
             "the response did not begin in time",

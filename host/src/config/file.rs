@@ -20,6 +20,7 @@ mod pdp;
 mod policy;
 mod security;
 mod tunnel;
+mod viewer_auth;
 
 use std::collections::BTreeMap;
 
@@ -54,6 +55,10 @@ pub use security::{
     AlgorithmFile, ClaimsFile, DuplicateAgentFile, IssuerFile, OnExpiryFile, SecurityFile,
 };
 pub use tunnel::{HandshakeFile, TlsFile, TunnelFile};
+pub use viewer_auth::{
+    ClientCertificatesFile, ViewerAuthFile, ViewerBasicFile, ViewerBearerFile, ViewerIssuerFile,
+    ViewerMtlsFile, ViewerSignedUrlFile, ViewerUrlKeyFile, ViewerWayFile,
+};
 
 /// The configuration of a NowConnect hub (`cloud.yaml`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

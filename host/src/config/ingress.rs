@@ -11,11 +11,14 @@ use nowconnect_protocol::{ConnectorName, TenantName};
 use super::build::{Surroundings, cidrs, ms, name, optional_ms, rate, socket_address};
 use super::file::{
     ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
-    PathMatchFile, RouteFile, StickyFile,
+    PathMatchFile, RouteFile, SecurityFile, StickyFile,
 };
 use super::problem::Problems;
 use super::tree::Path;
-use super::{Balance, ConnectorKey, ListenerName, ProxyProtocolIn, RateLimit, TlsFiles};
+use super::{
+    Balance, ClientCertificates, ConnectorKey, ListenerName, ProxyProtocolIn, RateLimit, TlsFiles,
+    ViewerAuthConfig,
+};
 use crate::ingress::{HostPattern, normal_path};
 
 /// `ingress`: public HTTP ports and what they lead to.
@@ -26,6 +29,8 @@ pub struct IngressConfig {
     /// The routes. No two are alike in host, path and the way it is compared; names are unique
     /// within a tenant.
     pub routes: Vec<RouteConfig>,
+    /// How viewers say who they are. Names are unique, and every name in a route is one of these.
+    pub viewer_auth: Vec<ViewerAuthConfig>,
     /// Whether the hub sets `X-Forwarded-*` and `Forwarded`.
     pub forwarded_headers: bool,
     /// Bounds on viewers and origins.
@@ -41,6 +46,8 @@ pub struct HttpListenerConfig {
     pub bind: SocketAddr,
     /// The certificates; `None` serves plain HTTP.
     pub tls: Option<HttpTls>,
+    /// Certificates that clients are asked for; only with `tls`.
+    pub client_certificates: Option<ClientCertificates>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1.
     pub http2: bool,
     /// Client addresses that are let in; empty means all.
@@ -84,6 +91,8 @@ pub struct RouteConfig {
     pub connector: ConnectorName,
     /// Whether anybody may ask, for policies.
     pub public: bool,
+    /// How viewers say who they are.
+    pub viewer_auth: Option<ListenerName>,
     /// Tags of the endpoint.
     pub labels: BTreeMap<String, String>,
     /// How one of several agents is chosen.
@@ -173,6 +182,7 @@ impl IngressConfig {
     pub(super) fn build(
         file: &IngressFile,
         path: &Path,
+        security: &SecurityFile,
         around: &Surroundings<'_>,
         problems: &mut Problems<'_>,
     ) -> Self {
@@ -209,12 +219,42 @@ impl IngressConfig {
             }
             routes.push(route);
         }
+        let viewer_auth = Self::viewer_auth(file, path, security, around, problems);
+        check_viewer_auth(&routes, &viewer_auth, &listeners, path, problems);
         Self {
             listeners,
             routes,
+            viewer_auth,
             forwarded_headers: file.forwarded_headers,
             limits: IngressLimits::build(&file.limits),
         }
+    }
+
+    fn viewer_auth(
+        file: &IngressFile,
+        path: &Path,
+        security: &SecurityFile,
+        around: &Surroundings<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Vec<ViewerAuthConfig> {
+        let at = path.key("viewer_auth");
+        let of_agents = (security, &Path::dotted("security"));
+        let mut sets: Vec<ViewerAuthConfig> = Vec::with_capacity(file.viewer_auth.len());
+        for (index, set) in file.viewer_auth.iter().enumerate() {
+            let at = at.index(index);
+            let Some(set) = ViewerAuthConfig::build(set, &at, of_agents, around, problems) else {
+                continue;
+            };
+            if sets.iter().any(|other| other.name == set.name) {
+                problems.add_with_help(
+                    &at.key("name"),
+                    format!("the name `{}` is used twice", set.name),
+                    "routes name one of `viewer_auth`: give each a name of its own",
+                );
+            }
+            sets.push(set);
+        }
+        sets
     }
 
     /// The connectors that routes lead to.
@@ -240,6 +280,17 @@ impl HttpListenerConfig {
         );
         let proxy_protocol =
             ProxyProtocolIn::build(&file.proxy_protocol, &path.key("proxy_protocol"), problems);
+        let client_certificates = file
+            .client_certificates
+            .as_ref()
+            .map(|clients| ClientCertificates::build(clients, around));
+        if client_certificates.is_some() && file.tls.is_none() {
+            problems.add_with_help(
+                &path.key("client_certificates"),
+                format!("`{path}` asks clients for certificates, and speaks no TLS"),
+                "set `tls` as well: certificates are shown in its handshake",
+            );
+        }
         Some(Self {
             name: listener_name?,
             bind: bind?,
@@ -247,6 +298,7 @@ impl HttpListenerConfig {
                 .tls
                 .as_ref()
                 .map(|tls| HttpTls::build(tls, &path.key("tls"), around, problems)),
+            client_certificates,
             http2: file.http2,
             allow_cidrs,
             trusted_proxies,
@@ -343,6 +395,13 @@ impl RouteConfig {
                 ),
             );
         }
+        let viewer_auth = match &file.viewer_auth {
+            Some(text) => {
+                let at = path.key("viewer_auth");
+                Some(name(ListenerName::parse(text), &at, problems)?)
+            }
+            None => None,
+        };
         Some(Self {
             name: route_name?,
             tenant: tenant?,
@@ -351,6 +410,7 @@ impl RouteConfig {
             exact,
             connector: connector?,
             public: file.public,
+            viewer_auth,
             labels: file.labels.clone(),
             balance: file.balance.into(),
             sticky: match &file.sticky {
@@ -439,6 +499,43 @@ impl IngressLimits {
             max_streams: file.max_streams,
             pool_idle: file.pool_idle,
             pool_idle_timeout: ms(file.pool_idle_ms),
+        }
+    }
+}
+
+/// Every name leads somewhere, and nobody is asked for what no port takes.
+fn check_viewer_auth(
+    routes: &[RouteConfig],
+    sets: &[ViewerAuthConfig],
+    listeners: &[HttpListenerConfig],
+    path: &Path,
+    problems: &mut Problems<'_>,
+) {
+    for (index, route) in routes.iter().enumerate() {
+        let Some(wanted) = &route.viewer_auth else {
+            continue;
+        };
+        if !sets.iter().any(|set| set.name == *wanted) {
+            let at = path.key("routes").index(index).key("viewer_auth");
+            problems.add_with_help(
+                &at,
+                format!("`{at}` is `{wanted}`, and `{path}.viewer_auth` has none of that name"),
+                "add it there, or correct the name",
+            );
+        }
+    }
+    let asks = |listener: &HttpListenerConfig| listener.client_certificates.is_some();
+    if listeners.is_empty() || listeners.iter().any(asks) {
+        return;
+    }
+    for (index, set) in sets.iter().enumerate() {
+        if set.has("mtls") {
+            let at = path.key("viewer_auth").index(index);
+            problems.add_with_help(
+                &at,
+                format!("`{at}` has the way `mtls`, and no listener asks for certificates"),
+                "set `client_certificates` of a listener with `tls`",
+            );
         }
     }
 }

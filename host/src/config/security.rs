@@ -273,7 +273,7 @@ impl IssuerFile {
 }
 
 impl IssuerConfig {
-    fn build(
+    pub(super) fn build(
         file: &IssuerFile,
         path: &Path,
         security: &SecurityFile,

@@ -24,7 +24,7 @@ const MAX_SCOPES: usize = 2048;
 const MAX_GROUPS: usize = 64;
 
 /// The most bytes of a claim that reaches policies or logs.
-const MAX_CLAIM_BYTES: usize = 256;
+pub(super) const MAX_CLAIM_BYTES: usize = 256;
 
 /// A JSON object without repeated names, at any depth.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,7 +189,7 @@ pub(crate) fn identity(
     })
 }
 
-fn names_audience(claims: &StrictObject, audience: &str) -> bool {
+pub(super) fn names_audience(claims: &StrictObject, audience: &str) -> bool {
     match claims.get("aud") {
         Some(Json::String(one)) => one == audience,
         Some(Json::Array(several)) => several.iter().any(|one| one.as_str() == Some(audience)),
@@ -198,7 +198,7 @@ fn names_audience(claims: &StrictObject, audience: &str) -> bool {
 }
 
 /// `iat` and `exp`, both within reason; `nbf` is checked on the way.
-fn times(
+pub(super) fn times(
     claims: &StrictObject,
     clock: Clock,
 ) -> Result<(Option<SystemTime>, SystemTime), AuthError> {
@@ -231,7 +231,7 @@ fn times(
 
 /// A NumericDate. The year 9999 bounds it, so that sums with it stay within what the system's
 /// clock can say.
-fn time(claims: &StrictObject, name: &str) -> Result<Option<SystemTime>, AuthError> {
+pub(super) fn time(claims: &StrictObject, name: &str) -> Result<Option<SystemTime>, AuthError> {
     const LATEST_SECONDS: f64 = 253_402_300_799.0;
     let Some(value) = claims.get(name) else {
         return Ok(None);
@@ -243,7 +243,7 @@ fn time(claims: &StrictObject, name: &str) -> Result<Option<SystemTime>, AuthErr
     Ok(Some(UNIX_EPOCH + Duration::from_secs_f64(seconds)))
 }
 
-fn tenant(claims: &StrictObject, rule: &TenantRule) -> Result<TenantName, AuthError> {
+pub(super) fn tenant(claims: &StrictObject, rule: &TenantRule) -> Result<TenantName, AuthError> {
     match rule {
         TenantRule::Fixed(tenant) => Ok(tenant.clone()),
         TenantRule::Claim { claim, allowed } => {
@@ -299,7 +299,7 @@ fn scopes(
     Ok(Some(scopes))
 }
 
-fn tags(claims: &StrictObject, names: &[String]) -> BTreeMap<String, String> {
+pub(super) fn tags(claims: &StrictObject, names: &[String]) -> BTreeMap<String, String> {
     names
         .iter()
         .filter_map(|name| {
@@ -314,7 +314,7 @@ fn tags(claims: &StrictObject, names: &[String]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn groups(claims: &StrictObject, name: &str) -> Vec<String> {
+pub(super) fn groups(claims: &StrictObject, name: &str) -> Vec<String> {
     let items = claims.get(name).and_then(Json::as_array);
     items
         .into_iter()

@@ -4,6 +4,7 @@ mod extraction;
 mod fetching;
 mod provider;
 mod tokens;
+mod viewers;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

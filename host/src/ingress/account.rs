@@ -61,6 +61,8 @@ pub(crate) struct Account {
     /// Without the query, which may hold secrets.
     pub(crate) path: String,
     route: Option<(Arc<Route>, HttpGauge)>,
+    /// Who has proven who he is.
+    pub(crate) viewer: Option<String>,
     pub(crate) agent: Option<AgentKey>,
     pub(crate) decision: Option<DecisionId>,
     status: Option<StatusCode>,
@@ -90,6 +92,7 @@ impl Account {
             host: String::new(),
             path: String::new(),
             route: None,
+            viewer: None,
             agent: None,
             decision: None,
             status: None,
@@ -142,6 +145,7 @@ impl Drop for Account {
             host = self.host,
             path = self.path,
             endpoint = self.route.as_ref().map(|(route, _)| route.endpoint.as_str()),
+            viewer = self.viewer,
             agent_id = self.agent.as_ref().map(tracing::field::display),
             status = self.status.map(|status| status.as_u16()),
             code = failure.map(|failure| &*failure.code),

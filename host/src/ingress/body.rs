@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::headers;
 use super::progress::{Progress, Trouble};
 use super::running::Running;
+use crate::viewer::IdentityNames;
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +44,8 @@ pub(crate) struct RequestBody {
     progress: Arc<Progress>,
     max_bytes: u64,
     timeout: Duration,
+    /// What no trailer may say.
+    withheld: Option<Arc<IdentityNames>>,
     /// Set while the client owes bytes.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -65,8 +68,15 @@ impl RequestBody {
             progress,
             max_bytes: max_bytes.unwrap_or(u64::MAX),
             timeout,
+            withheld: None,
             deadline: None,
         }
+    }
+
+    /// The same without trailers of these names.
+    pub(crate) fn withholding(mut self, names: Arc<IdentityNames>) -> Self {
+        self.withheld = Some(names);
+        self
     }
 
     fn fail(
@@ -112,6 +122,9 @@ impl Body for RequestBody {
                 this.deadline = None;
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::strip_trailers(trailers);
+                    if let Some(names) = &this.withheld {
+                        headers::strip(trailers, |name| names.contains(name));
+                    }
                 }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if this.progress.moved(length) > this.max_bytes {

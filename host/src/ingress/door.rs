@@ -37,6 +37,7 @@ use crate::telemetry::events;
 use crate::telemetry::metrics::HttpGauge;
 use crate::tls::ViewerTls;
 use crate::tunnel_endpoint::keep_alive;
+use crate::viewer::ClientCertificate;
 
 /// How long an accept that failed for want of a resource waits before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -80,7 +81,11 @@ impl DoorRules {
             &["http/1.1"]
         };
         let tls = match &listener.tls {
-            Some(tls) => Some(ViewerTls::load(tls, alpn)?),
+            Some(tls) => Some(ViewerTls::load(
+                tls,
+                listener.client_certificates.as_ref(),
+                alpn,
+            )?),
             None => None,
         };
         Ok(Self {
@@ -110,6 +115,8 @@ pub(crate) struct Viewer {
     pub(crate) peer: SocketAddr,
     /// What the handshake told, where there was one.
     pub(crate) tls: Option<Tls>,
+    /// What the viewer has shown in the handshake.
+    pub(crate) certificate: Option<ClientCertificate>,
     pub(super) socket: Arc<SocketFate>,
     /// Whether connections to origins may be kept for it alone.
     pub(crate) keeps_apart: AtomicBool,
@@ -280,13 +287,14 @@ impl Door {
         let limits = hub.config().ingress.limits.clone();
         let socket = Arc::new(SocketFate::default());
         let mut stream = ViewerSocket::new(stream, Arc::clone(&socket), limits.send_timeout);
-        let viewer = |tls| {
+        let viewer = |(tls, certificate)| {
             Arc::new(Viewer {
                 hub: Arc::clone(&hub),
                 door: Arc::clone(&self),
                 number: hub.ingress.next_viewer(),
                 peer,
                 tls,
+                certificate,
                 socket,
                 keeps_apart: AtomicBool::new(false),
                 _places: places,
@@ -308,7 +316,7 @@ impl Door {
                 };
                 let session = stream.get_ref().1;
                 let speaks_http2 = session.alpn_protocol() == Some(b"h2");
-                let viewer = viewer(Some(told_by(session)));
+                let viewer = viewer(told_by(session));
                 viewer_http::serve(viewer, stream, speaks_http2, &limits).await;
             }
             None if rules.config.http2 => {
@@ -318,9 +326,9 @@ impl Door {
                     return debug!(%peer, "a viewer sent no request");
                 };
                 let stream = Rewind::new(stream, read);
-                viewer_http::serve(viewer(None), stream, speaks_http2, &limits).await;
+                viewer_http::serve(viewer((None, None)), stream, speaks_http2, &limits).await;
             }
-            None => viewer_http::serve(viewer(None), stream, false, &limits).await,
+            None => viewer_http::serve(viewer((None, None)), stream, false, &limits).await,
         }
     }
 }
@@ -341,14 +349,17 @@ async fn begins_with_preface(stream: &mut (impl AsyncRead + Unpin)) -> io::Resul
     Ok((read == PREFACE, read))
 }
 
-fn told_by(session: &rustls::ServerConnection) -> Tls {
+fn told_by(session: &rustls::ServerConnection) -> (Option<Tls>, Option<ClientCertificate>) {
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         _ => "TLSv1.2",
     };
-    Tls {
+    let certificate = session.peer_certificates().and_then(ClientCertificate::of);
+    let first_san = certificate.as_ref().and_then(|one| one.first_san.clone());
+    let tls = Tls {
         version: version.to_owned(),
         sni: session.server_name().map(str::to_owned),
-        client_san: None,
-    }
+        client_san: first_san,
+    };
+    (Some(tls), certificate)
 }

@@ -1,7 +1,7 @@
 //! One request, from its head to the end of its response.
 //!
 //! ```text
-//! head ─► route ─► limits, addresses ─► agent ─► decision, plugins ─► origin ─► plugins ─► viewer
+//! head ─► route ─► limits, addresses ─► who asks ─► agent ─► decision, plugins ─► origin ─► plugins ─► viewer
 //!                                         ▲                             │
 //!                                         └──────── not reached ────────┘
 //! ```
@@ -29,6 +29,7 @@ use super::progress::Progress;
 use super::route::Route;
 use super::running::Running;
 use super::shares::{NoShare, Share};
+use super::sign_in;
 use crate::authorize::Refused;
 use crate::codes::DenialCode;
 use crate::router::Candidate as _;
@@ -36,6 +37,7 @@ use crate::session::LiveTunnel;
 use crate::telemetry::decisions::Why;
 use crate::telemetry::metrics::Retry;
 use crate::telemetry::traces;
+use crate::viewer::SignedIn;
 use asking::Asked;
 use attempt::Tried;
 
@@ -75,7 +77,7 @@ async fn serve(
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let noted = account.as_mut().ok_or_else(Failure::overloaded)?;
-    let head = Head::read(viewer, parts, noted)?;
+    let mut head = Head::read(viewer, parts, noted)?;
     let route = head.route(viewer)?;
     noted.routed(&route);
     let share = hub.ingress.requests.take(head.client.ip());
@@ -84,6 +86,7 @@ async fn serve(
         NoShare::OfSource => Failure::source_busy(),
     })?;
     head.admit(viewer, &route)?;
+    let signed_in = sign_in::sign_in(viewer, &route, &mut head, noted).await?;
     let has_body = !body.is_end_stream();
     let too_large = |max| body.size_hint().lower() > max;
     if route.config.max_body_bytes.is_some_and(too_large) {
@@ -96,11 +99,13 @@ async fn serve(
         Arc::clone(&progress),
         route.config.max_body_bytes,
         hub.config.load().ingress.limits.body_timeout,
-    );
+    )
+    .withholding(hub.ingress.identity_names.load_full());
     let exchange = Exchange {
         viewer,
         route: &route,
         head,
+        signed_in,
         has_body,
         over_http2,
         progress: &progress,
@@ -113,6 +118,7 @@ struct Exchange<'a> {
     viewer: &'a Arc<Viewer>,
     route: &'a Arc<Route>,
     head: Head,
+    signed_in: SignedIn,
     has_body: bool,
     /// Whether its viewer speaks HTTP/2.
     over_http2: bool,

@@ -6,9 +6,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::body::ReplyBody;
@@ -17,9 +20,10 @@ use super::request_id::RequestId;
 use crate::authorize::Denial;
 use crate::codes::{DenialCode, RequestCode};
 use crate::telemetry::decisions::{DecisionId, Why};
+use crate::viewer::{Challenges, Refusal};
 
 /// What `Retry-After` says where an agent may be back in a moment. Seconds.
-const RETRY_AFTER_S: u64 = 5;
+const RETRY_AFTER_S: u32 = 5;
 
 /// Why a request got no answer of an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +35,9 @@ pub(crate) struct Failure {
     pub(crate) message: Cow<'static, str>,
     /// The decision that denied, for `policy explain`.
     pub(crate) decision: Option<DecisionId>,
-    retry_after_s: Option<u64>,
+    retry_after_s: Option<u32>,
+    /// What could be shown instead, where that may help.
+    challenges: Option<Arc<Challenges>>,
     /// For the log only.
     pub(crate) detail: Option<String>,
 }
@@ -87,6 +93,8 @@ failures! {
     overloaded = Overloaded, "too many requests are under way at the moment";
     /// A plugin that must answer did not.
     plugin_failed = PluginFailed, "a check of this request could not be made";
+    /// It cannot be found out who asks.
+    sign_in_unavailable = SignInUnavailable, "who asks cannot be found out at the moment";
     /// The origin's response did not begin in time.
     origin_timeout = OriginTimeout, "the service did not answer in time";
 }
@@ -100,6 +108,7 @@ impl Failure {
             message: Cow::Borrowed(message),
             decision: None,
             retry_after_s: may_pass(status).then_some(RETRY_AFTER_S),
+            challenges: None,
             detail: None,
         }
     }
@@ -126,8 +135,29 @@ impl Failure {
             code: denial.code.clone(),
             message: denial.message.clone(),
             decision: Some(denial.decision),
+            challenges: None,
             detail: denial.by.as_deref().map(str::to_owned),
         }
+    }
+
+    /// What the request shows does not count, or it shows nothing.
+    pub(crate) fn by_refusal(refusal: Refusal, challenges: Challenges) -> Self {
+        let failure = Self {
+            detail: refusal.detail,
+            ..Self::new(refusal.kind.code(), refusal.kind.message())
+        };
+        if failure.status == StatusCode::UNAUTHORIZED {
+            failure.asking_to_sign_in(challenges)
+        } else {
+            failure
+        }
+    }
+
+    /// The same for a viewer who may be let in once it is known who he is.
+    pub(crate) fn asking_to_sign_in(mut self, challenges: Challenges) -> Self {
+        self.status = StatusCode::UNAUTHORIZED;
+        self.challenges = Some(Arc::new(challenges));
+        self
     }
 
     /// The answer to somebody who sent these fields.
@@ -147,6 +177,9 @@ impl Failure {
         );
         put(headers, ERROR_CODE, &self.code);
         put(headers, REQUEST_ID, &request.to_string());
+        for challenge in self.challenges.iter().flat_map(|all| &all.0) {
+            headers.append(WWW_AUTHENTICATE, challenge.clone());
+        }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

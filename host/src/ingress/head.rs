@@ -19,6 +19,7 @@ use super::host::{Authority, HostPattern};
 use super::path::normal_path;
 use super::route::Route;
 use super::routes::NoRoute;
+use super::sign_in::strip_identity;
 use crate::authorize::Refused;
 use crate::codes::DenialCode;
 use crate::registry::AgentKey;
@@ -104,6 +105,7 @@ impl Head {
         headers::strip_hop(&mut headers);
         let own_cookies = cookies::own_of(&headers, from.scheme() == "https");
         headers::strip_own(&mut headers);
+        strip_identity(viewer, &mut headers);
         if websocket {
             headers.insert(UPGRADE, HeaderValue::from_static(headers::WEBSOCKET));
         }

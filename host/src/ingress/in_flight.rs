@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
 use nowconnect_policy::{Name, Question};
@@ -30,6 +31,8 @@ pub(crate) struct InFlight {
     pub(crate) listener_text: Arc<str>,
     /// `open` and `http-request`, as they were asked.
     pub(crate) questions: [Arc<Question>; 2],
+    /// When what proved the viewer ends, where it does.
+    pub(crate) viewer_until: Option<SystemTime>,
     /// The generation that allowed it last.
     pub(crate) generation: AtomicU64,
     /// The newest round of re-checks when it was asked about last, or when it came.
@@ -49,6 +52,7 @@ impl InFlight {
         agent: AgentKey,
         (client, listener_text): (SocketAddr, Arc<str>),
         (questions, generation, round): ([Arc<Question>; 2], u64, u64),
+        viewer_until: Option<SystemTime>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -58,6 +62,7 @@ impl InFlight {
             client,
             listener_text,
             questions,
+            viewer_until,
             generation: AtomicU64::new(generation),
             asked: AtomicU64::new(round),
             taking: Taking::new(),
@@ -170,6 +175,7 @@ impl InFlight {
             agent,
             (([127, 0, 0, 1], 1).into(), Arc::from("web")),
             ([Arc::clone(&question), question], 0, 0),
+            None,
         )
     }
 }

@@ -1,5 +1,6 @@
 //! The ports and routes of a configuration: built beside those in force, then put in their place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nowconnect_policy::{ListenerFacts, Name};
@@ -8,14 +9,16 @@ use super::door::{Door, DoorRules};
 use super::route::Route;
 use super::routes::RouteTable;
 use crate::authorize::policy_name;
-use crate::config::{CloudConfig, HttpListenerConfig};
+use crate::config::{CloudConfig, HttpListenerConfig, ListenerName};
 use crate::hub::Hub;
 use crate::telemetry::metrics::Certificate;
+use crate::viewer::{IdentityNames, ViewerAuth, ViewerAuthError};
 
 /// Everything new, checked. Dropping it changes nothing.
 #[derive(Debug)]
 pub(crate) struct NextIngress {
     doors: Vec<NextDoor>,
+    viewer_auth: BTreeMap<ListenerName, Arc<ViewerAuth>>,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,12 @@ pub(crate) enum IngressError {
         name: String,
         error: crate::tls::TlsError,
     },
+    /// A set of `viewer_auth` cannot be had.
+    #[error("`ingress.viewer_auth` `{name}`: {error}")]
+    ViewerAuth {
+        name: String,
+        error: ViewerAuthError,
+    },
 }
 
 impl NextIngress {
@@ -59,8 +68,22 @@ impl NextIngress {
                 Err(error) => errors.push(error),
             }
         }
+        let before = hub.ingress.viewer_auth.load();
+        let mut viewer_auth = BTreeMap::new();
+        for set in &config.ingress.viewer_auth {
+            let kept = before.get(&set.name).map(AsRef::as_ref);
+            match ViewerAuth::build(set, &config.security, kept) {
+                Ok(built) => {
+                    viewer_auth.insert(set.name.clone(), Arc::new(built));
+                }
+                Err(error) => errors.push(IngressError::ViewerAuth {
+                    name: set.name.to_string(),
+                    error,
+                }),
+            }
+        }
         if errors.is_empty() {
-            Ok(Self { doors })
+            Ok(Self { doors, viewer_auth })
         } else {
             Err(errors)
         }
@@ -72,6 +95,12 @@ impl NextIngress {
     pub(crate) fn publish(self, hub: &Arc<Hub>, config: &CloudConfig, serves: bool) -> Vec<String> {
         let ingress = &hub.ingress;
         ingress.set_limits(&config.ingress.limits);
+        let names = IdentityNames::of(&config.ingress.viewer_auth);
+        ingress.identity_names.store(Arc::new(names));
+        for auth in self.viewer_auth.values() {
+            auth.keep_fresh();
+        }
+        ingress.viewer_auth.store(Arc::new(self.viewer_auth));
         let mut changed = Vec::new();
         let mut doors = Vec::with_capacity(self.doors.len());
         for door in self.doors {

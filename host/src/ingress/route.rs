@@ -13,6 +13,7 @@ use crate::connector::Connector;
 use crate::hub::Hub;
 use crate::limit::Rate;
 use crate::telemetry::metrics::EndpointMetrics;
+use crate::viewer::ViewerAuth;
 
 /// The owner of an endpoint that the operator configured: no agent can have this id.
 const NO_AGENT: &str = "@operator";
@@ -21,6 +22,8 @@ const NO_AGENT: &str = "@operator";
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) config: RouteConfig,
+    /// How viewers say who they are, where the configuration names it.
+    pub(crate) auth: Option<Arc<ViewerAuth>>,
     /// Its endpoint as policies know it.
     pub(crate) endpoint: Name,
     pub(crate) connector: Arc<Connector>,
@@ -36,7 +39,9 @@ impl Route {
         let endpoint = policy_name(&route.tenant, route.name.as_str());
         let settings = config.connector(&route.tenant, &route.connector);
         let defaults = config.limits.flow_times;
+        let named = route.viewer_auth.as_ref();
         Self {
+            auth: named.and_then(|name| hub.ingress.viewer_auth.load().get(name).cloned()),
             connector: hub.connectors.entry(&route.connector_key(), &hub.metrics),
             times: FlowTimes {
                 idle_timeout: route

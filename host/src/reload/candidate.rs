@@ -120,12 +120,14 @@ impl Candidate {
         } else {
             None
         };
-        let has_tls = config.ingress.listeners.iter().any(|one| one.tls.is_some());
+        let has_files = config.ingress.listeners.iter().any(|one| one.tls.is_some())
+            || !config.ingress.viewer_auth.is_empty();
         let ingress = if config.ingress != before.ingress
             || config.connectors != before.connectors
             || config.limits != before.limits
             || config.security.allow_cidrs != before.security.allow_cidrs
-            || certificates && has_tls
+            || certificates && has_files
+            || config.security != before.security && !config.ingress.viewer_auth.is_empty()
         {
             keep_all(NextIngress::build(hub, config), faults)
         } else {

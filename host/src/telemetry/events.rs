@@ -45,6 +45,8 @@ events! {
     TARGET_DOWN = "target_down";
     /// It answers again: `connector`, `agent_id`.
     TARGET_UP = "target_up";
+    /// A request under way ended because what proved its viewer had ended: `request_id`.
+    VIEWER_EXPIRED = "viewer_expired";
     /// No agent offers the connector.
     NO_AGENT_FOR_CONNECTOR = "no_agent_for_connector";
     /// The client's address is not allowed.

@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::{CertificateSet, TlsError, server_config};
-use crate::config::HttpTls;
+use crate::config::{ClientCertificates, HttpTls};
 
 /// A fatal alert `unrecognized_name` (RFC 8446, 5.1 and 6; RFC 6066, 3), as a record: the library
 /// has no word for it before a handshake.
@@ -33,16 +33,21 @@ pub(crate) struct ViewerTls {
 }
 
 impl ViewerTls {
-    /// Reads the certificates of a port. `alpn` is what is offered, in order of preference.
+    /// Reads the certificates of a port, and the authorities that vouch for its clients, where
+    /// these are asked for theirs. `alpn` is what is offered, in order of preference.
     ///
     /// # Errors
-    /// As [`CertificateSet::load`].
-    pub(crate) fn load(tls: &HttpTls, alpn: &[&str]) -> Result<Self, TlsError> {
+    /// As [`CertificateSet::load`], and an authority cannot be read.
+    pub(crate) fn load(
+        tls: &HttpTls,
+        clients: Option<&ClientCertificates>,
+        alpn: &[&str],
+    ) -> Result<Self, TlsError> {
         let chosen = Arc::new(Chosen {
             files: CertificateSet::load(tls.default.as_ref(), &tls.certificates)?,
         });
         let resolver: Arc<Chosen> = Arc::clone(&chosen);
-        let config = server_config(resolver, alpn, None)?;
+        let config = server_config(resolver, alpn, clients)?;
         Ok(Self {
             chosen,
             config: Arc::new(config),

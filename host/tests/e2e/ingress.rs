@@ -10,6 +10,7 @@ mod repeats;
 mod requests;
 mod statuses;
 mod streams;
+mod viewers;
 
 use crate::cluster::web::{Web, get, origin};
 use crate::cluster::{HubPlan, TestHub, hub};

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BalanceFile, ProxyProtocolFile, RateFile, TlsFile};
+use super::{
+    BalanceFile, ClientCertificatesFile, ProxyProtocolFile, RateFile, TlsFile, ViewerAuthFile,
+};
 
 /// HTTP by host name: public HTTP ports, and the routes from a host and a path to a connector.
 /// Without listeners there is no HTTP.
@@ -18,6 +20,9 @@ pub struct IngressFile {
     /// Where requests go, by host and path. All listeners share them. Default: none.
     #[schemars(length(max = 4096))]
     pub routes: Vec<RouteFile>,
+    /// How viewers say who they are; routes name one of these. Default: none.
+    #[schemars(length(max = 256))]
+    pub viewer_auth: Vec<ViewerAuthFile>,
     /// Whether the hub itself tells origins who asks: `X-Forwarded-For`, `-Proto`, `-Host` and
     /// `Forwarded`. With `false` it only takes away what a client that is no trusted proxy wrote
     /// there, and a plugin may set them. Default `true`.
@@ -35,6 +40,7 @@ impl Default for IngressFile {
         Self {
             listeners: Vec::new(),
             routes: Vec::new(),
+            viewer_auth: Vec::new(),
             forwarded_headers: true,
             agent_label: false,
             limits: IngressLimitsFile::default(),
@@ -54,6 +60,10 @@ pub struct HttpListenerFile {
     /// The certificates for TLS. `null` serves plain HTTP. Default `null`.
     #[serde(default)]
     pub tls: Option<HttpTlsFile>,
+    /// Certificates of clients that are asked for in the handshake, for routes with the way
+    /// `mtls`. Needs `tls`. Default `null`: none is asked for.
+    #[serde(default)]
+    pub client_certificates: Option<ClientCertificatesFile>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1: by ALPN where there is TLS, else with clients
     /// that begin with it. Default `true`.
     #[serde(default = "yes")]
@@ -129,6 +139,10 @@ pub struct RouteFile {
     /// Default `false`.
     #[serde(default)]
     pub public: bool,
+    /// How viewers say who they are: the name of one of `ingress.viewer_auth`. Policies see the
+    /// viewer; with `null` it is `anonymous`, whatever the request brings. Default `null`.
+    #[serde(default)]
+    pub viewer_auth: Option<String>,
     /// Tags of the endpoint that policies can read, at most 32. Default none.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::Response;
-use nowconnect_plugins as plugins;
-use nowconnect_policy::{Http, Viewer as PolicyViewer};
+use nowconnect_policy::Http;
 use tracing::Instrument as _;
 
 use super::Exchange;
@@ -14,7 +13,7 @@ use crate::ingress::account::Account;
 use crate::ingress::body::ReplyBody;
 use crate::ingress::failure::Failure;
 use crate::ingress::in_flight::{InFlight, InFlightPlace};
-use crate::ingress::reply;
+use crate::ingress::{reply, sign_in};
 use crate::session::LiveTunnel;
 use crate::telemetry::decisions::DecisionId;
 use crate::telemetry::traces;
@@ -54,8 +53,8 @@ impl Exchange<'_> {
             tenant: &route.config.tenant,
             client: head.client,
             tls: viewer.tls.as_ref(),
-            viewer: &PolicyViewer::Anonymous,
-            plugin_viewer: &plugins::Viewer::default(),
+            viewer: &self.signed_in.viewer,
+            plugin_viewer: &self.signed_in.plugin,
             identity: &standing.identity,
             agent: &tunnel.name,
             plugin_agent: &standing.agent,
@@ -81,7 +80,7 @@ impl Exchange<'_> {
             }
             HttpAnswer::Denied(denial) => {
                 hub.denied.fetch_add(1, Ordering::Relaxed);
-                Err(Failure::by_denial(&denial))
+                Err(sign_in::denied(&denial, route, &self.signed_in))
             }
             HttpAnswer::Failed(denial) => Err(Failure::plugin_failed()
                 .with_detail(&denial)
@@ -105,6 +104,7 @@ impl Exchange<'_> {
             tunnel.key.clone(),
             (self.head.client, Arc::clone(&self.viewer.door.rules().text)),
             (permit.questions(), permit.generation(), hub.rounds.newest()),
+            self.signed_in.until,
         );
         let place = hub.ingress.in_flight.insert(request);
         if hub.generations().stamp() != permit.stamp() {

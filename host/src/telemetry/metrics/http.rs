@@ -55,6 +55,8 @@ pub struct HttpMetrics {
     upstream_idle: IntGauge,
     evicted: IntCounter,
     unrouted: IntCounter,
+    signed_in: IntCounterVec,
+    viewers_ended: IntCounter,
     endpoints: CappedChildren<EndpointMetrics>,
 }
 
@@ -121,6 +123,15 @@ impl HttpMetrics {
                 "nowconnect_http_unrouted_requests_total",
                 "Requests that no route answered to.",
             ),
+            signed_in: families.counters(
+                "nowconnect_http_sign_ins_total",
+                &["method", "result"],
+                "Requests to routes with `viewer_auth`, by what proved the viewer and what came of it.",
+            ),
+            viewers_ended: families.counter(
+                "nowconnect_http_viewers_expired_total",
+                "Requests under way that ended because what proved their viewer had ended.",
+            ),
             endpoints: CappedChildren::new(MAX_CONNECTORS),
         }
     }
@@ -157,6 +168,16 @@ impl HttpMetrics {
         self.failures
             .with_label_values(&[self.codes.admit(code)])
             .inc();
+    }
+
+    /// Counts what came of finding out who asks; both are of small sets.
+    pub(crate) fn signed_in(&self, (method, result): (&str, &str)) {
+        self.signed_in.with_label_values(&[method, result]).inc();
+    }
+
+    /// Counts a request whose viewer's proof has ended.
+    pub(crate) fn viewer_ended(&self) {
+        self.viewers_ended.inc();
     }
 
     /// Counts a request without a route.

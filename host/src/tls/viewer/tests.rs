@@ -20,7 +20,7 @@ async fn a_viewer_is_shown_the_certificate_of_the_name_that_it_asks_for() {
         default: Some(default),
         certificates: vec![wild, shop],
     };
-    let port = ViewerTls::load(&tls, &["http/1.1"]).unwrap();
+    let port = ViewerTls::load(&tls, None, &["http/1.1"]).unwrap();
     for (name, root) in [
         ("hub.example", &default_root),
         ("blog.example.com", &wild_root),
@@ -30,7 +30,7 @@ async fn a_viewer_is_shown_the_certificate_of_the_name_that_it_asks_for() {
         assert_eq!(shown(&port, name).await.unwrap(), *root, "{name}");
     }
     tls.default = None;
-    let port = ViewerTls::load(&tls, &["http/1.1"]).unwrap();
+    let port = ViewerTls::load(&tls, None, &["http/1.1"]).unwrap();
     assert_eq!(shown(&port, "shop.example.com").await.unwrap(), shop_root);
     let refused = shown(&port, "other.test").await.unwrap_err();
     assert!(refused.contains("UnrecognisedName"), "{refused}");
@@ -46,7 +46,7 @@ async fn a_handshake_is_bounded_in_time() {
         default: Some(default),
         certificates: Vec::new(),
     };
-    let port = ViewerTls::load(&tls, &[]).unwrap();
+    let port = ViewerTls::load(&tls, None, &[]).unwrap();
     let (server, _silent) = tokio::io::duplex(1024);
     let error = port.accept(server, Duration::from_millis(20)).await;
     assert!(matches!(error, Err(TlsError::Timeout { .. })));

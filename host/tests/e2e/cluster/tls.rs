@@ -69,7 +69,7 @@ pub(crate) async fn connect(
     trusted: &[CertificateDer<'static>],
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    connect_as(address, "localhost", trusted, alpn).await
+    connect_with(address, "localhost", trusted, (alpn, None)).await
 }
 
 /// The same to the server of another name.
@@ -79,15 +79,39 @@ pub(crate) async fn connect_as(
     trusted: &[CertificateDer<'static>],
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_with(address, name, trusted, (alpn, None)).await
+}
+
+/// A certificate with what it was signed by, and its key.
+pub(crate) type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A connection to `localhost` of a client who shows a certificate, where he has one.
+pub(crate) async fn connect_showing(
+    address: SocketAddr,
+    trusted: &[CertificateDer<'static>],
+    shown: Option<Shown>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_with(address, "localhost", trusted, (&[], shown)).await
+}
+
+async fn connect_with(
+    address: SocketAddr,
+    name: &str,
+    trusted: &[CertificateDer<'static>],
+    (alpn, shown): (&[&str], Option<Shown>),
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for root in trusted {
         roots.add(root.clone()).unwrap();
     }
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match shown {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();

@@ -47,6 +47,15 @@ impl Message {
         self.field("x-nowconnect-error").unwrap_or_default()
     }
 
+    /// Of all that a connection brought until its end.
+    pub(crate) fn whole(bytes: &[u8]) -> Self {
+        let end = find(bytes, b"\r\n\r\n").expect("there should be a head");
+        Self {
+            body: bytes[end + 4..].to_vec(),
+            ..Self::parse(&bytes[..end])
+        }
+    }
+
     fn parse(head: &[u8]) -> Self {
         let text = String::from_utf8_lossy(head);
         let mut lines = text.split("\r\n");

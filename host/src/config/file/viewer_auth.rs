@@ -1,0 +1,166 @@
+//! How viewers of HTTP say who they are, as written.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::AlgorithmFile;
+use super::security::all_algorithms;
+
+/// One set of ways to say who one is, for the routes that name it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewerAuthFile {
+    /// The name by which routes take it (`viewer_auth`): `[A-Za-z0-9._-]`, at most 64 bytes.
+    pub name: String,
+    /// Whether a request that proves nothing is answered 401. With `false` it goes on as the
+    /// viewer `anonymous`, and policies decide; what is proven wrongly is refused all the same.
+    /// Default `true`.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// What may be shown, each kind once. The first of them that a request brings decides; where
+    /// that one is wrong, no later one helps.
+    #[schemars(length(min = 1, max = 4))]
+    pub ways: Vec<ViewerWayFile>,
+    /// What `WWW-Authenticate` calls this place, in printable ASCII without `"` and `\`.
+    /// Default `null`: the name.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// Header fields that tell origins who asks: each name in lower case, with `subject`,
+    /// `issuer`, `method`, `groups` or `claim:NAME` of `tag_claims`. A viewer's own fields of
+    /// these names are taken out on every route. At most 32. Default none.
+    #[serde(default)]
+    pub identity_headers: BTreeMap<String, String>,
+    /// Whether origins and plugins get what the viewer has shown: the `Authorization` of `bearer`
+    /// and `basic`, and the parameters of `signed_url`. Default `false`.
+    #[serde(default)]
+    pub pass_on_credentials: bool,
+}
+
+/// One way: exactly one of its keys is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewerWayFile {
+    /// `Authorization: Bearer` with a JWT. Default `null`.
+    pub bearer: Option<ViewerBearerFile>,
+    /// `Authorization: Basic` with a name and a password of a file. Default `null`.
+    pub basic: Option<ViewerBasicFile>,
+    /// A client certificate that the listener's `client_certificates` vouch for. Default `null`.
+    pub mtls: Option<ViewerMtlsFile>,
+    /// A URL that somebody has signed with one of the hub's keys, good for a time.
+    /// Default `null`.
+    pub signed_url: Option<ViewerSignedUrlFile>,
+}
+
+/// JWTs of viewers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewerBearerFile {
+    /// What `aud` must contain. It must be another one than agents' tokens have, so that neither
+    /// counts for the other.
+    pub audience: String,
+    /// Who may issue them. Default empty: `security.issuers`.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub issuers: Vec<ViewerIssuerFile>,
+    /// Claims that become tags of the viewer: text, numbers and booleans. At most 32.
+    /// Default empty.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub tag_claims: Vec<String>,
+    /// The claim whose list of texts becomes the viewer's groups. Default `null`.
+    #[serde(default)]
+    pub groups_claim: Option<String>,
+}
+
+/// Who issues tokens to viewers, and none to agents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewerIssuerFile {
+    /// What `iss` must be, byte for byte.
+    pub issuer: String,
+    /// Where its OpenID configuration is. Default `null`: below `issuer`.
+    #[serde(default)]
+    pub discovery: Option<String>,
+    /// Where its keys are, in place of discovery. Default `null`.
+    #[serde(default)]
+    pub jwks_url: Option<String>,
+    /// A file with its keys, in place of both; watched. Default `null`.
+    #[serde(default)]
+    pub jwks_file: Option<String>,
+    /// The signature algorithms that it may use. Default all of them.
+    #[serde(default = "all_algorithms")]
+    #[schemars(length(min = 1, max = 4))]
+    pub algorithms: Vec<AlgorithmFile>,
+    /// The tenant of its viewers. Default `null`: `default`, or what `tenant_claim` says.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The claim that names the tenant. Default `null`.
+    #[serde(default)]
+    pub tenant_claim: Option<String>,
+    /// The tenants that it may name there; empty means any. Default empty.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub tenants: Vec<String>,
+}
+
+/// Names and passwords.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewerBasicFile {
+    /// A line `NAME:HASH` or `NAME:HASH:GROUP,GROUP` for each user, as `htpasswd -B` and `argon2`
+    /// write them: bcrypt or Argon2id. Watched.
+    pub users_file: String,
+}
+
+/// Client certificates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewerMtlsFile {}
+
+/// Signed URLs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewerSignedUrlFile {
+    /// The keys that count. To change one, add the next, sign with it, and take the old one out
+    /// when its last URL has ended.
+    #[schemars(length(min = 1, max = 16))]
+    pub keys: Vec<ViewerUrlKeyFile>,
+    /// The longest time that a URL may still be good for; one that is good for longer is refused.
+    /// Milliseconds. Default 604800000: a week.
+    #[serde(default = "default_max_lifetime_ms")]
+    #[schemars(range(min = 1000, max = 31_536_000_000_u64))]
+    pub max_lifetime_ms: u64,
+}
+
+/// A key that URLs are signed with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewerUrlKeyFile {
+    /// Its name, which stands in the URL and is who the viewer is (`url:NAME`):
+    /// `[A-Za-z0-9._-]`, at most 64 bytes.
+    pub name: String,
+    /// The file with the secret: at least 32 characters, blanks around it left out. Watched.
+    pub file: String,
+}
+
+/// Certificates of clients at one port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificatesFile {
+    /// The authorities that vouch for them, as PEM. Watched.
+    pub ca_file: String,
+    /// Whether the handshake fails without one. Default `false`: it is asked for, and routes with
+    /// the way `mtls` want it.
+    #[serde(default)]
+    pub required: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_max_lifetime_ms() -> u64 {
+    7 * 24 * 3_600_000
+}

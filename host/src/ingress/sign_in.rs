@@ -1,0 +1,91 @@
+//! The step between limits and decision in which a request's viewer gets a name.
+
+use http::HeaderMap;
+
+use super::account::Account;
+use super::door::Viewer;
+use super::failure::Failure;
+use super::head::Head;
+use super::headers;
+use super::route::Route;
+use crate::authorize::Denial;
+use crate::telemetry::decisions::Why;
+use crate::viewer::{Carried, RefusalKind, SignedIn, ViewerAuth};
+
+/// Finds out who asks, and takes what proved it out of the request.
+///
+/// # Errors
+/// The request proves nothing where the route wants it, or something that does not count.
+pub(super) async fn sign_in(
+    viewer: &Viewer,
+    route: &Route,
+    head: &mut Head,
+    account: &mut Account,
+) -> Result<SignedIn, Failure> {
+    let Some(auth) = set_of(route)? else {
+        return Ok(SignedIn::default());
+    };
+    let hub = &viewer.hub;
+    let carried = Carried {
+        method: &head.method,
+        host: &head.authority.host,
+        path: &head.path,
+        query: head.target.query(),
+        headers: &head.headers,
+        certificate: viewer.certificate.as_ref(),
+        source: head.client.ip(),
+        tenant: &route.config.tenant,
+    };
+    let proven = auth
+        .prove(&carried, &hub.authenticator(), &hub.ingress.hashing)
+        .await;
+    let counted = match &proven {
+        Ok(signed_in) => (signed_in.method.unwrap_or("none"), "ok"),
+        Err(refusal) => ("none", refusal.kind.code().as_str()),
+    };
+    hub.metrics.http.signed_in(counted);
+    match proven {
+        Ok(signed_in) => {
+            auth.hide(&mut head.headers, &mut head.target);
+            auth.tell(&signed_in, &mut head.headers);
+            account.viewer = signed_in.method.map(|_| signed_in.viewer.id().to_owned());
+            Ok(signed_in)
+        }
+        Err(refusal) => {
+            let challenges = auth.challenges(refusal.kind);
+            Err(Failure::by_refusal(refusal, challenges))
+        }
+    }
+}
+
+/// What a denial of the policies is answered with. One who has not said who he is, and is let in
+/// by no policy, may be once he has; whom a policy forbids is told so.
+pub(super) fn denied(denial: &Denial, route: &Route, signed_in: &SignedIn) -> Failure {
+    let failure = Failure::by_denial(denial);
+    match &route.auth {
+        Some(auth) if signed_in.method.is_none() && denial.why == Why::NotPermitted => {
+            failure.asking_to_sign_in(auth.challenges(RefusalKind::NothingShown))
+        }
+        Some(_) | None => failure,
+    }
+}
+
+/// Takes out what no viewer may say of himself.
+pub(super) fn strip_identity(viewer: &Viewer, headers: &mut HeaderMap) {
+    let names = viewer.hub.ingress.identity_names.load();
+    if !names.is_empty() {
+        headers::strip(headers, |name| names.contains(name));
+    }
+}
+
+/// The set in force of a route that names one. A route whose set is missing lets nobody in.
+fn set_of(route: &Route) -> Result<Option<&ViewerAuth>, Failure> {
+    match (&route.config.viewer_auth, &route.auth) {
+        (None, _) => Ok(None),
+        (Some(_), Some(auth)) => Ok(Some(auth)),
+        (Some(name), None) => {
+            let why = format!("`viewer_auth` has no `{name}`");
+            Err(Failure::sign_in_unavailable().with_detail(why))
+        }
+    }
+}
