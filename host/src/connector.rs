@@ -86,6 +86,11 @@ impl ConnectorTable {
         }
     }
 
+    /// Forgets one that only a published name led to; flows that run keep their entry.
+    pub(crate) fn forget(&self, key: &ConnectorKey) {
+        self.table.write().remove(key);
+    }
+
     /// Forgets what the configuration no longer names and no tunnel publishes, and says what; flows
     /// that run keep their entry.
     pub(crate) fn retain(

@@ -23,6 +23,4 @@ mod server;
 mod shapes;
 
 pub(crate) use plane::{ControlPlane, NextControl, OpenError, Opened};
-pub(crate) use published::PublishedNames;
-#[expect(unused_imports, reason = "what the HTTP ports find by host name")]
-pub(crate) use published::{Protocol, Published};
+pub(crate) use published::{Protocol, Published, PublishedNames};

@@ -8,7 +8,8 @@
 //! protocol and agent know no HTTP. TLS to an origin is the agent's. Bodies pass frame by frame,
 //! and nothing of them is gathered.
 //!
-//! [`routes`], [`host`](mod@host) and [`path`] are pure. [`door`] lets viewers in, [`exchange`]
+//! [`routes`], [`host`](mod@host) and [`path`] are pure; [`published`] has the names that come and
+//! go while the hub runs. [`door`] lets viewers in, [`exchange`]
 //! leads one request through, [`upstream`] and [`pool`] hold connections to origins, [`failure`]
 //! has every answer that the hub gives itself.
 
@@ -30,6 +31,7 @@ mod pipe;
 mod pool;
 mod probe;
 mod progress;
+mod published;
 mod recheck;
 mod reload;
 mod reply;
@@ -71,10 +73,11 @@ use in_flight::InFlightTable;
 pub(crate) use path::normal_path;
 use pool::Pool;
 pub(crate) use probe::{Probed, probe};
+use published::PublishedRoutes;
 pub(crate) use recheck::{may_go_on, under_way};
 pub(crate) use reload::NextIngress;
 use route::Route;
-use routes::RouteTable;
+use routes::{NoRoute, RouteTable};
 use shares::Shares;
 pub(crate) use status::status;
 use sticky::StickyKey;
@@ -86,6 +89,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Ingress {
     routes: ArcSwap<RouteTable<Route>>,
+    published: PublishedRoutes,
     doors: Mutex<Vec<Arc<Door>>>,
     pool: Pool,
     in_flight: Arc<InFlightTable>,
@@ -140,6 +144,7 @@ impl Ingress {
         let limits = &config.ingress.limits;
         Self {
             routes: ArcSwap::default(),
+            published: PublishedRoutes::default(),
             doors: Mutex::default(),
             pool: Pool::new(Arc::clone(metrics)),
             in_flight: Arc::default(),
@@ -186,19 +191,32 @@ impl Ingress {
         self.sources.load().slots.take(source)
     }
 
+    /// Where requests for a normalised host and path go: to a route for exactly that host, else to
+    /// the agent that publishes the name, else to a route for a wildcard.
+    fn route(&self, hub: &Hub, host: &str, path: &str) -> Result<Arc<Route>, NoRoute> {
+        let routes = self.routes.load();
+        if !routes.names_exactly(host)
+            && let Some(route) = self.published.find(hub, host)
+        {
+            return Ok(route);
+        }
+        routes.find(host, path).map(Arc::clone)
+    }
+
     fn next_viewer(&self) -> u64 {
         self.last_viewer.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// Lets go of connections to origins that were kept for too long, and ends what viewers carry whose
-/// proof has ended, until dropped.
+/// Lets go of connections to origins that were kept for too long and of names that nobody publishes
+/// any more, and ends what viewers carry whose proof has ended, until dropped.
 pub(crate) async fn sweep(hub: Arc<Hub>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         viewers::end_expired(&hub);
         let within = hub.config.load().ingress.limits.pool_idle_timeout;
         hub.ingress.pool.sweep(within);
+        hub.ingress.published.sweep(&hub);
     }
 }
 

@@ -14,7 +14,7 @@ use super::file::{
     PathMatchFile, RouteFile, SecurityFile, StickyFile,
 };
 use super::problem::Problems;
-use super::tree::Path;
+use super::tree::{Node, Path};
 use super::{
     Balance, ClientCertificates, ConnectorKey, ListenerName, ProxyProtocolIn, RateLimit, TlsFiles,
     ViewerAuthConfig,
@@ -468,6 +468,24 @@ impl RouteConfig {
                 "leave `sticky` out: the host names the agent",
             );
         }
+    }
+
+    /// The route of a name that an agent publishes: that of a file which says no more than its
+    /// host and connector. `None` for a host or connector that no file could name.
+    pub(crate) fn published(host: &str, connector: &ConnectorKey) -> Option<Self> {
+        let (name, _) = host.split_once('.').unwrap_or((host, ""));
+        let file: RouteFile = serde_json::from_value(serde_json::json!({
+            "name": name,
+            "tenant": connector.tenant.as_str(),
+            "host": host,
+            "connector": connector.name.as_str(),
+            "public": true,
+        }))
+        .ok()?;
+        let nowhere = Node::nothing();
+        let mut problems = Problems::new(&nowhere);
+        let route = Self::build(&file, &Path::default(), &mut problems);
+        route.filter(|_| problems.is_empty())
     }
 
     /// The connector behind it.

@@ -121,20 +121,12 @@ pub(super) struct Changed {
 
 impl PublishedNames {
     /// The endpoint that answers to a host name, also while its agent is away.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the HTTP ports, which find names here")
-    )]
     pub(crate) fn find(&self, host: &str) -> Option<Arc<Published>> {
         self.table.read().by_host.get(host).cloned()
     }
 
     /// Whether this is still what its host name stands for; not after it was deleted, has ended or
     /// was made anew.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the HTTP ports, which find names here")
-    )]
     pub(crate) fn is_current(&self, published: &Arc<Published>) -> bool {
         self.table
             .read()

@@ -128,16 +128,17 @@ impl Head {
     }
 
     pub(crate) fn route(&self, viewer: &Viewer) -> Result<Arc<Route>, Failure> {
-        let routes = viewer.hub.ingress.routes.load();
-        let route = routes
-            .find(&self.authority.host, &self.path)
-            .map_err(|missing| {
-                viewer.hub.metrics.http.unrouted();
-                match missing {
-                    NoRoute::Host => Failure::unknown_host(),
-                    NoRoute::Path => Failure::unknown_path(),
-                }
-            })?;
+        let found = viewer
+            .hub
+            .ingress
+            .route(&viewer.hub, &self.authority.host, &self.path);
+        let route = found.map_err(|missing| {
+            viewer.hub.metrics.http.unrouted();
+            match missing {
+                NoRoute::Host => Failure::unknown_host(),
+                NoRoute::Path => Failure::unknown_path(),
+            }
+        })?;
         if self.encoded_slash && !route.config.encoded_slash {
             return Err(
                 Failure::bad_path().with_detail("`%2F`, and the route has no `encoded_slash`")
@@ -147,7 +148,7 @@ impl Head {
             return Err(Failure::bad_path()
                 .with_detail("`;` or `%3B`, and the route has no `path_parameters`"));
         }
-        Ok(Arc::clone(route))
+        Ok(route)
     }
 
     /// The agent that the host names, on a route below whose name agents answer under their ids.

@@ -1,9 +1,10 @@
 //! The ports and routes of a configuration: built beside those in force, then put in their place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nowconnect_policy::{ListenerFacts, Name};
+use nowconnect_protocol::TenantName;
 
 use super::door::{Door, DoorRules};
 use super::route::Route;
@@ -116,6 +117,7 @@ impl NextIngress {
             }
         }
         put_rows(hub, config, &doors);
+        ingress.published.forget_all();
         let before = std::mem::replace(&mut *ingress.doors.lock(), doors.clone());
         let is_in =
             |all: &[Arc<Door>], one: &Arc<Door>| all.iter().any(|door| Arc::ptr_eq(door, one));
@@ -179,23 +181,21 @@ fn put_rows(hub: &Hub, config: &CloudConfig, doors: &[Arc<Door>]) {
     let endpoints: Vec<Name> = routes.iter().map(|route| route.endpoint.clone()).collect();
     // A listener is one of each tenant that it serves: what its operator leads to a connector is
     // meant to be reached there.
-    let mut listeners: Vec<Name> = Vec::new();
     for route in &routes {
         facts.put_endpoint(&route.facts());
-        for door in doors {
-            let listener = policy_name(&route.config.tenant, &door.rules().text);
-            if !listeners.contains(&listener) {
-                facts.put_listener(&ListenerFacts {
-                    listener: listener.clone(),
-                    port: door.address.port(),
-                    protocol: "http".to_owned(),
-                });
-                listeners.push(listener);
-            }
-        }
+    }
+    let mut rows = hub.ingress.rows.lock();
+    let published = hub.published.all();
+    let tenants: BTreeSet<&TenantName> = routes
+        .iter()
+        .map(|route| &route.config.tenant)
+        .chain(published.iter().map(|published| &published.agent.tenant))
+        .collect();
+    let mut listeners: Vec<Name> = Vec::with_capacity(tenants.len() * doors.len());
+    for tenant in tenants {
+        listeners.extend(doors.iter().map(|door| put_listener(hub, tenant, door)));
     }
     hub.ingress.routes.store(Arc::new(RouteTable::new(routes)));
-    let mut rows = hub.ingress.rows.lock();
     let running = hub.ingress.in_flight.collect(|_| true);
     let gone = |row: &Name, used: &dyn Fn(&super::in_flight::InFlight) -> bool, kept: &[Name]| {
         !kept.contains(row) && !running.iter().any(|request| used(request))
@@ -220,4 +220,26 @@ fn put_rows(hub: &Hub, config: &CloudConfig, doors: &[Arc<Door>]) {
     left_listeners.extend(listeners);
     rows.endpoints = left_endpoints;
     rows.listeners = left_listeners;
+}
+
+/// The rows of every port as one of this tenant, for a name that it publishes.
+pub(super) fn put_listener_rows(hub: &Hub, tenant: &TenantName) {
+    let doors = hub.ingress.doors.lock().clone();
+    let mut rows = hub.ingress.rows.lock();
+    for door in &doors {
+        let listener = put_listener(hub, tenant, door);
+        if !rows.listeners.contains(&listener) {
+            rows.listeners.push(listener);
+        }
+    }
+}
+
+fn put_listener(hub: &Hub, tenant: &TenantName, door: &Door) -> Name {
+    let listener = policy_name(tenant, &door.rules().text);
+    hub.authorizer().facts().put_listener(&ListenerFacts {
+        listener: listener.clone(),
+        port: door.address.port(),
+        protocol: "http".to_owned(),
+    });
+    listener
 }

@@ -10,6 +10,7 @@ use super::routes::Place;
 use crate::authorize::policy_name;
 use crate::config::{CloudConfig, FlowTimes, RouteConfig};
 use crate::connector::Connector;
+use crate::control::Published;
 use crate::hub::Hub;
 use crate::limit::Rate;
 use crate::telemetry::metrics::EndpointMetrics;
@@ -37,6 +38,21 @@ pub(crate) struct Route {
 impl Route {
     pub(crate) fn new(hub: &Hub, config: &CloudConfig, route: &RouteConfig) -> Self {
         let endpoint = policy_name(&route.tenant, route.name.as_str());
+        Self::with_endpoint(hub, config, route.clone(), endpoint)
+    }
+
+    /// The route of a name that an agent publishes; `None` for a name that no route can have.
+    pub(crate) fn published(
+        hub: &Hub,
+        config: &CloudConfig,
+        published: &Published,
+    ) -> Option<Self> {
+        let route = RouteConfig::published(&published.host, &published.connector)?;
+        let endpoint = published.facts.endpoint.clone();
+        Some(Self::with_endpoint(hub, config, route, endpoint))
+    }
+
+    fn with_endpoint(hub: &Hub, config: &CloudConfig, route: RouteConfig, endpoint: Name) -> Self {
         let settings = config.connector(&route.tenant, &route.connector);
         let defaults = config.limits.flow_times;
         let named = route.viewer_auth.as_ref();
@@ -55,7 +71,7 @@ impl Route {
             rate: Rate::new(route.rate),
             metrics: hub.metrics.http.endpoint(endpoint.as_str()),
             endpoint,
-            config: route.clone(),
+            config: route,
         }
     }
 

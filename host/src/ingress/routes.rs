@@ -84,6 +84,11 @@ impl<R: Place> RouteTable<R> {
         paths.find(path).ok_or(NoRoute::Path)
     }
 
+    /// Whether a route is for exactly this host: then no other name is looked at.
+    pub(crate) fn names_exactly(&self, host: &str) -> bool {
+        self.exact.contains_key(host)
+    }
+
     fn paths(&self, host: &str) -> Option<&Paths<R>> {
         if let Some(paths) = self.exact.get(host) {
             return Some(paths);
@@ -190,6 +195,8 @@ mod tests {
         assert_eq!(host("eu.example.com", "/"), Ok("*.example.com".into()));
         assert_eq!(host("example.com", "/"), Ok("*".into()));
         assert_eq!(host("[::1]", "/"), Ok("*".into()));
+        assert!(table.names_exactly("shop.example.com"));
+        assert!(!table.names_exactly("a.example.com"), "only a wildcard");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod keys;
 mod names;
+mod published;
 mod survival;
 mod tunnels;
 
@@ -17,7 +18,6 @@ const SECRET: &str = "4f9d2a7c1e8b5063f7a1c9e2d4b6a8f0";
 
 /// A hub with an API that serves two tenants' clients; more lines of `control`.
 fn control_hub(lines: &str) -> HubPlan {
-    let more: String = lines.lines().map(|line| format!("  {line}\n")).collect();
     hub()
         .policy_file(
             "endpoints.cedar",
@@ -28,13 +28,19 @@ fn control_hub(lines: &str) -> HubPlan {
             include_str!("../../../policies/admin.cedar"),
         )
         .file("ops.secret", SECRET)
-        .top(&format!(
-            "control:\n  listen: \"127.0.0.1:0\"\n  domain: tunnels.example.com\n  \
+        .top(&control(lines))
+}
+
+/// Its section of the configuration.
+fn control(lines: &str) -> String {
+    let more: String = lines.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "control:\n  listen: \"127.0.0.1:0\"\n  domain: tunnels.example.com\n  \
              rate_per_source: {{per_second: 1000}}\n  clients:\n    \
              - {{id: ops, secret_file: ops.secret, tenant: acme}}\n    \
              - {{id: reader, secret_file: ops.secret, tenant: acme, scopes: [names]}}\n    \
              - {{id: rival, secret_file: ops.secret, tenant: rival}}\n{more}"
-        ))
+    )
 }
 
 /// One with anonymous callers too.
