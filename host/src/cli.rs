@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod config;
 pub mod control;
+pub mod dev;
 pub mod drain;
 pub mod explain_code;
 pub mod plugin;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 const AFTER_HELP: &str = "\
 Begin with:
+  nowconnect dev                         a hub for this machine, for `nowconnect-agent http 3000`
   nowconnect config check cloud.yaml     what is wrong, or what would be in effect
   nowconnect run --config cloud.yaml     serve until SIGTERM; a second one ends at once
   nowconnect plugin new --lang rust NAME  a plugin's folder that builds and tests green
@@ -48,6 +50,7 @@ pub struct Arguments {
 enum Command {
     /// Serve agents and clients until SIGTERM or SIGINT
     Run(run::Args),
+    Dev(dev::Args),
     /// Check and show configuration, without starting anything
     #[command(subcommand)]
     Config(config::Command),
@@ -85,6 +88,7 @@ impl Arguments {
     pub fn run(self) -> Exit {
         match self.command {
             Command::Run(args) => args.run(),
+            Command::Dev(args) => args.run(),
             Command::Config(command) => command.run(),
             Command::Policy(command) => command.run(),
             Command::Plugin(command) => command.run(),

@@ -1,7 +1,7 @@
 //! `nowconnect run`: the hub as a process.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use clap::Args as ClapArgs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
-use crate::config::{self, CloudConfig, ConfigError, PluginHook, ProcessEnv};
+use crate::config::{self, CloudConfig, PluginHook, ProcessEnv};
 use crate::gateway::{Gateway, GatewayOptions, Running};
+use crate::reload::Loader;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, Settings, Telemetry};
 
@@ -28,99 +29,90 @@ pub struct Args {
     /// built-in defaults
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-
-    /// To try it: serve this machine only, and give anybody on it public names (below `localhost`)
-    /// for what `nowconnect-agent http` offers; nothing is kept
-    #[arg(long, conflicts_with = "config")]
-    dev: bool,
 }
-
-/// What `--dev` serves.
-const DEV: &str = include_str!("../../../config/dev.yaml");
 
 impl Args {
     /// Runs the hub to its end.
     pub fn run(self) -> Exit {
-        let config = match load(self.config.as_deref(), self.dev) {
+        let config = match config::load(self.config.as_deref(), &ProcessEnv) {
             Ok(config) => config,
             Err(error) => return complain(&error.to_string(), Exit::Usage),
         };
-        let metrics = Metrics::new();
-        let settings = Settings::from_config(
-            &config.observability,
-            config.replica_id.as_str(),
-            expects_masker(&config),
-        );
-        let mut telemetry = match telemetry::init(&settings, &metrics) {
-            Ok(telemetry) => telemetry,
-            Err(error) => return complain(&error.to_string(), Exit::Usage),
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(MAIN_THREADS)
-            .thread_name("hub")
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return complain(&format!("no runtime: {error}"), Exit::Failure),
-        };
-        let exit = runtime.block_on(self.serve(config, metrics, &telemetry));
-        runtime.shutdown_background();
-        telemetry.shutdown(FLUSH_WITHIN);
-        exit
-    }
-
-    async fn serve(
-        &self,
-        config: CloudConfig,
-        metrics: Arc<Metrics>,
-        telemetry: &Telemetry,
-    ) -> Exit {
-        // Before anything is bound, so that a signal during the start is not lost.
-        let signals = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        );
-        let (Ok(terminate), Ok(interrupt)) = signals else {
-            return complain("the system refuses signal handlers", Exit::Failure);
-        };
-        let drain_within = config.tunnel.drain_timeout;
-        let (path, dev) = (self.config.clone(), self.dev);
-        let options = GatewayOptions {
-            loader: Some(Arc::new(move || load(path.as_deref(), dev))),
-            watch: true,
-            metrics: Some(metrics),
-            logs: Some(telemetry.logs.clone()),
-            level: Some(telemetry.level.clone()),
-            ..GatewayOptions::default()
-        };
-        let running = match Gateway::bind(config, options).await {
-            Ok(running) => running,
-            Err(error) => {
-                telemetry.logs.set_masker(None);
-                return complain(&full(&error), Exit::Failure);
-            }
-        };
-        telemetry.logs.set_masker(Some(running.masker()));
-        until_end(
-            running,
-            Signals {
-                terminate,
-                interrupt,
-            },
-            drain_within,
-        )
-        .await;
-        Exit::Success
+        let path = self.config;
+        let loader = Arc::new(move || config::load(path.as_deref(), &ProcessEnv));
+        serve(config, loader, |_| {})
     }
 }
 
-fn load(path: Option<&Path>, dev: bool) -> Result<CloudConfig, ConfigError> {
-    if dev {
-        config::parse(DEV, None, &ProcessEnv)
-    } else {
-        config::load(path, &ProcessEnv)
-    }
+/// Runs a hub to its end; `loader` reads its configuration again, `greet` is called once it serves.
+pub(super) fn serve(config: CloudConfig, loader: Loader, greet: impl FnOnce(&Running)) -> Exit {
+    let metrics = Metrics::new();
+    let settings = Settings::from_config(
+        &config.observability,
+        config.replica_id.as_str(),
+        expects_masker(&config),
+    );
+    let mut telemetry = match telemetry::init(&settings, &metrics) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return complain(&error.to_string(), Exit::Usage),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(MAIN_THREADS)
+        .thread_name("hub")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("no runtime: {error}"), Exit::Failure),
+    };
+    let options = GatewayOptions {
+        loader: Some(loader),
+        watch: true,
+        metrics: Some(metrics),
+        logs: Some(telemetry.logs.clone()),
+        level: Some(telemetry.level.clone()),
+        ..GatewayOptions::default()
+    };
+    let exit = runtime.block_on(until_ended(config, options, &telemetry, greet));
+    runtime.shutdown_background();
+    telemetry.shutdown(FLUSH_WITHIN);
+    exit
+}
+
+async fn until_ended(
+    config: CloudConfig,
+    options: GatewayOptions,
+    telemetry: &Telemetry,
+    greet: impl FnOnce(&Running),
+) -> Exit {
+    // Before anything is bound, so that a signal during the start is not lost.
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
+    let (Ok(terminate), Ok(interrupt)) = signals else {
+        return complain("the system refuses signal handlers", Exit::Failure);
+    };
+    let drain_within = config.tunnel.drain_timeout;
+    let running = match Gateway::bind(config, options).await {
+        Ok(running) => running,
+        Err(error) => {
+            telemetry.logs.set_masker(None);
+            return complain(&full(&error), Exit::Failure);
+        }
+    };
+    telemetry.logs.set_masker(Some(running.masker()));
+    greet(&running);
+    until_end(
+        running,
+        Signals {
+            terminate,
+            interrupt,
+        },
+        drain_within,
+    )
+    .await;
+    Exit::Success
 }
 
 struct Signals {
@@ -174,30 +166,8 @@ fn full(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn complain(problem: &str, exit: Exit) -> Exit {
+pub(super) fn complain(problem: &str, exit: Exit) -> Exit {
     // Where stderr is closed nobody reads it; the exit code says it too.
     let _ = writeln!(std::io::stderr(), "nowconnect: {problem}");
     exit
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_served_to_try_it_is_for_this_machine_only() {
-        let config = config::parse(DEV, None, &std::collections::BTreeMap::new())
-            .unwrap_or_else(|error| panic!("{error}"));
-        let control = config.control.listen.map(|address| address.ip());
-        let web = config.ingress.listeners.iter();
-        let ports: Vec<_> = web
-            .map(|listener| listener.bind.ip())
-            .chain(control)
-            .chain([config.tunnel.host])
-            .collect();
-        assert_eq!(ports.len(), 3);
-        assert!(ports.iter().all(std::net::IpAddr::is_loopback), "{ports:?}");
-        assert!(config.control.anonymous_tenant.is_some());
-        assert_eq!(config.control.state_file, None);
-    }
 }
