@@ -3,6 +3,7 @@
 mod check;
 mod connect;
 mod foreground;
+mod printer;
 mod publish;
 mod run;
 mod screen;

@@ -402,6 +402,8 @@ pub(crate) struct StartConfig {
     pub(crate) log_level: Option<LogLevel>,
     /// Whether a hub on another host may be dialled in plain text.
     pub(crate) allow_plaintext: bool,
+    /// How long what runs may finish after a stop was asked for.
+    pub(crate) shutdown_timeout: Duration,
     /// As of [`AgentConfig`].
     pub(crate) warnings: Vec<String>,
 }

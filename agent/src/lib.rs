@@ -28,6 +28,7 @@ mod fetch;
 mod health;
 mod hub_dial;
 mod net;
+mod plain;
 mod proxy;
 mod proxy_header;
 mod publish;

@@ -15,19 +15,24 @@ mod api;
 mod memory;
 mod publisher;
 
-pub(crate) use self::api::{ControlApi, ControlClient, ControlPoint, PublishError, Wish};
-pub(crate) use self::memory::{Memory, MemoryError};
-pub(crate) use self::publisher::{News, Publication, begin};
+pub(crate) use self::api::{ControlApi, ControlClient, ControlPoint, Key, PublishError, Wish};
+pub(crate) use self::memory::Memory;
+pub(crate) use self::publisher::{News, Publication, Publisher, begin};
 
 use nowconnect_protocol::{AgentId, ConnectorName};
 use serde::Deserialize;
 
 use crate::config::HubUrl;
+use crate::plain::plain;
 use crate::secret::Secret;
 
 /// The transport that this agent dials.
 const TRANSPORT: &str = "wss";
 
+/// Longest address that an API gives, in bytes.
+const ADDRESS_BYTES_MAX: usize = 2048;
+/// Longest note that is shown, in characters.
+const NOTE_CHARS_MAX: usize = 300;
 /// Hubs that are tried; the API names one to three.
 const CANDIDATES_MAX: usize = 8;
 
@@ -55,6 +60,7 @@ pub(crate) struct Published {
     /// The agent's id and its connector's name.
     pub(crate) tunnel_id: String,
     /// The address for people.
+    #[serde(deserialize_with = "address")]
     pub(crate) public_url: String,
     /// Hubs to dial, the best first.
     pub(crate) candidates: Vec<Candidate>,
@@ -63,13 +69,14 @@ pub(crate) struct Published {
     /// For the same tunnel again.
     pub(crate) recreate_token: Secret,
     /// What a person should know.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "note")]
     pub(crate) note: Option<String>,
 }
 
 /// A hub to dial.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Candidate {
+    #[serde(deserialize_with = "address")]
     pub(crate) edge_url: String,
     /// One, a list, or nothing said.
     #[serde(default, deserialize_with = "one_or_more")]
@@ -125,6 +132,22 @@ impl Published {
             other_hubs: hubs.collect(),
         })
     }
+}
+
+/// Addresses are shown to people and copied by them: a short ASCII text without anything else.
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let fits = text.len() <= ADDRESS_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits {
+        Ok(text)
+    } else {
+        Err(serde::de::Error::custom("no address"))
+    }
+}
+
+fn note<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| plain(&text, NOTE_CHARS_MAX)))
 }
 
 fn one_or_more<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -188,8 +211,29 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_address_that_could_steer_a_terminal_is_none() {
+        for bad in [
+            "http://a\u{1b}[31m",
+            "http://a b",
+            "http://\u{202e}a",
+            &"x".repeat(3000),
+        ] {
+            let mut answer = answer(&json!([]));
+            answer["public_url"] = json!(bad);
+            assert!(
+                serde_json::from_value::<Published>(answer).is_err(),
+                "{bad}"
+            );
+        }
+    }
+
     fn published(candidates: &Value) -> Published {
-        serde_json::from_value(json!({
+        serde_json::from_value(answer(candidates)).unwrap()
+    }
+
+    fn answer(candidates: &Value) -> Value {
+        json!({
             "tunnel_id": "tun_1",
             "public_hostname": "shop.localhost",
             "public_url": "http://shop.localhost:8080",
@@ -197,7 +241,6 @@ mod tests {
             "ephemeral_token": "e.e.e",
             "recreate_token": "r.r.r",
             "candidates_expires_at": "2026-11-21T12:00:00Z",
-        }))
-        .unwrap()
+        })
     }
 }

@@ -126,6 +126,8 @@ pub(crate) struct Supervisor {
     retired: Vec<Retired>,
     session: Session,
     next_number: u64,
+    /// Which of several hubs is dialled first: the next one after a HELLO that was not accepted.
+    begin_at: usize,
     /// The token in force on the current tunnel, or the one that the last dial used.
     token: Option<Token>,
     /// When to dial next; `None` while nothing is to be dialled.
@@ -168,6 +170,7 @@ impl Supervisor {
             retired: Vec::new(),
             session: Session::default(),
             next_number: 1,
+            begin_at: 0,
             token: None,
             dial_at: Some(Instant::now()),
             renew_at: None,
@@ -279,13 +282,15 @@ impl Supervisor {
             return;
         };
         self.dial_at = None;
-        let hub = self.config.hub.clone();
-        let others = self.config.other_hubs.clone();
+        let mut hubs = vec![self.config.hub.clone()];
+        hubs.extend(self.config.other_hubs.iter().cloned());
+        let begin_at = self.begin_at % hubs.len();
+        hubs.rotate_left(begin_at);
         let outbound = self.config.outbound.clone();
         let limit = self.config.tunnel.connect_timeout;
-        tracing::debug!(event = "dialling", hub = %hub, attempt = self.backoff.failures(), "dialling the hub");
+        tracing::debug!(event = "dialling", hub = %hubs[0], attempt = self.backoff.failures(), "dialling the hub");
         self.work = Some(Box::pin(async move {
-            let result = dial(&mut source, (&hub, &others), &outbound, limit).await;
+            let result = dial(&mut source, &hubs, &outbound, limit).await;
             (source, Finished::Dialled(result))
         }));
     }
@@ -314,6 +319,10 @@ impl Supervisor {
                 }
                 let wait = match refused.retry_after {
                     Some(after) => self.backoff.at_least(after, draw),
+                    // The next dial has another token.
+                    None if refused.status == 401 && self.counts_once() => {
+                        self.backoff.next_wait(draw)
+                    }
                     None if refused.needs_a_person() => {
                         self.backoff.at_least(backoff::REFUSED_WAIT, draw)
                     }
@@ -321,6 +330,13 @@ impl Supervisor {
                 };
                 (wait, refused.advice())
             }
+            DialProblem::Token(TokenError::NotGiven {
+                retry_after: Some(after),
+                ..
+            }) => (
+                self.backoff.at_least(*after, draw),
+                "the control API gives no token",
+            ),
             DialProblem::Token(_) => (
                 self.backoff.next_wait(draw),
                 "without a token the hub is not dialled; see `nowconnect-agent diagnose`",
@@ -340,6 +356,11 @@ impl Supervisor {
             retry_in_ms = millis(wait),
             "no tunnel: {advice}"
         );
+    }
+
+    fn counts_once(&self) -> bool {
+        let source = self.token_source.as_ref();
+        source.is_some_and(TokenSource::counts_once)
     }
 
     fn settings(&self) -> TunnelSettings {
@@ -381,14 +402,14 @@ async fn work(slot: &mut Option<Work>) -> (TokenSource, Finished) {
 
 async fn dial(
     source: &mut TokenSource,
-    (first, others): (&HubUrl, &[HubUrl]),
+    hubs: &[HubUrl],
     outbound: &crate::config::Outbound,
     limit: Duration,
 ) -> Result<Dialled, DialProblem> {
-    let token = source.fetch(Instant::now() + limit).await?;
-    let mut hub = first;
-    let mut others = others.iter();
+    let mut token = source.fetch(Instant::now() + limit).await?;
+    let mut place = 0;
     loop {
+        let hub = &hubs[place];
         let failure = match reach(hub, &token, outbound, limit).await {
             Ok(websocket) => {
                 return Ok(Dialled {
@@ -399,7 +420,8 @@ async fn dial(
             }
             Err(failure) => failure,
         };
-        let Some(next) = others.next() else {
+        place += 1;
+        let Some(next) = hubs.get(place) else {
             return Err(failure.into());
         };
         tracing::warn!(
@@ -409,7 +431,10 @@ async fn dial(
             %next,
             "the next hub is tried"
         );
-        hub = next;
+        // The hub that was passed over may have taken it.
+        if source.counts_once() {
+            token = source.fetch(Instant::now() + limit).await?;
+        }
     }
 }
 

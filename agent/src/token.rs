@@ -48,7 +48,11 @@ pub(crate) enum TokenError {
     #[error("issuer `{url}`: {reason}")]
     Issuer { url: String, reason: String },
     #[error("no token: {reason}")]
-    NotGiven { reason: String },
+    NotGiven {
+        reason: String,
+        /// Asking earlier is of no use.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl Token {
@@ -151,6 +155,11 @@ impl TokenSource {
             Self::Oidc(client) => client.forget(),
             Self::File(_) | Self::Fixed(_) | Self::Asked(_) => {}
         }
+    }
+
+    /// Whether each of its tokens counts once.
+    pub(crate) fn counts_once(&self) -> bool {
+        matches!(self, Self::Asked(_))
     }
 
     /// Where it comes from, for people.

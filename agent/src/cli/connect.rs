@@ -69,6 +69,9 @@ impl ConnectArgs {
             Err(error) => return refuse(&renamed(&error)),
         };
         let given = |name: &str| env.var(name).is_some();
+        for warning in std::mem::take(&mut config.warnings) {
+            say_error(&format!("warning: {warning}"));
+        }
         // A person watches, no probe.
         if !given("NC_HEALTH_HOST") && !given("NC_HEALTH_PORT") {
             config.health = None;
@@ -81,6 +84,7 @@ impl ConnectArgs {
             observability,
             agent: Some(config),
             allow_plaintext: false,
+            shutdown_timeout: None,
             memory: None,
             patient: true,
         })
@@ -151,9 +155,9 @@ mod tests {
         assert_eq!(config.agent_id.as_str(), "site-1");
         assert_eq!(config.auth, Auth::Fixed(Secret::new("t0ken")));
         let target = |name: &str| &config.targets[&ConnectorName::parse(name).unwrap()];
-        assert_eq!(target("http"), &Target::tcp("127.0.0.1", 3000));
+        assert_eq!(target("http"), &Target::tcp("localhost", 3000));
         assert_eq!(target("ssh"), &Target::tcp("box.lan", 22));
-        assert_eq!(target("my-db"), &Target::tcp("127.0.0.1", 5432));
+        assert_eq!(target("my-db"), &Target::tcp("localhost", 5432));
     }
 
     #[test]

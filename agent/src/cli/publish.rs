@@ -65,6 +65,9 @@ impl PublishArgs {
             Ok(around) => around,
             Err(error) => return refuse(&error),
         };
+        for warning in &around.warnings {
+            say_error(&format!("warning: {warning}"));
+        }
         foreground::run(Plan {
             agent: None,
             publish: Some(publish),
@@ -72,6 +75,7 @@ impl PublishArgs {
             observability: around.observability,
             log_level: around.log_level,
             allow_plaintext: around.allow_plaintext,
+            shutdown_timeout: None,
             memory: state_folder().filter(|_| !self.fresh),
             patient: false,
         })

@@ -113,9 +113,10 @@ impl Signals {
         })
     }
 
-    /// Waits until somebody wants the end.
+    /// Waits until somebody wants the end; a terminal that goes away does, too.
     pub(super) async fn end(&mut self) {
         tokio::select! {
+            _ = self.hang_up.recv() => {}
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }

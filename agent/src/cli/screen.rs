@@ -7,6 +7,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use crate::plain::plain;
 use crate::state::{AgentState, Phase};
 use crate::tap::Seen;
 
@@ -15,6 +16,8 @@ const CLEAR_LINE: &str = "\r\x1b[2K";
 /// The last line must not wrap: it could not be cleared.
 const WRAP_OFF: &str = "\x1b[?7l";
 const WRAP_ON: &str = "\x1b[?7h";
+/// Longest text of others on one line, in characters.
+const SHOWN_CHARS_MAX: usize = 600;
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -57,7 +60,8 @@ struct Row {
     failed: u64,
 }
 
-/// See the module. A reader that went away ends nothing.
+/// See the module. What belongs together is written at once, and flushed after it. A reader that
+/// went away ends nothing.
 pub(super) struct Screen<W: Write> {
     out: W,
     style: Style,
@@ -78,32 +82,40 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// A further agent; its place is the number that the other calls take.
-    pub(super) fn add(&mut self, shown: &str, target: &str) -> usize {
+    /// A further agent, for this target; its place is the number that the other calls take.
+    pub(super) fn add(&mut self, target: &str) -> usize {
         self.rows.push(Row {
-            shown: clean(shown),
             target: clean(target),
             ..Row::default()
         });
-        let place = self.rows.len() - 1;
-        if self.style != Style::Plain {
-            self.address(place);
-        }
-        place
+        self.rows.len() - 1
     }
 
-    /// Its address is another one now.
-    pub(super) fn moved(&mut self, place: usize, shown: &str) {
-        self.line(&self.paint(
-            YELLOW,
-            "the hub has forgotten the earlier address; this is the new one:",
-        ));
+    /// Its address, or another one than before; on a terminal at once, else when it works.
+    pub(super) fn address_is(&mut self, place: usize, shown: &str) {
         let row = &mut self.rows[place];
         row.shown = clean(shown);
         row.was_ready = false;
         if self.style != Style::Plain {
             self.address(place);
         }
+        self.done();
+    }
+
+    /// The hub gave another address in place of the earlier one.
+    pub(super) fn moved(&mut self, place: usize, shown: &str) {
+        let told = "the hub has forgotten the earlier address; this is the new one:";
+        self.line(&self.paint(YELLOW, told));
+        self.address_is(place, shown);
+    }
+
+    /// It has no address, or none that can be dialled.
+    pub(super) fn fails(&mut self, place: usize, problem: &str) {
+        let state = AgentState {
+            problem: Some(problem.to_owned()),
+            ..AgentState::default()
+        };
+        self.state(place, &state);
     }
 
     /// What the agent says of itself.
@@ -113,7 +125,8 @@ impl<W: Write> Screen<W> {
         let first = state.is_ready() && !row.was_ready;
         row.was_ready |= state.is_ready();
         if self.style != Style::Plain {
-            return self.last_line();
+            self.last_line();
+            return self.done();
         }
         if first {
             self.address(place);
@@ -129,6 +142,7 @@ impl<W: Write> Screen<W> {
         {
             self.told_of(place, &format!("offline: {}", clean(problem)));
         }
+        self.done();
     }
 
     /// Something passed.
@@ -175,22 +189,31 @@ impl<W: Write> Screen<W> {
         };
         let text = self.paint(colour, &text);
         self.told_of(place, &text);
+        self.done();
     }
 
     /// A line for a person.
     pub(super) fn say(&mut self, text: &str) {
         self.line(&clean(text));
+        self.done();
     }
 
     /// From here on no problem is told: it ends.
     pub(super) fn ending(&mut self) {
         self.ending = true;
         self.last_line();
+        self.done();
     }
 
-    /// Leaves the terminal as it was.
-    pub(super) fn end(&mut self) {
+    /// Leaves the terminal as it was, and gives back what it was written to.
+    pub(super) fn end(mut self) -> W {
         self.clear_last_line();
+        self.done();
+        self.out
+    }
+
+    /// Lets go what was written since the last time.
+    fn done(&mut self) {
         let _ = self.out.flush();
     }
 
@@ -228,7 +251,6 @@ impl<W: Write> Screen<W> {
         }
         let text = self.summary();
         let _ = write!(self.out, "{CLEAR_LINE}{WRAP_OFF}{text}{WRAP_ON}");
-        let _ = self.out.flush();
         self.has_last_line = true;
     }
 
@@ -292,7 +314,7 @@ fn span(time: Duration) -> String {
 
 /// What a hub or a service wrote, fit for a terminal.
 fn clean(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).collect()
+    plain(text, SHOWN_CHARS_MAX)
 }
 
 #[cfg(test)]
@@ -308,7 +330,8 @@ mod tests {
     #[test]
     fn a_pipe_gets_the_address_once_it_works_and_then_plain_lines() {
         let text = shown(Style::Plain, |screen| {
-            let place = screen.add(URL, TARGET);
+            let place = screen.add(TARGET);
+            screen.address_is(place, URL);
             screen.state(place, &offline("no way to the hub"));
             screen.state(place, &online());
             screen.state(place, &online());
@@ -335,7 +358,8 @@ mod tests {
     fn a_terminal_has_the_state_of_now_on_its_last_line() {
         let style = Style::Terminal { colours: false };
         let text = shown(style, |screen| {
-            let place = screen.add(URL, TARGET);
+            let place = screen.add(TARGET);
+            screen.address_is(place, URL);
             screen.state(place, &offline("no way to the hub"));
             screen.state(place, &online());
             screen.seen(place, &request(Some(502)));
@@ -358,8 +382,10 @@ mod tests {
     #[test]
     fn several_services_are_told_apart() {
         let text = shown(Style::Plain, |screen| {
-            let shop = screen.add(URL, TARGET);
-            let blog = screen.add("http://blog.localhost:8080", "127.0.0.1:4000");
+            let shop = screen.add(TARGET);
+            let blog = screen.add("127.0.0.1:4000");
+            screen.address_is(shop, URL);
+            screen.address_is(blog, "http://blog.localhost:8080");
             screen.state(shop, &online());
             screen.seen(shop, &request(Some(200)));
             screen.moved(blog, "http://t-1.localhost:8080");
@@ -376,7 +402,8 @@ mod tests {
     fn nothing_that_others_wrote_steers_the_terminal() {
         for style in [Style::Plain, Style::Terminal { colours: false }] {
             let text = shown(style, |screen| {
-                let place = screen.add("http://a\x1b[31m", "b\x07");
+                let place = screen.add("b\x07");
+                screen.address_is(place, "http://a\x1b[31m");
                 screen.state(place, &offline("x\x1b]0;title\x07\ny"));
                 let reason = "\x1b[2J".to_owned();
                 screen.seen(place, &Seen::Unreachable { reason });

@@ -22,6 +22,7 @@ pub(super) fn start(path: Option<&Path>, env: &dyn Env) -> ExitCode {
         observability: config.observability,
         log_level: config.log_level,
         allow_plaintext: config.allow_plaintext,
+        shutdown_timeout: Some(config.shutdown_timeout),
         memory: state_folder(),
         // A service manager may start both on one machine.
         patient: true,

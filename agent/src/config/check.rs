@@ -107,6 +107,8 @@ impl Checker<'_> {
             return None;
         }
         let has_level = self.says_log_level(file.observability.as_ref());
+        let section = file.tunnel.as_ref();
+        let in_file = section.and_then(|tunnel| tunnel.allow_plaintext);
         let mut config = if has_agent {
             let agent = self.agent_config(file)?;
             StartConfig {
@@ -114,7 +116,8 @@ impl Checker<'_> {
                 outbound: agent.outbound.clone(),
                 log_level: has_level.then_some(agent.observability.log_level),
                 observability: agent.observability.clone(),
-                allow_plaintext: self.flag("NC_ALLOW_PLAINTEXT").unwrap_or(false),
+                allow_plaintext: self.flag("NC_ALLOW_PLAINTEXT").or(in_file).unwrap_or(false),
+                shutdown_timeout: agent.limits.shutdown_timeout,
                 warnings: agent.warnings.clone(),
                 agent: Some(agent),
             }
@@ -140,6 +143,9 @@ impl Checker<'_> {
             log_level: has_level.then_some(observability.log_level),
             observability,
             allow_plaintext: self.flag("NC_ALLOW_PLAINTEXT").unwrap_or(false),
+            shutdown_timeout: self
+                .limits(&file.limits.unwrap_or_default())
+                .shutdown_timeout,
             warnings: std::mem::take(&mut self.warnings),
         }
     }

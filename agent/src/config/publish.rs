@@ -74,6 +74,9 @@ pub(crate) fn parse_target(text: &str, protocol: Protocol) -> Result<Target, Str
     })
 }
 
+/// By name: many development servers listen on `::1` alone.
+const THIS_MACHINE: &str = "localhost";
+
 /// A port alone is one of this machine; a host alone has the port of its scheme.
 fn split_port(text: &str, scheme_port: Option<u16>) -> Option<(&str, u16)> {
     if let Some(rest) = text.strip_prefix('[') {
@@ -89,7 +92,7 @@ fn split_port(text: &str, scheme_port: Option<u16>) -> Option<(&str, u16)> {
     match (text.split_once(':'), scheme_port) {
         (Some((host, port)), _) => Some((host, port.parse().ok()?)),
         (None, Some(port)) => Some((text, port)),
-        (None, None) => Some(("127.0.0.1", text.parse().ok()?)),
+        (None, None) => Some((THIS_MACHINE, text.parse().ok()?)),
     }
 }
 
@@ -119,7 +122,7 @@ mod tests {
     #[test]
     fn a_service_is_a_port_or_an_address() {
         for (text, address, tls) in [
-            ("3000", "127.0.0.1:3000", false),
+            ("3000", "localhost:3000", false),
             ("localhost:3000", "localhost:3000", false),
             ("[::1]:3000", "[::1]:3000", false),
             ("http://localhost:3000/", "localhost:3000", false),

@@ -4,16 +4,21 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Protocol, Published};
+use crate::backoff::REFUSED_WAIT;
 use crate::config::Outbound;
 use crate::fetch::{self, Request};
+use crate::plain::plain;
 use crate::secret::Secret;
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The wait after an answer that asks for fewer requests.
+const LIMITED_WAIT: Duration = Duration::from_secs(10);
 /// A management token is asked for anew this long before it ends.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// A management token is believed to live no longer than this, which keeps clock arithmetic in
@@ -69,15 +74,31 @@ impl PublishError {
         matches!(self, Self::Refused { code, .. } if code == "unauthenticated")
     }
 
-    /// Whether trying again may help.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// Not before that is asking again of use; `None` where it may be at any time.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Unreachable { .. } => true,
-            Self::Refused { code, .. } => {
-                matches!(code.as_str(), "rate_limited" | "unavailable" | "timeout")
-            }
-            Self::ClientSecret { .. } => false,
+            Self::Unreachable { .. } => None,
+            Self::Refused { code, .. } => match code.as_str() {
+                "unavailable" | "timeout" => None,
+                "rate_limited" => Some(LIMITED_WAIT),
+                _ => Some(REFUSED_WAIT),
+            },
+            Self::ClientSecret { .. } => Some(REFUSED_WAIT),
         }
+    }
+}
+
+/// Tells one wish for a tunnel from the next, so that one whose answer was lost is asked for again
+/// and not twice.
+#[derive(Debug)]
+pub(crate) struct Key(Option<String>);
+
+impl Key {
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0_u8; 16];
+        // Without randomness from the system two wishes could meet: then none has a key.
+        let drawn = getrandom::fill(&mut bytes).ok();
+        Self(drawn.map(|()| format!("{:032x}", u128::from_le_bytes(bytes))))
     }
 }
 
@@ -130,20 +151,22 @@ impl ControlApi {
         }
     }
 
-    /// Makes a tunnel, or the one of `recreate` again.
+    /// Makes a tunnel, or the one of `recreate` again. A new one is made once for each `key`,
+    /// however often it is asked for.
     pub(crate) async fn create(
         &mut self,
         wish: &Wish,
         recreate: Option<&Secret>,
+        key: &Key,
         deadline: Instant,
     ) -> Result<Published, PublishError> {
         let had_token = self.token.is_some();
-        let created = self.create_once(wish, recreate, deadline).await;
+        let created = self.create_once(wish, recreate, key, deadline).await;
         match created {
             // It may be the management token that ended before its time.
             Err(error) if had_token && error.is_unauthenticated() => {
                 self.token = None;
-                self.create_once(wish, recreate, deadline).await
+                self.create_once(wish, recreate, key, deadline).await
             }
             other => other,
         }
@@ -153,6 +176,7 @@ impl ControlApi {
         &mut self,
         wish: &Wish,
         recreate: Option<&Secret>,
+        key: &Key,
         deadline: Instant,
     ) -> Result<Published, PublishError> {
         let body = CreateBody {
@@ -162,7 +186,14 @@ impl ControlApi {
             recreate_token: recreate.map(Secret::expose),
         };
         let bearer = self.management_token(deadline).await?;
-        self.post("/tunnels/create", &body, bearer.as_ref(), deadline)
+        let mut headers = HeaderMap::new();
+        if recreate.is_none()
+            && let Some(key) = &key.0
+            && let Ok(key) = HeaderValue::from_str(key)
+        {
+            headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        self.post("/tunnels/create", &body, headers, bearer.as_ref(), deadline)
             .await
     }
 
@@ -190,7 +221,9 @@ impl ControlApi {
             client_id: &client.id,
             client_secret: secret.expose(),
         };
-        let given: GivenToken = self.post("/auth/token", &ask, None, deadline).await?;
+        let given: GivenToken = self
+            .post("/auth/token", &ask, HeaderMap::new(), None, deadline)
+            .await?;
         let life = Duration::from_secs(given.expires_in).min(TOKEN_LIFE_MAX);
         self.token = Some((given.token.clone(), now + life));
         Ok(Some(given.token))
@@ -200,6 +233,7 @@ impl ControlApi {
         &self,
         path: &str,
         body: &impl Serialize,
+        mut headers: HeaderMap,
         bearer: Option<&Secret>,
         deadline: Instant,
     ) -> Result<T, PublishError> {
@@ -208,7 +242,6 @@ impl ControlApi {
             url: self.point.url.clone(),
             reason,
         };
-        let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, JSON);
         headers.insert(CONTENT_TYPE, JSON);
         if let Some(bearer) = bearer {
@@ -230,8 +263,8 @@ impl ControlApi {
             return Err(match serde_json::from_slice::<Problem>(&answer.body) {
                 Ok(problem) => PublishError::Refused {
                     url: self.point.url.clone(),
-                    code: shown(&problem.code),
-                    detail: shown(&problem.detail),
+                    code: plain(&problem.code, DETAIL_CHARS_MAX),
+                    detail: plain(&problem.detail, DETAIL_CHARS_MAX),
                 },
                 Err(_) => failed(format!(
                     "it answered {} and no reason; is this a control API?",
@@ -243,12 +276,4 @@ impl ControlApi {
         serde_json::from_slice(&answer.body)
             .map_err(|_| failed("it answered what is no tunnel; is this a control API?".to_owned()))
     }
-}
-
-/// What somebody else wrote, fit for a terminal.
-fn shown(text: &str) -> String {
-    text.chars()
-        .filter(|letter| !letter.is_control())
-        .take(DETAIL_CHARS_MAX)
-        .collect()
 }

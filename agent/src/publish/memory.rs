@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
+/// Of a service's name, so many characters stand in the name of its file.
+const READABLE_CHARS_MAX: usize = 40;
 /// A file of this kind holds a URL and a token.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -47,8 +49,7 @@ impl Memory {
         control_url: &str,
         service: &str,
     ) -> Result<Self, MemoryError> {
-        let (_, authority) = control_url.split_once("://").unwrap_or(("", control_url));
-        let folder = folder.join(plain(authority));
+        let name = file_name(control_url, service);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |error| MemoryError::Io { path, error }
@@ -56,10 +57,10 @@ impl Memory {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
-            .map_err(failed(&folder))?;
+            .create(folder)
+            .map_err(failed(folder))?;
         // Another file than the one that is replaced, so that the lock stays with its name.
-        let lock = folder.join(format!("{}.lock", plain(service)));
+        let lock = folder.join(format!("{name}.lock"));
         let held = OpenOptions::new()
             .write(true)
             .create(true)
@@ -73,7 +74,7 @@ impl Memory {
             Err(TryLockError::Error(error)) => return Err(failed(&lock)(error)),
         }
         Ok(Self {
-            path: folder.join(format!("{}.json", plain(service))),
+            path: folder.join(format!("{name}.json")),
             control_url: control_url.to_owned(),
             _held: held,
         })
@@ -122,17 +123,21 @@ impl Memory {
     }
 }
 
-/// A text as part of a file's name.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|letter| {
-            if letter.is_ascii_alphanumeric() {
-                letter
-            } else {
-                '-'
-            }
+/// What a person recognises, and what tells apart those that read alike.
+fn file_name(control_url: &str, service: &str) -> String {
+    let letters = service.chars().take(READABLE_CHARS_MAX);
+    let readable: String = letters
+        .map(|letter| match letter {
+            letter if letter.is_ascii_alphanumeric() => letter,
+            _ => '-',
         })
-        .collect()
+        .collect();
+    let all = [control_url, "\n", service].concat();
+    // FNV-1a: another one of a million services would have to be there to meet by chance.
+    let hash = all.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{readable}-{hash:016x}")
 }
 
 #[cfg(test)]
@@ -151,11 +156,22 @@ mod tests {
         memory.keep(&Secret::new("one")).unwrap();
         memory.keep(&Secret::new("two")).unwrap();
         assert_eq!(memory.recall(), Some(Secret::new("two")));
-        let path = folder.path().join("127-0-0-1-8766/http-shop.json");
+        let path = memory.path.clone();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(
+            name.starts_with("http-shop-") && name.ends_with(".json"),
+            "{name}"
+        );
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let other = Memory::open(folder.path(), URL, "http-blog").unwrap();
         assert_eq!(other.recall(), None, "another service");
+        for like in ["http.shop", "http/shop"] {
+            let memory = Memory::open(folder.path(), URL, like).unwrap();
+            assert_eq!(memory.recall(), None, "{like}");
+        }
+        let long = "x".repeat(5000);
+        Memory::open(folder.path(), URL, &long).unwrap();
         let elsewhere =
             Memory::open(folder.path(), "https://hub.example.com", "http-shop").unwrap();
         assert_eq!(elsewhere.recall(), None, "another hub");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{ControlApi, Memory, PublishError, Published, Wish};
+use super::{ControlApi, Key, Memory, PublishError, Published, Wish};
 use crate::secret::Secret;
 use crate::token::{TokenAsker, TokenAsks};
 
@@ -28,6 +28,8 @@ pub(crate) enum News {
     /// The hub has forgotten the tunnel. This is the one in its place; the agent is to go on as
     /// that one.
     Moved(Publication),
+    /// The same tunnel has another address, or other hubs to dial.
+    Changed(Published),
     /// The token to come back could not be kept: the address is lost when the agent ends.
     NotKept(String),
 }
@@ -39,7 +41,10 @@ pub(crate) struct Publisher {
     wish: Wish,
     /// For the next dial, while nobody has asked for it yet.
     fresh: Option<Secret>,
-    recreate: Secret,
+    /// What the API said last.
+    last: Published,
+    /// Of the next new tunnel.
+    key: Key,
     memory: Option<Arc<Memory>>,
     asks: TokenAsks,
     news: mpsc::Sender<News>,
@@ -52,12 +57,13 @@ pub(crate) struct Publisher {
 pub(crate) async fn begin(
     mut api: ControlApi,
     wish: Wish,
+    key: &Key,
     memory: Option<Memory>,
 ) -> Result<(Publication, Publisher, mpsc::Receiver<News>), PublishError> {
     let deadline = Instant::now() + API_TIMEOUT;
     let kept = memory.as_ref().and_then(Memory::recall);
     let again = match &kept {
-        Some(token) => match api.create(&wish, Some(token), deadline).await {
+        Some(token) => match api.create(&wish, Some(token), key, deadline).await {
             Err(error) if error.is_unauthenticated() => None,
             other => Some(other?),
         },
@@ -65,7 +71,7 @@ pub(crate) async fn begin(
     };
     let published = match again {
         Some(published) => published,
-        None => api.create(&wish, None, deadline).await?,
+        None => api.create(&wish, None, key, deadline).await?,
     };
     let (asker, asks) = TokenAsker::new();
     let (news, told) = mpsc::channel(NEWS_WAITING_MAX);
@@ -73,7 +79,8 @@ pub(crate) async fn begin(
         api,
         wish,
         fresh: Some(published.ephemeral_token.clone()),
-        recreate: published.recreate_token.clone(),
+        last: published.clone(),
+        key: Key::random(),
         memory: memory.map(Arc::new),
         asks,
         news,
@@ -86,8 +93,10 @@ impl Publisher {
     /// Answers until no agent asks any more.
     pub(crate) async fn run(mut self) {
         while let Some(ask) = self.asks.next().await {
-            let token = self.next_token().await;
-            ask.answer(token.map_err(|error| error.to_string()));
+            match self.next_token().await {
+                Ok(token) => ask.give(token),
+                Err(error) => ask.refuse(&error.to_string(), error.retry_after()),
+            }
         }
     }
 
@@ -98,26 +107,39 @@ impl Publisher {
         let deadline = Instant::now() + API_TIMEOUT;
         let again = self
             .api
-            .create(&self.wish, Some(&self.recreate), deadline)
+            .create(
+                &self.wish,
+                Some(&self.last.recreate_token),
+                &self.key,
+                deadline,
+            )
             .await;
         let again = match again {
             Err(error) if error.is_unauthenticated() => return Err(self.replace(error).await),
             other => other?,
         };
-        self.recreate = again.recreate_token;
+        let token = again.ephemeral_token.clone();
+        let changed =
+            again.public_url != self.last.public_url || again.candidates != self.last.candidates;
+        self.last = again;
         self.remember().await;
-        Ok(again.ephemeral_token)
+        if changed {
+            let _ = self.news.send(News::Changed(self.last.clone())).await;
+        }
+        Ok(token)
     }
 
     /// The tunnel is gone: takes another. Whoever asks now is that tunnel's agent no longer.
     async fn replace(&mut self, gone: PublishError) -> PublishError {
         let deadline = Instant::now() + API_TIMEOUT;
-        let published = match self.api.create(&self.wish, None, deadline).await {
+        let created = self.api.create(&self.wish, None, &self.key, deadline).await;
+        let published = match created {
             Ok(published) => published,
             Err(error) => return error,
         };
+        self.key = Key::random();
         self.fresh = Some(published.ephemeral_token.clone());
-        self.recreate = published.recreate_token.clone();
+        self.last = published.clone();
         self.remember().await;
         let (asker, asks) = TokenAsker::new();
         self.asks = asks;
@@ -131,7 +153,7 @@ impl Publisher {
         let Some(memory) = self.memory.clone() else {
             return;
         };
-        let token = self.recreate.clone();
+        let token = self.last.recreate_token.clone();
         // Waits for the disk, which flows on this thread must not.
         let kept = tokio::task::spawn_blocking(move || memory.keep(&token)).await;
         if let Ok(Err(error)) = kept {

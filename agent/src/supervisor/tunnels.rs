@@ -143,6 +143,7 @@ impl Supervisor {
         self.session.detached_until = None;
         let hub = tunnel.hub.clone();
         self.current = Some(tunnel);
+        self.begin_at = 0;
         self.replace = false;
         self.foreign = false;
         self.dial_at = None;
@@ -257,6 +258,9 @@ impl Supervisor {
                 state.session = None;
                 state.problem = Some(closed.to_string());
             });
+        }
+        if was_joining {
+            self.begin_at += 1;
         }
         let what = if was_joining {
             "HELLO was not accepted"

@@ -60,6 +60,11 @@ impl Place {
     /// Reads up to the end of the present part; says how much that was, at least a byte.
     fn step(&mut self, bytes: &[u8], on_head: &mut dyn FnMut(&[u8]) -> Body) -> usize {
         match self {
+            // Empty lines before a head are none of it (RFC 9112, 2.2).
+            Self::Head(head) if head.is_empty() && matches!(bytes[0], b'\r' | b'\n') => {
+                let ends = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+                bytes.iter().position(ends).unwrap_or(bytes.len())
+            }
             Self::Head(head) => {
                 let (read, is_whole) = gather(head, bytes, HEAD_BYTES_MAX, ends_head);
                 if is_whole {
@@ -153,10 +158,8 @@ fn gather(
     (read, false)
 }
 
-/// Whether this is a whole head. Empty lines before it count as its beginning.
 fn ends_head(head: &[u8]) -> bool {
-    let begun = head.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
-    begun && (head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n"))
+    head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n")
 }
 
 #[cfg(test)]
@@ -175,7 +178,7 @@ mod tests {
             let heads = heads(MESSAGES, &cuts);
             let lines: Vec<&str> = heads
                 .iter()
-                .map(|head| head.trim_start().lines().next().unwrap_or_default())
+                .map(|head| head.lines().next().unwrap_or_default())
                 .collect();
             prop_assert_eq!(lines, [
                 "POST /a HTTP/1.1", "GET /b HTTP/1.1", "POST /c HTTP/1.1", "GET /d HTTP/1.1",
@@ -209,6 +212,16 @@ mod tests {
             place.read(&[b'a'; 1024], &mut |_| Body::Rest);
         }
         assert!(matches!(place, Place::Rest));
+    }
+
+    #[test]
+    fn empty_lines_are_not_gathered() {
+        let mut place = Place::begin();
+        place.read(&[b'\n'; 1_000_000], &mut |_| Body::Rest);
+        assert!(
+            matches!(&place, Place::Head(head) if head.is_empty()),
+            "{place:?}"
+        );
     }
 
     fn heads(bytes: &[u8], cuts: &[usize]) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! Tokens that somebody else in this process is asked for, one for each dial and each renewal.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,7 +21,14 @@ pub struct TokenAsks(mpsc::Receiver<TokenAsk>);
 
 /// Somebody waits for a token, until the agent's `connect_timeout`.
 #[derive(Debug)]
-pub struct TokenAsk(oneshot::Sender<Result<Secret, String>>);
+pub struct TokenAsk(oneshot::Sender<Result<Secret, NotGiven>>);
+
+/// Why none is given, and when asking again may help.
+#[derive(Debug)]
+struct NotGiven {
+    reason: String,
+    retry_after: Option<Duration>,
+}
 
 impl TokenAsker {
     /// Both ends.
@@ -32,6 +41,7 @@ impl TokenAsker {
     pub(super) async fn fetch(&self, deadline: Instant) -> Result<Token, TokenError> {
         let failed = |reason: &str| TokenError::NotGiven {
             reason: reason.to_owned(),
+            retry_after: None,
         };
         let asked = async {
             let (answer, answered) = oneshot::channel();
@@ -40,7 +50,13 @@ impl TokenAsker {
         };
         match timeout_at(deadline, asked).await {
             Ok(Some(Ok(secret))) => Token::parse(secret.expose(), "what was given"),
-            Ok(Some(Err(reason))) => Err(failed(&reason)),
+            Ok(Some(Err(NotGiven {
+                reason,
+                retry_after,
+            }))) => Err(TokenError::NotGiven {
+                reason,
+                retry_after,
+            }),
             Ok(None) => Err(failed("nobody gives tokens any more")),
             Err(_) => Err(failed("no token in time")),
         }
@@ -63,9 +79,17 @@ impl TokenAsks {
 }
 
 impl TokenAsk {
-    /// Gives a token, or says why there is none. Whoever asked may have gone.
-    pub fn answer(self, answer: Result<Secret, String>) {
-        let _ = self.0.send(answer);
+    /// Gives a token. Whoever asked may have gone.
+    pub fn give(self, token: Secret) {
+        let _ = self.0.send(Ok(token));
+    }
+
+    /// Says why there is none; the agent asks again in its own time, or not before `retry_after`.
+    pub fn refuse(self, reason: &str, retry_after: Option<Duration>) {
+        let _ = self.0.send(Err(NotGiven {
+            reason: reason.to_owned(),
+            retry_after,
+        }));
     }
 }
 
@@ -73,16 +97,14 @@ impl TokenAsk {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test]
     async fn each_fetch_is_asked_for_and_answered() {
         let (asker, mut asks) = TokenAsker::new();
         let giver = tokio::spawn(async move {
-            asks.next().await.unwrap().answer(Ok(Secret::new("first")));
-            asks.next().await.unwrap().answer(Err("no".to_owned()));
+            asks.next().await.unwrap().give(Secret::new("first"));
+            asks.next().await.unwrap().refuse("no", None);
             drop(asks);
         });
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -21,7 +21,7 @@ async fn an_address_is_printed_once_it_works_and_then_each_request() {
     let origin = origin().await;
     let service = origin.port().to_string();
     let mut agent = Foreground::start(home.path(), &control, &["http", &service]);
-    let address = format!("http://t-1.localhost:8080 -> {origin}");
+    let address = format!("http://t-1.localhost:8080 -> localhost:{service}");
     assert_eq!(agent.line().await, address);
     assert_eq!(
         agent.line().await,
@@ -110,13 +110,13 @@ async fn the_address_stays_through_a_broken_tunnel_and_a_restart() {
         "{warned}"
     );
 
-    let folder = home.path().join("nowconnect").join(
-        control
-            .url()
-            .replace("http://", "")
-            .replace(['.', ':'], "-"),
-    );
-    let kept = folder.join("http-shop.json");
+    let folder = std::fs::read_dir(home.path().join("nowconnect")).unwrap();
+    let mut files = folder.map(|entry| entry.unwrap().path());
+    let is_kept = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("http-shop-") && name.ends_with(".json")
+    };
+    let kept = files.find(is_kept).unwrap();
     let mode = std::fs::metadata(&kept).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "{}", kept.display());
     for agent in [again, blog, second] {
@@ -154,6 +154,66 @@ async fn a_tunnel_that_the_hub_forgot_is_replaced_with_a_word() {
     let mut again = Foreground::start(home.path(), &control, &["http", &service]);
     assert!(again.line().await.starts_with("http://t-2.localhost:8080"));
     again.end().await;
+}
+
+#[tokio::test]
+async fn a_hub_that_takes_the_place_of_another_is_learnt() {
+    let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
+    let control = StubControl::start(&[&hub.url()]).await;
+    let service = origin().await.port().to_string();
+    let mut agent = Foreground::start(home.path(), &control, &["http", &service]);
+    agent.until("online").await;
+    let next = StubHub::start().await;
+    control.with(|book| book.candidates[0]["edge_url"] = serde_json::json!(next.url()));
+    hub.with(|script| script.refuse_upgrade = Some((503, Vec::new())));
+    hub.handle().close(
+        nowconnect_protocol::CloseCode::Shutdown,
+        "the hub goes".to_owned(),
+    );
+    agent
+        .until(&format!("online through {}/tunnel", next.url()))
+        .await;
+    assert_eq!(next.hellos(1).await[0].agent_id.as_str(), "tun_1");
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_goes_away_ends_it() {
+    let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
+    let control = StubControl::start(&[&hub.url()]).await;
+    let service = origin().await.port().to_string();
+    let mut agent = Foreground::start(home.path(), &control, &["http", &service]);
+    agent.until("online").await;
+    signal(&agent.child, "HUP").await;
+    let status = soon("the end", agent.child.wait()).await.unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_published_stops_nothing_else() {
+    let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
+    let control = StubControl::start(&[&hub.url()]).await;
+    control.with(|book| book.refuse = Some((409, "name_taken")));
+    let echo = echo().await;
+    let path = home.path().join("premise.yaml");
+    let (url, port, api) = (hub.url(), echo.port(), control.url());
+    let file = format!(
+        "tunnel: {{url: \"{url}\", agent_id: premise-1}}\ntargets:\n  echo: {{host: 127.0.0.1, port: {port}}}\n\
+         observability: {{health_port: 0}}\n\
+         publish: {{control_url: \"{api}\", services: [{{name: shop, target: \"{port}\"}}]}}\n"
+    );
+    std::fs::write(&path, file).unwrap();
+    let mut start = command(home.path(), &["start", "--config", path.to_str().unwrap()]);
+    start.env("NC_TOKEN", "t0ken");
+    let mut agent = Foreground::spawn(start);
+    let mut told = String::new();
+    while !(told.contains("(name_taken)") && told.contains("echo: online")) {
+        told += &format!("{}\n", agent.line().await);
+    }
+    let (mut client, _outcomes) = hub.open("echo").await;
+    exchange(&mut client, b"through").await;
+    drop(client);
+    agent.end().await;
 }
 
 #[tokio::test]
@@ -259,6 +319,12 @@ async fn start_runs_all_that_the_file_names() {
         control.url()
     );
     std::fs::write(&path, file).unwrap();
+    let check = ["config", "check", path.to_str().unwrap()];
+    let output = command(home.path(), &check).output().await.unwrap();
+    assert!(
+        text(&output.stdout).contains("`start` publishes 2 services"),
+        "{output:?}"
+    );
     let arguments = ["start", "--config", path.to_str().unwrap()];
     let mut agent = Foreground::spawn(command(home.path(), &arguments));
     let mut told = String::new();
@@ -269,15 +335,16 @@ async fn start_runs_all_that_the_file_names() {
         told.contains(&format!("http://shop.localhost:8080 -> {origin}")),
         "{told}"
     );
-    assert!(
-        told.contains(&format!("http://t-2.localhost:8080 -> {echo}")),
-        "{told}"
-    );
+    let tcp = told.lines().find_map(|line| {
+        let (id, target) = line.strip_prefix("connector ")?.split_once(" -> ")?;
+        (target == echo.to_string()).then(|| id.to_owned())
+    });
+    let tcp = tcp.unwrap_or_else(|| panic!("{told}"));
     let hellos = hub.hellos(2).await;
     // The stub opens flows over the tunnel that came last.
     let last = hellos.last().unwrap().agent_id.to_string();
     let (mut client, _outcomes) = hub.open(&last).await;
-    if last == "tun_2" {
+    if last == tcp {
         exchange(&mut client, b"ping").await;
         drop(client);
         agent

@@ -12,7 +12,9 @@ use crate::secret::Secret;
 
 impl Checker<'_> {
     pub(super) fn auth(&mut self, section: Option<&AuthSection>) -> Option<Auth> {
-        match (self.env.var("NC_TOKEN_FILE"), self.env.var("NC_TOKEN")) {
+        let token = self.env.var("NC_TOKEN");
+        let token = token.filter(|token| !token.trim().is_empty());
+        match (self.env.var("NC_TOKEN_FILE"), token) {
             (Some(path), None) => return Some(Auth::TokenFile(PathBuf::from(path))),
             (None, Some(token)) => return Some(Auth::Fixed(Secret::new(token.trim()))),
             (Some(_), Some(_)) => {
