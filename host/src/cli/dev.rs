@@ -122,9 +122,9 @@ control:
 admin:
   socket: admin.sock
 observability:
-  metrics_port: 0
+  metrics_port: null
   log_level: warn
-  log_format: plain
+  log_format: text
 ",
             tunnel.ip(),
             tunnel.port()
