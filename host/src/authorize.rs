@@ -48,7 +48,7 @@ use nowconnect_protocol::{ConnectorName, TenantName};
 pub(crate) use admin::AdminSubject;
 pub use hello::{HelloAsk, HelloPermit, HelloReason};
 pub use open::{OpenAsk, OpenPermit};
-pub(crate) use publish::{CONTROL_LISTENER, ControlClient, ControlDeed};
+pub(crate) use publish::{CONTROL_LISTENER, ControlClient, ControlDeed, ControlSubject};
 pub(crate) use request::{HttpAnswer, HttpAsk, HttpPermit, PluginReply, ResponseAnswer};
 pub(crate) use upstream::{UpstreamAsk, UpstreamPermit};
 

@@ -273,7 +273,7 @@ impl Hub {
             .collect()
     }
 
-    fn agents_now(&self) -> Vec<AgentStatus> {
+    pub(crate) fn agents_now(&self) -> Vec<AgentStatus> {
         let mut flows: HashMap<(AgentKey, ConnectorName), u64> = HashMap::new();
         for entry in self.flows.collect(|_| true) {
             let key = (entry.agent.clone(), entry.connector.name.clone());
@@ -333,7 +333,7 @@ impl Hub {
         }
     }
 
-    fn close_flow_now(&self, flow: &str) -> Result<(), AdminRefusal> {
+    pub(crate) fn close_flow_now(&self, flow: &str) -> Result<(), AdminRefusal> {
         let missing = || AdminRefusal::NotFound {
             what: "flow",
             name: flow.to_owned(),
@@ -397,7 +397,7 @@ impl Hub {
         self.end.try_send(within).map_err(|_| already())
     }
 
-    fn kick_now(&self, agent: &str) -> Result<(), AdminRefusal> {
+    pub(crate) fn kick_now(&self, agent: &str) -> Result<(), AdminRefusal> {
         let key = agent_key(agent)?;
         let parked = self.parked.end(|parked, _| *parked == key);
         match self.router.tunnel_of(&key) {
@@ -548,7 +548,7 @@ fn client_filter(client: &str) -> Result<DecisionFilter<'static>, AdminRefusal> 
     })
 }
 
-fn agent_key(text: &str) -> Result<AgentKey, AdminRefusal> {
+pub(crate) fn agent_key(text: &str) -> Result<AgentKey, AdminRefusal> {
     let invalid = |error: nowconnect_protocol::NameError| AdminRefusal::Invalid(error.to_string());
     let (tenant, agent) = match text.split_once('/') {
         Some((tenant, agent)) => (TenantName::parse(tenant).map_err(invalid)?, agent),

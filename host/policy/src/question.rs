@@ -328,6 +328,8 @@ pub enum AdminTarget {
     Connector(Name),
     /// An agent.
     Agent(Name),
+    /// An agent that may not be connected.
+    KnownAgent(Box<AgentFacts>),
     /// A policy bundle.
     PolicyBundle {
         /// Its name; the bundle of the hub itself is `hub`.

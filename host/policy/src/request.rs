@@ -313,6 +313,9 @@ impl Form<'_> {
             AdminTarget::Published(endpoint) => {
                 return Ok(self.kit.groups.join(Arc::new(Row::endpoint(endpoint))));
             }
+            AdminTarget::KnownAgent(agent) => {
+                return Ok(self.kit.groups.join(Arc::new(Row::agent(agent))));
+            }
             AdminTarget::Endpoint(name) => (&self.tables.endpoints, name, "endpoint"),
             AdminTarget::Connector(name) => (&self.tables.connectors, name, "connector"),
             AdminTarget::Agent(name) => (&self.tables.agents, name, "agent"),

@@ -27,12 +27,52 @@ pub(crate) struct ControlClient {
 /// What such a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ControlDeed {
-    /// See what its tenant has.
+    /// See which names its tenant has.
     List,
     /// Take a published name away.
     Close,
     /// Keep a name for its tenant.
     Reserve,
+    /// See its tenant's agents.
+    ListAgents,
+    /// End the session of an agent, now or gently, or for good.
+    EndAgent,
+    /// See its tenant's flows.
+    ListFlows,
+    /// End a flow.
+    CloseFlow,
+}
+
+impl ControlDeed {
+    const fn changes_something(self) -> bool {
+        match self {
+            Self::List | Self::ListAgents | Self::ListFlows => false,
+            Self::Close | Self::Reserve | Self::EndAgent | Self::CloseFlow => true,
+        }
+    }
+
+    const fn deed(self) -> AdminDeed {
+        match self {
+            Self::List => AdminDeed::ListEndpoints,
+            Self::Close => AdminDeed::CloseEndpoint,
+            Self::Reserve => AdminDeed::ReserveEndpoint,
+            Self::ListAgents => AdminDeed::Status,
+            Self::EndAgent => AdminDeed::KickAgent,
+            Self::ListFlows => AdminDeed::ListFlows,
+            Self::CloseFlow => AdminDeed::CloseFlow,
+        }
+    }
+}
+
+/// What it is about.
+#[derive(Clone, Debug)]
+pub(crate) enum ControlSubject {
+    /// All that is its tenant's.
+    Hub,
+    /// A name.
+    Endpoint(Box<EndpointFacts>),
+    /// An agent, connected or not.
+    Agent(Box<AgentFacts>),
 }
 
 impl Authorizer {
@@ -90,16 +130,18 @@ impl Authorizer {
         from: SocketAddr,
         client: &ControlClient,
         deed: ControlDeed,
-        endpoint: Option<EndpointFacts>,
+        subject: ControlSubject,
     ) -> Result<(), Denial> {
         let mut asking = Asking::begin(self);
-        let resource = endpoint.as_ref().map_or_else(
-            || self.hub.to_string(),
-            |endpoint| endpoint.endpoint.to_string(),
-        );
-        let target = match endpoint {
-            Some(endpoint) => AdminTarget::Published(Box::new(endpoint)),
-            None => AdminTarget::Node(Arc::clone(&self.hub)),
+        let (kind, resource) = match &subject {
+            ControlSubject::Hub => ("Node", self.hub.to_string()),
+            ControlSubject::Endpoint(row) => ("Endpoint", row.endpoint.to_string()),
+            ControlSubject::Agent(row) => ("Agent", row.agent.to_string()),
+        };
+        let target = match subject {
+            ControlSubject::Hub => AdminTarget::Node(Arc::clone(&self.hub)),
+            ControlSubject::Endpoint(row) => AdminTarget::Published(row),
+            ControlSubject::Agent(row) => AdminTarget::KnownAgent(row),
         };
         let question = Arc::new(Question::Admin(Admin {
             net: net(from, Name::bare(CONTROL_LISTENER)),
@@ -110,11 +152,7 @@ impl Authorizer {
                 amr: vec!["token".to_owned()],
                 break_glass: false,
             }),
-            deed: match deed {
-                ControlDeed::List => AdminDeed::ListEndpoints,
-                ControlDeed::Close => AdminDeed::CloseEndpoint,
-                ControlDeed::Reserve => AdminDeed::ReserveEndpoint,
-            },
+            deed: deed.deed(),
             target,
         }));
         let decision = asking.generation.policies().decide(&self.facts, &question);
@@ -126,12 +164,12 @@ impl Authorizer {
             &question,
             &decision,
         );
-        if decision.allow && deed == ControlDeed::List {
+        if decision.allow && !deed.changes_something() {
             return Ok(());
         }
         let draft = Draft::new(self, &asking, DecisionAction::Admin)
             .principal("Operator", &client.client.to_string())
-            .resource("Endpoint", &resource)
+            .resource(kind, &resource)
             .client(from)
             .question(&question)
             .policies(&decision);

@@ -1,7 +1,11 @@
 //! What the routes share: who calls, what a call may wait for, and how refusals are told.
 
+pub(super) mod agents;
 mod body;
+pub(super) mod endpoints;
+pub(super) mod flows;
 pub(super) mod names;
+pub(super) mod routes;
 pub(super) mod tokens;
 pub(super) mod tunnels;
 
@@ -13,7 +17,7 @@ use http::{HeaderMap, header};
 use nowconnect_control::{Control, ControlError, Maker, Management};
 use nowconnect_store::{ClaimRefused, Endpoint, ReserveRefused, StoreError};
 
-use super::ground::{Deed, Forbidden, Ground};
+use super::ground::{Deed, Forbidden, Ground, Subject};
 use super::idempotency::Requests;
 use super::names::Names;
 use super::shapes::PageQuery;
@@ -106,8 +110,12 @@ impl Api {
         endpoint: Option<&Endpoint>,
     ) -> Answer<()> {
         let host = endpoint.map(|endpoint| self.control.host(&endpoint.name));
-        let about = endpoint.zip(host.as_deref());
-        Ok(self.ground.may(from, client, deed, about)?)
+        let subject = endpoint
+            .zip(host.as_deref())
+            .map_or(Subject::All, |(endpoint, host)| {
+                Subject::Endpoint(endpoint, host)
+            });
+        Ok(self.ground.may(from, client, deed, subject)?)
     }
 }
 

@@ -6,6 +6,8 @@ use nowconnect_control::Management;
 use nowconnect_store::Endpoint;
 
 use super::published::Changed;
+use super::shapes::{Agent, Flow, Route};
+use crate::admin::view::AdminRefusal;
 
 /// The policies' answer was no.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,36 @@ pub(super) enum Deed {
     Close,
     /// Reserve a name.
     Reserve,
+    /// See agents of its tenant.
+    ListAgents,
+    /// End the session of an agent, now, gently or for good.
+    EndAgent,
+    /// See flows of its tenant.
+    ListFlows,
+    /// End a flow.
+    CloseFlow,
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Subject<'a> {
+    /// What there is of its tenant.
+    All,
+    /// An endpoint, or a name as one, with its host name.
+    Endpoint(&'a Endpoint, &'a str),
+    /// An agent of the client's tenant by its id, connected or not.
+    Agent(&'a str),
+}
+
+/// How an agent's session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// At once; it may come again.
+    Kick,
+    /// It opens a replacement and finishes here.
+    Drain,
+    /// For good: its tokens count no more.
+    Revoke,
 }
 
 /// What is asked about before an endpoint is made.
@@ -45,15 +77,29 @@ pub(super) trait Ground: Send + Sync + 'static {
     /// Whether policies let this endpoint be made, for whom it will belong to.
     fn may_create(&self, from: SocketAddr, wanted: &Wanted<'_>) -> Result<(), Forbidden>;
 
-    /// Whether policies let a client do this; `endpoint` is what it is about, where there is one,
-    /// with its host name.
+    /// Whether policies let a client do this.
     fn may(
         &self,
         from: SocketAddr,
         client: &Management,
         deed: Deed,
-        endpoint: Option<(&Endpoint, &str)>,
+        subject: Subject<'_>,
     ) -> Result<(), Forbidden>;
+
+    /// The agents of a tenant that have a session, by their ids.
+    fn agents(&self, tenant: &str) -> Vec<Agent>;
+
+    /// Ends an agent's session.
+    fn end_agent(&self, tenant: &str, agent: &str, ending: Ending) -> Result<(), AdminRefusal>;
+
+    /// The flows of a tenant's agents, oldest first, with their numbers.
+    fn flows(&self, tenant: &str) -> Vec<(u64, Flow)>;
+
+    /// Ends a flow, if it is of an agent of the tenant.
+    fn close_flow(&self, tenant: &str, flow: &str) -> Result<(), AdminRefusal>;
+
+    /// The tenant's routes of the configuration, by name.
+    fn routes(&self, tenant: &str) -> Vec<Route>;
 
     /// Whether a route of the configuration has the name or answers to the host.
     fn is_configured(&self, tenant: &str, name: &str, host: &str) -> bool;

@@ -6,14 +6,17 @@ use std::sync::{Arc, Weak};
 use nowconnect_control::Management;
 use nowconnect_policy::AgentFacts;
 use nowconnect_protocol::{AgentId, CloseCode, TenantName};
-use nowconnect_store::Endpoint;
 
-use super::ground::{Deed, Forbidden, Ground, Wanted};
+use super::ground::{Deed, Ending, Forbidden, Ground, Subject, Wanted};
 use super::published::{Changed, facts};
-use crate::authorize::{ControlClient, ControlDeed, Denial, policy_name};
+use super::shapes::{Agent, Flow, Route};
+use crate::admin::view::AdminRefusal;
+use crate::authorize::{ControlClient, ControlDeed, ControlSubject, Denial, policy_name};
 use crate::hub::Hub;
 use crate::ingress::HostPattern;
 use crate::registry::AgentKey;
+use crate::revocation::{self, Revocation, RevocationError, Revoked, time};
+use crate::session;
 use crate::tunnel_endpoint::TUNNEL_PATH;
 
 /// Does not keep the hub alive: the hub has the control plane.
@@ -52,29 +55,135 @@ impl Ground for HubGround {
         from: SocketAddr,
         client: &Management,
         deed: Deed,
-        endpoint: Option<(&Endpoint, &str)>,
+        subject: Subject<'_>,
     ) -> Result<(), Forbidden> {
         let hub = self.hub()?;
+        let own = tenant(&client.tenant)?;
         let caller = ControlClient {
-            client: policy_name(&tenant(&client.tenant)?, &client.sub),
+            client: policy_name(&own, &client.sub),
             role: Arc::from(client.role.as_str()),
         };
-        let endpoint = match endpoint {
-            Some((endpoint, host)) => {
+        let subject = match subject {
+            Subject::All => ControlSubject::Hub,
+            Subject::Endpoint(endpoint, host) => {
                 let tenant = tenant(&endpoint.tenant)?;
-                // Only who asks for one that nobody publishes needs a name reserved.
-                Some(facts(endpoint, &tenant, host, deed == Deed::Reserve))
+                let reserved = deed == Deed::Reserve;
+                ControlSubject::Endpoint(Box::new(facts(endpoint, &tenant, host, reserved)))
             }
-            None => None,
+            Subject::Agent(agent) => ControlSubject::Agent(Box::new(AgentFacts {
+                agent: policy_name(&own, agent),
+                scopes: Vec::new(),
+                ephemeral: false,
+                token_expires_ms: 0,
+                groups: Vec::new(),
+                tags: Vec::new(),
+            })),
         };
         let deed = match deed {
             Deed::List => ControlDeed::List,
             Deed::Close => ControlDeed::Close,
             Deed::Reserve => ControlDeed::Reserve,
+            Deed::ListAgents => ControlDeed::ListAgents,
+            Deed::EndAgent => ControlDeed::EndAgent,
+            Deed::ListFlows => ControlDeed::ListFlows,
+            Deed::CloseFlow => ControlDeed::CloseFlow,
         };
         hub.authorizer()
-            .control(from, &caller, deed, endpoint)
+            .control(from, &caller, deed, subject)
             .map_err(forbidden)
+    }
+
+    fn agents(&self, tenant: &str) -> Vec<Agent> {
+        let Some(hub) = self.0.upgrade() else {
+            return Vec::new();
+        };
+        let mut agents: Vec<Agent> = hub
+            .agents_now()
+            .into_iter()
+            .filter_map(|agent| {
+                let key = crate::hub_view::agent_key(&agent.agent).ok()?;
+                (key.tenant.as_str() == tenant).then(|| Agent::of(&key.agent, agent))
+            })
+            .collect();
+        agents.sort_unstable_by(|a, b| a.agent_id.cmp(&b.agent_id));
+        agents
+    }
+
+    fn end_agent(&self, tenant: &str, agent: &str, ending: Ending) -> Result<(), AdminRefusal> {
+        let missing = || AdminRefusal::NotFound {
+            what: "agent",
+            name: agent.to_owned(),
+        };
+        let hub = self.0.upgrade().ok_or_else(missing)?;
+        let key = agent_key(tenant, agent).ok_or_else(missing)?;
+        match ending {
+            Ending::Kick => hub.kick_now(&key.to_string()),
+            Ending::Drain => {
+                let tunnel = hub.router().tunnel_of(&key).ok_or_else(missing)?;
+                tunnel.drain(hub.config().tunnel.drain_timeout);
+                Ok(())
+            }
+            Ending::Revoke => revoke(&hub, key),
+        }
+    }
+
+    fn flows(&self, tenant: &str) -> Vec<(u64, Flow)> {
+        let Some(hub) = self.0.upgrade() else {
+            return Vec::new();
+        };
+        let flows = hub
+            .flows()
+            .collect(|flow| flow.agent.tenant.as_str() == tenant);
+        flows
+            .iter()
+            .map(|flow| (flow.flow_ref.number, Flow::of(flow)))
+            .collect()
+    }
+
+    fn close_flow(&self, tenant: &str, flow: &str) -> Result<(), AdminRefusal> {
+        let missing = || AdminRefusal::NotFound {
+            what: "flow",
+            name: flow.to_owned(),
+        };
+        let hub = self.0.upgrade().ok_or_else(missing)?;
+        let number = flow.rsplit('.').next();
+        number
+            .and_then(|number| number.parse().ok())
+            .and_then(|number| hub.flows().find(number))
+            .filter(|entry| entry.agent.tenant.as_str() == tenant)
+            .ok_or_else(missing)?;
+        hub.close_flow_now(flow)
+    }
+
+    fn routes(&self, tenant: &str) -> Vec<Route> {
+        let Some(hub) = self.0.upgrade() else {
+            return Vec::new();
+        };
+        let config = hub.config();
+        let mut routes: Vec<Route> = config
+            .ingress
+            .routes
+            .iter()
+            .filter(|route| route.tenant.as_str() == tenant)
+            .map(|route| {
+                let pool = hub.router().pool(&route.connector_key());
+                Route {
+                    name: route.name.to_string(),
+                    host: route.host.to_string(),
+                    path: if route.path.is_empty() {
+                        "/".to_owned()
+                    } else {
+                        route.path.clone()
+                    },
+                    exact: route.exact,
+                    connector: route.connector.to_string(),
+                    public: route.public,
+                    agents: pool.map_or(0, |pool| pool.len() as u64),
+                }
+            })
+            .collect();
+        routes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        routes
     }
 
     fn is_configured(&self, tenant: &str, name: &str, host: &str) -> bool {
@@ -193,6 +302,35 @@ fn dialled(address: SocketAddr) -> SocketAddr {
         });
     }
     dialled
+}
+
+/// Writes the agent into the hub's revocation list, and ends what it has. Blocks on the disk.
+fn revoke(hub: &Hub, key: AgentKey) -> Result<(), AdminRefusal> {
+    let config = hub.config();
+    let Some(path) = &config.security.revocation_file else {
+        return Err(AdminRefusal::Unavailable(
+            "the hub has no `security.revocation_file`".to_owned(),
+        ));
+    };
+    let failed = |error: RevocationError| AdminRefusal::Unavailable(error.to_string());
+    let revoked = Revoked::Agent {
+        tenant: key.tenant,
+        agent: key.agent,
+    };
+    let entry = Revocation {
+        revoked,
+        reason: Some("revoked over the control API".to_owned()),
+        revoked_at: time::now_seconds(),
+    };
+    let max_entries = config.security.revocation_max_entries;
+    revocation::edit(path, max_entries, |entries| {
+        entries.retain(|old| old.revoked != entry.revoked);
+        entries.push(entry);
+    })
+    .map_err(failed)?;
+    hub.authorizer().revocations().reload().map_err(failed)?;
+    session::end_revoked(hub);
+    Ok(())
 }
 
 fn forbidden(denial: Denial) -> Forbidden {

@@ -20,14 +20,20 @@ use crate::admin::problem::Problem;
     paths(
         api::tunnels::create, api::tunnels::list, api::tunnels::delete, api::tokens::token,
         api::tokens::jwks, api::names::list, api::names::reserve, api::names::release,
+        api::endpoints::show, api::endpoints::delete, api::agents::list, api::agents::kick,
+        api::agents::drain, api::agents::revoke, api::flows::list, api::flows::close,
+        api::routes::list,
     ),
     components(schemas(
         shapes::CreateTunnel, shapes::CreatedTunnel, shapes::Tunnel, shapes::TunnelPage, Problem,
     )),
-    modifiers(&Proofs),
+    modifiers(&Proofs, &Twins),
     tags(
         (name = "tunnels", description = "Published services"),
         (name = "names", description = "Names that are kept for a tenant"),
+        (name = "agents", description = "Agents that have a session"),
+        (name = "flows", description = "Connections that run"),
+        (name = "routes", description = "What the operator has configured"),
         (name = "tokens", description = "Who calls"),
     )
 )]
@@ -43,6 +49,28 @@ impl Modify for Proofs {
         bearer.bearer_format = Some("JWT".to_owned());
         bearer.description = Some("From `POST /auth/token`.".to_owned());
         components.add_security_scheme("management", SecurityScheme::Http(bearer));
+    }
+}
+
+/// The same calls under a second path.
+struct Twins;
+
+impl Modify for Twins {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let paths = &mut openapi.paths.paths;
+        let operation = |path: &str, name: &str| {
+            let mut operation = match name {
+                "get" => paths.get(path)?.get.clone()?,
+                _ => paths.get(path)?.post.clone()?,
+            };
+            operation.operation_id = Some(format!("{name}_endpoints"));
+            Some(operation)
+        };
+        let get = operation("/tunnels/list", "get");
+        let post = operation("/tunnels/create", "post");
+        let twin = paths.entry("/v1/endpoints".to_owned()).or_default();
+        twin.get = get;
+        twin.post = post;
     }
 }
 

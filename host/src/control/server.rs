@@ -59,6 +59,21 @@ fn router(api: Api) -> Router {
         .route("/.well-known/jwks.json", get(api::tokens::jwks))
         .route("/v1/names", get(api::names::list).post(api::names::reserve))
         .route("/v1/names/{name}", delete(api::names::release))
+        .route(
+            "/v1/endpoints",
+            get(api::tunnels::list).post(api::tunnels::create),
+        )
+        .route(
+            "/v1/endpoints/{tunnel_id}",
+            get(api::endpoints::show).delete(api::endpoints::delete),
+        )
+        .route("/v1/agents", get(api::agents::list))
+        .route("/v1/agents/{agent_id}/kick", post(api::agents::kick))
+        .route("/v1/agents/{agent_id}/drain", post(api::agents::drain))
+        .route("/v1/agents/{agent_id}/revoke", post(api::agents::revoke))
+        .route("/v1/flows", get(api::flows::list))
+        .route("/v1/flows/{flow}/close", post(api::flows::close))
+        .route("/v1/routes", get(api::routes::list))
         .route("/openapi.json", get(openapi::json))
         .route("/docs", get(openapi::page))
         .fallback(no_route)

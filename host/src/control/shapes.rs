@@ -1,10 +1,16 @@
 //! What the API takes and gives, as JSON.
 
+use std::sync::atomic::Ordering;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nowconnect_protocol::AgentId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
+
+use crate::admin::view::AgentStatus;
+use crate::flow_table::FlowEntry;
 
 /// A wish for a tunnel.
 #[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -250,6 +256,129 @@ pub(super) struct ReservedName {
 pub(super) struct NamePage {
     /// The names in their order.
     pub(super) names: Vec<ReservedName>,
+    /// What `after` must be for the next page; missing at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// An agent that has a session.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Agent {
+    /// Its id; of a tunnel's agent the tunnel's id.
+    pub(super) agent_id: String,
+    /// `up`, `draining`, or `detached` while it is away and its flows are kept.
+    pub(super) state: String,
+    /// What it calls its version.
+    pub(super) version: String,
+    /// What it offers.
+    pub(super) connectors: Vec<String>,
+    /// What it was refused to offer.
+    pub(super) refused: Vec<String>,
+    /// Flows that it carries.
+    pub(super) flows: u64,
+    /// Seconds since its tunnel connection began.
+    pub(super) tunnel_seconds: u64,
+    /// Seconds until its token ends; negative after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_expires_seconds: Option<i64>,
+}
+
+impl Agent {
+    pub(super) fn of(id: &AgentId, status: AgentStatus) -> Self {
+        let connectors = status.connectors.into_iter();
+        let refused = status.refused.into_iter();
+        Self {
+            agent_id: id.to_string(),
+            state: status.state.as_str().to_owned(),
+            version: status.version,
+            connectors: connectors.map(|connector| connector.name).collect(),
+            refused: refused.map(|connector| connector.name).collect(),
+            flows: status.flows,
+            tunnel_seconds: status.tunnel_seconds,
+            token_expires_seconds: status.token_expires_seconds,
+        }
+    }
+}
+
+/// One page of agents.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct AgentPage {
+    /// The agents by id.
+    pub(super) agents: Vec<Agent>,
+    /// What `after` must be for the next page; missing at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// A connection that runs.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Flow {
+    /// Its name for life.
+    #[schema(example = "hub.1f.42")]
+    pub(super) flow: String,
+    /// The agent that carries it.
+    pub(super) agent_id: String,
+    /// What it reaches.
+    pub(super) connector: String,
+    /// Where its client came in; `ingress` for one that requests share.
+    pub(super) listener: String,
+    /// Seconds since it was opened.
+    pub(super) age_seconds: u64,
+    /// Bytes from clients, as of about a second ago.
+    pub(super) bytes_to_service: u64,
+    /// Bytes to clients, likewise.
+    pub(super) bytes_to_clients: u64,
+}
+
+impl Flow {
+    pub(super) fn of(flow: &FlowEntry) -> Self {
+        Self {
+            flow: flow.flow_ref.to_string(),
+            agent_id: flow.agent.agent.to_string(),
+            connector: flow.connector.name.to_string(),
+            listener: flow.listener.to_string(),
+            age_seconds: flow.opened.elapsed().as_secs(),
+            bytes_to_service: flow.bytes_c2a.load(Ordering::Relaxed),
+            bytes_to_clients: flow.bytes_a2c.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// One page of flows.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct FlowPage {
+    /// The flows, the oldest first.
+    pub(super) flows: Vec<Flow>,
+    /// What `after` must be for the next page; missing at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// A route of the hub's configuration.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Route {
+    /// Its endpoint's name.
+    pub(super) name: String,
+    /// The hosts that it answers to.
+    #[schema(example = "*.example.com")]
+    pub(super) host: String,
+    /// The path, or what it begins with.
+    pub(super) path: String,
+    /// Whether that is the whole path.
+    pub(super) exact: bool,
+    /// Where its requests go.
+    pub(super) connector: String,
+    /// Whether the shipped policies let everybody in.
+    pub(super) public: bool,
+    /// Agents that offer the connector now.
+    pub(super) agents: u64,
+}
+
+/// One page of routes.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct RoutePage {
+    /// The routes by name.
+    pub(super) routes: Vec<Route>,
     /// What `after` must be for the next page; missing at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,

@@ -3,6 +3,7 @@
 mod keys;
 mod names;
 mod published;
+mod sessions;
 mod survival;
 mod tunnels;
 
@@ -39,7 +40,8 @@ fn control(lines: &str) -> String {
              rate_per_source: {{per_second: 1000}}\n  clients:\n    \
              - {{id: ops, secret_file: ops.secret, tenant: acme}}\n    \
              - {{id: reader, secret_file: ops.secret, tenant: acme, scopes: [names]}}\n    \
-             - {{id: rival, secret_file: ops.secret, tenant: rival}}\n{more}"
+             - {{id: rival, secret_file: ops.secret, tenant: rival, scopes: [tunnels, names, sessions]}}\n    \
+             - {{id: keeper, secret_file: ops.secret, tenant: acme, scopes: [tunnels, names, sessions]}}\n{more}"
     )
 }
 
