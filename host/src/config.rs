@@ -77,7 +77,7 @@ pub use problem::{ConfigError, Problem, Report};
 pub use secret::Secret;
 pub use security::{
     ClaimsConfig, DuplicateAgent, IssuerConfig, JwksConfig, KeySource, OnExpiry, SecurityConfig,
-    TenantRule, TokenAlgorithm,
+    SignedAgentConfig, SignedConfig, TenantRule, TokenAlgorithm,
 };
 pub use tunnel::{HandshakeConfig, TlsFiles, TunnelConfig};
 pub(crate) use viewer_auth::METHOD_TAG;

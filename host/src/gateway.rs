@@ -16,6 +16,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use nowconnect_plugins::{EngineError, EngineSettings, MemoryKv, MemoryKvSettings, PluginEngine};
 use nowconnect_policy::{Facts, ListenerFacts, Name};
 use nowconnect_protocol::WindowPool;
+use nowconnect_store::Store;
 use nowconnect_tunnel::Workers;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
@@ -39,7 +40,7 @@ use crate::flow_table::FlowTable;
 use crate::generation::{Brought, Generation, GenerationError, Generations};
 use crate::health::HealthRoutes;
 use crate::hub::{Hub, HubReadiness, MAX_CLOSE_HOOKS, tunnel_settings};
-use crate::identity::{Authenticator, OwnIssuer};
+use crate::identity::Authenticator;
 use crate::ingress::{self, Ingress, NextIngress};
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
@@ -178,7 +179,7 @@ impl Gateway {
             options.registry.clone(),
             Arc::downgrade(&workers),
             (asks, end, bundles, brought),
-            control.as_ref().map(Opened::issuer),
+            control.as_ref(),
         )
         .await?;
 
@@ -432,7 +433,7 @@ async fn make_hub(
     registry: Option<Arc<dyn Registry>>,
     workers: Weak<Workers>,
     (asks, end, bundles, brought): Ends,
-    own: Option<OwnIssuer>,
+    control: Option<&Opened>,
 ) -> Result<Arc<Hub>, BindError> {
     let engine = PluginEngine::new(
         EngineSettings {
@@ -448,7 +449,7 @@ async fn make_hub(
     first.activated(&metrics);
     let generations = Arc::new(Generations::new(first));
     let credentials = |error: String| BindError::Credentials(error);
-    let authenticator = Authenticator::with_own(&config.security, own)
+    let authenticator = Authenticator::with_own(&config.security, control.map(Opened::issuer))
         .map_err(|error| credentials(error.to_string()))?;
     let revocations =
         reload::read_revocations(config).map_err(|error| credentials(error.to_string()))?;
@@ -529,6 +530,10 @@ async fn make_hub(
         ports: parking_lot::Mutex::default(),
         ingress: ingress_of_hub,
         published: Arc::new(PublishedNames::default()),
+        nonces: match control {
+            Some(opened) => opened.store(),
+            None => Arc::new(Store::in_memory().map_err(|error| credentials(error.to_string()))?),
+        },
         control: OnceLock::new(),
         retired: parking_lot::Mutex::default(),
         tunnel_address: ArcSwapOption::empty(),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use nowconnect_plugins::PluginEngine;
 use nowconnect_protocol::{FlowRef, ReplicaId, TunnelConfig, WindowPool};
+use nowconnect_store::Store;
 use nowconnect_tunnel::{TunnelSettings, Workers};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -87,6 +88,8 @@ pub struct Hub {
     pub(crate) ingress: Ingress,
     /// Names that agents publish; none without a control plane.
     pub(crate) published: Arc<PublishedNames>,
+    /// Nonces of signed upgrades; the control plane's store where there is one.
+    pub(crate) nonces: Arc<Store>,
     /// Set once, before anything is served.
     pub(crate) control: OnceLock<Arc<ControlPlane>>,
     /// Removed listeners whose flows live on and may be asked about again.

@@ -17,6 +17,7 @@ pub mod extract;
 pub(crate) mod fetch;
 mod keys;
 mod own;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod viewer;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::Validation;
+use nowconnect_control::SignedRequest;
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 
 use crate::codes::UpgradeCode;
@@ -35,6 +37,8 @@ use claims::{Clock, Expected, StrictObject};
 use fetch::Fetcher;
 use keys::{IssuerKeys, Pace, Usable};
 pub(crate) use own::OwnIssuer;
+use signed::SignedAgents;
+pub(crate) use signed::{Nonce, SignatureRefused};
 
 pub(crate) use viewer::{ViewerIdentity, ViewerTokens};
 
@@ -94,6 +98,7 @@ struct Shared {
     config: SecurityConfig,
     issuers: Vec<Issuer>,
     own: Option<OwnIssuer>,
+    signed: SignedAgents,
     roots_not_after: Option<i64>,
 }
 
@@ -107,7 +112,7 @@ impl Authenticator {
     /// Reads what is local (key files, the CA bundle). Nothing is fetched yet.
     ///
     /// # Errors
-    /// A key file or the CA bundle cannot be read.
+    /// A key file, the CA bundle or an agent's secret cannot be read.
     pub fn new(config: &SecurityConfig) -> Result<Self, AuthenticatorError> {
         Self::build(config, None, None)
     }
@@ -160,6 +165,7 @@ impl Authenticator {
                 config: config.clone(),
                 issuers,
                 own,
+                signed: SignedAgents::read(&config.signed)?,
                 roots_not_after: fetcher.roots_not_after(),
             }),
         })
@@ -293,6 +299,19 @@ impl Authenticator {
             skew: self.shared.config.clock_skew,
             max_lifetime: self.shared.config.max_token_lifetime,
         }
+    }
+
+    /// Checks that an upgrade is signed where the agent has to; what comes back is to be used up.
+    ///
+    /// # Errors
+    /// The signature is missing, wrong or too old.
+    pub(crate) fn check_signature(
+        &self,
+        identity: &AgentIdentity,
+        signed: Option<&SignedRequest>,
+    ) -> Result<Option<Nonce>, SignatureRefused> {
+        let now = SystemTime::now();
+        self.shared.signed.check(identity, signed, now)
     }
 
     /// How each issuer's keys are, for `status` and readiness.

@@ -11,6 +11,7 @@
 //! drive its tunnel, with its concrete socket type.
 
 mod admission;
+mod signed;
 mod upgrade;
 
 use std::io;

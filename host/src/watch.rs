@@ -120,6 +120,8 @@ impl WatchSet {
         set.add_all(Watched::Certificates, config.admin.token_file.as_ref());
         set.add_all(Watched::Certificates, config.pdp.token_file.as_ref());
         set.add_all(Watched::Certificates, config.pdp.ca_bundle.as_ref());
+        let signed = config.security.signed.agents.iter();
+        set.add_all(Watched::Keys, signed.map(|agent| &agent.secret_file));
         set.add_all(Watched::Keys, config.security.jwks.ca_bundle.as_ref());
         set.add_all(
             Watched::Revocations,

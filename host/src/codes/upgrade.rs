@@ -45,6 +45,10 @@ named! {
         TokenClaims = "token_claims";
         TokenTenant = "token_tenant";
         TokenUsed = "token_used";
+        SignatureMissing = "signature_missing";
+        SignatureWrong = "signature_wrong";
+        SignatureStale = "signature_stale";
+        SignatureReplayed = "signature_replayed";
         Revoked = "revoked";
         KeysUnavailable = "keys_unavailable";
         Overloaded = "overloaded";
@@ -77,6 +81,10 @@ impl UpgradeCode {
             | Self::TokenClaims
             | Self::TokenTenant
             | Self::TokenUsed
+            | Self::SignatureMissing
+            | Self::SignatureWrong
+            | Self::SignatureStale
+            | Self::SignatureReplayed
             | Self::Revoked => StatusCode::UNAUTHORIZED,
             Self::KeysUnavailable | Self::Overloaded | Self::Draining => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -227,6 +235,26 @@ fn upgrade(code: UpgradeCode) -> Text {
             "the tunnel's token was used before, or its tunnel is gone",
             "A token of the control API opens one tunnel connection; a newer one was given since, the tunnel was deleted, or somebody replays the token.",
             "agents ask for a new one by themselves; where it comes from an address that is not the agent's, the token was stolen",
+        ),
+        UpgradeCode::SignatureMissing => text(
+            "the agent has to sign its upgrade and did not",
+            "It is among `security.signed_agents`; its own configuration lacks the secret, or somebody shows its token who has nothing else.",
+            "give the agent its secret; where the address is not the agent's, revoke the token",
+        ),
+        UpgradeCode::SignatureWrong => text(
+            "the upgrade's signature does not fit",
+            "The secrets of agent and hub differ, the hub has none for the agent, or something on the way changed the request.",
+            "compare the files of both sides",
+        ),
+        UpgradeCode::SignatureStale => text(
+            "the time of a signed upgrade is too far from the hub's",
+            "A clock is wrong by more than `security.signed_window_sec`, or the request was kept and sent later.",
+            "compare the clocks",
+        ),
+        UpgradeCode::SignatureReplayed => text(
+            "a signed upgrade was sent a second time",
+            "Somebody who saw the request sends it again, or the agent does not make a new nonce each time.",
+            "look at the address that it came from",
         ),
         UpgradeCode::Revoked => text(
             "the token or its agent was revoked",

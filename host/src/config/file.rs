@@ -53,6 +53,7 @@ pub use policy::{
 pub(crate) use security::all_algorithms;
 pub use security::{
     AlgorithmFile, ClaimsFile, DuplicateAgentFile, IssuerFile, OnExpiryFile, SecurityFile,
+    SignedAgentFile,
 };
 pub use tunnel::{HandshakeFile, TlsFile, TunnelFile};
 pub use viewer_auth::{

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -72,4 +73,31 @@ impl JsonSchema for Secret {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "writeOnly": true })
     }
+}
+
+/// Fewest characters of a shared secret in a file: 128 bits where they are random hexadecimal
+/// digits.
+const MIN_CHARACTERS: usize = 32;
+/// Longest file with a secret.
+const MAX_FILE_BYTES: u64 = 4096;
+
+/// A shared secret from its file, without white space around it.
+///
+/// # Errors
+/// Why there is none, as a sentence: it cannot be read, or is too long or too short to be one.
+pub(crate) fn read_file(path: &Path) -> Result<Secret, String> {
+    let length = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
+    if length > MAX_FILE_BYTES {
+        return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let secret = text.trim();
+    if secret.chars().count() < MIN_CHARACTERS {
+        return Err(format!(
+            "it needs at least {MIN_CHARACTERS} characters, such as from `openssl rand -hex 32`"
+        ));
+    }
+    Ok(Secret::new(secret))
 }

@@ -1,11 +1,11 @@
 //! Who may come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use nowconnect_protocol::TenantName;
+use nowconnect_protocol::{AgentId, TenantName};
 
 use super::build::{Surroundings, cidrs, ms, name, optional_ms, url};
 use super::file::{AlgorithmFile, DuplicateAgentFile, IssuerFile, OnExpiryFile, SecurityFile};
@@ -44,8 +44,30 @@ pub struct SecurityConfig {
     pub revocation_file: Option<PathBuf>,
     /// The most entries of that list; a longer one is refused whole.
     pub revocation_max_entries: u32,
+    /// Agents that sign their upgrade.
+    pub signed: SignedConfig,
     /// Which claims reach policies.
     pub claims: ClaimsConfig,
+}
+
+/// Agents that sign their upgrade with a secret of their own, beside their token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedConfig {
+    /// Who has to.
+    pub agents: Vec<SignedAgentConfig>,
+    /// How far the time of a request may be from the hub's.
+    pub window: Duration,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedAgentConfig {
+    /// Its tenant.
+    pub tenant: TenantName,
+    /// Its id.
+    pub agent: AgentId,
+    /// The file with the secret.
+    pub secret_file: PathBuf,
 }
 
 /// One issuer of agents' tokens.
@@ -209,12 +231,47 @@ impl SecurityConfig {
             },
             revocation_file: around.optional_path(file.revocation_file.as_ref()),
             revocation_max_entries: file.revocation_max_entries,
+            signed: SignedConfig {
+                agents: signed_agents(file, path, around, problems),
+                window: Duration::from_secs(file.signed_window_sec),
+            },
             claims: ClaimsConfig {
                 tags: file.claims.tags.clone(),
                 groups: file.claims.groups.clone(),
             },
         }
     }
+}
+
+fn signed_agents(
+    file: &SecurityFile,
+    path: &Path,
+    around: &Surroundings<'_>,
+    problems: &mut Problems<'_>,
+) -> Vec<SignedAgentConfig> {
+    let mut seen = BTreeSet::new();
+    let mut agents = Vec::with_capacity(file.signed_agents.len());
+    for (index, written) in file.signed_agents.iter().enumerate() {
+        let here = path.key("signed_agents").index(index);
+        let agent = name(AgentId::parse(&written.agent), &here.key("agent"), problems);
+        let tenant = name(
+            TenantName::parse(&written.tenant),
+            &here.key("tenant"),
+            problems,
+        );
+        let (Some(agent), Some(tenant)) = (agent, tenant) else {
+            continue;
+        };
+        if !seen.insert((tenant.clone(), agent.clone())) {
+            problems.add(&here, format!("the agent `{agent}` is there twice"));
+        }
+        agents.push(SignedAgentConfig {
+            tenant,
+            agent,
+            secret_file: around.path(&written.secret_file),
+        });
+    }
+    agents
 }
 
 /// The short form first, then the list; each `iss` once.

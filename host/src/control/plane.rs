@@ -1,7 +1,7 @@
 //! The control plane of a running hub: the rules of the moment over one store.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,17 +20,13 @@ use super::idempotency::Requests;
 use super::names::Names;
 use super::server::{self, Routes};
 use crate::authorize::unix_ms;
-use crate::config::{CloudConfig, ControlConfig};
+use crate::config::{CloudConfig, ControlConfig, secret};
 use crate::hub::Hub;
 use crate::identity::{AgentIdentity, OwnIssuer};
 use crate::limit::SourceRates;
 use crate::telemetry::events;
 use crate::tls::{ServerTls, TlsError};
 
-/// Fewest characters of a client's secret: 128 bits where they are random hexadecimal digits.
-const MIN_SECRET_CHARACTERS: usize = 32;
-/// Longest file with a secret.
-const MAX_SECRET_BYTES: u64 = 4096;
 /// How often names are kept for the agents that are here, those whose time is over go, and keys
 /// are looked at.
 const TIDY: Duration = Duration::from_secs(10);
@@ -96,6 +92,10 @@ impl Opened {
             issuer: issuer(&config.control, address).into(),
             address,
         }))
+    }
+
+    pub(crate) fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
     }
 
     /// Its tokens, for the tunnel port.
@@ -372,11 +372,12 @@ fn issuer(config: &ControlConfig, address: SocketAddr) -> String {
 fn clients(config: &ControlConfig) -> Result<ClientRegister, OpenError> {
     let mut clients = Vec::with_capacity(config.clients.len());
     for client in &config.clients {
-        let secret = read_secret(&client.secret_file).map_err(|reason| OpenError::Secret {
-            client: client.id.clone(),
-            path: client.secret_file.clone(),
-            reason,
-        })?;
+        let secret =
+            secret::read_file(&client.secret_file).map_err(|reason| OpenError::Secret {
+                client: client.id.clone(),
+                path: client.secret_file.clone(),
+                reason,
+            })?;
         let scopes: Vec<String> = client
             .scopes
             .iter()
@@ -384,29 +385,11 @@ fn clients(config: &ControlConfig) -> Result<ClientRegister, OpenError> {
             .collect();
         clients.push(Client::new(
             &client.id,
-            &secret,
+            secret.expose(),
             client.tenant.as_str(),
             &scopes,
             Role(client.role.clone()),
         ));
     }
     Ok(ClientRegister::new(clients))
-}
-
-fn read_secret(path: &Path) -> Result<String, String> {
-    let length = std::fs::metadata(path)
-        .map_err(|error| error.to_string())?
-        .len();
-    if length > MAX_SECRET_BYTES {
-        return Err(format!("it has more than {MAX_SECRET_BYTES} bytes"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let secret = text.trim();
-    if secret.chars().count() < MIN_SECRET_CHARACTERS {
-        return Err(format!(
-            "it needs at least {MIN_SECRET_CHARACTERS} characters, such as from \
-             `openssl rand -hex 32`"
-        ));
-    }
-    Ok(secret.to_owned())
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use nowconnect_control::{SCHEME, SignedError, SignedRequest};
 
 use crate::config::Secret;
 
@@ -14,12 +15,14 @@ pub struct PresentedToken {
     pub token: Secret,
     /// Where it was: the strongest place, if the same token was in several.
     pub source: TokenSource,
+    /// The signed request that it came in, if it did; nothing of that is proven either.
+    pub signed: Option<Box<SignedRequest>>,
 }
 
 /// The places for a token, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenSource {
-    /// `Authorization: Bearer <token>`.
+    /// `Authorization: Bearer <token>`, or a signed request with the token in it.
     Authorization,
     /// `Sec-WebSocket-Protocol: nb_token|<token>`.
     Subprotocol,
@@ -42,6 +45,9 @@ pub enum ExtractError {
     /// A place holds something else.
     #[error("the token is malformed: {0}")]
     Malformed(&'static str),
+    /// A signed request is not what it has to be.
+    #[error("{0}")]
+    Signed(SignedError),
 }
 
 /// The longest token that is looked at, in bytes: 16 KiB, twice what common proxies let pass in
@@ -71,13 +77,24 @@ pub fn extract_token(
                 found = Some(PresentedToken {
                     token: Secret::new(token),
                     source,
+                    signed: None,
                 });
                 Ok(())
             }
         }
     };
+    let mut signed = None;
     for value in headers.get_all(AUTHORIZATION) {
-        take(bearer(value)?, TokenSource::Authorization)?;
+        match authorization(value)? {
+            Shown::Bearer(token) => take(token, TokenSource::Authorization)?,
+            Shown::Signed(request) => {
+                take(&request.token, TokenSource::Authorization)?;
+                // Two would be of one token, and still two answers to who signed.
+                if signed.replace(request).is_some() {
+                    return Err(ExtractError::Ambiguous);
+                }
+            }
+        }
     }
     for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         let value = value
@@ -94,19 +111,32 @@ pub fn extract_token(
             }
         }
     }
-    found.ok_or(ExtractError::Missing)
+    let found = found.ok_or(ExtractError::Missing)?;
+    Ok(PresentedToken { signed, ..found })
 }
 
-fn bearer(value: &http::HeaderValue) -> Result<&str, ExtractError> {
+/// What stands in `Authorization`.
+enum Shown<'a> {
+    Bearer(&'a str),
+    Signed(Box<SignedRequest>),
+}
+
+fn authorization(value: &http::HeaderValue) -> Result<Shown<'_>, ExtractError> {
     let text = value
         .to_str()
         .map_err(|_| ExtractError::Malformed("`Authorization` is not text"))?
         .trim();
     let scheme_and_token = text.split_once(' ');
     match scheme_and_token {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Ok(Shown::Bearer(token.trim()))
+        }
+        Some((scheme, fields)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            let request = SignedRequest::parse(fields).map_err(ExtractError::Signed)?;
+            Ok(Shown::Signed(Box::new(request)))
+        }
         Some(_) | None => Err(ExtractError::Malformed(
-            "`Authorization` has to be `Bearer <token>`",
+            "`Authorization` has to be `Bearer <token>`, or a signed request",
         )),
     }
 }

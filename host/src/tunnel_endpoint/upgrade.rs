@@ -17,6 +17,7 @@ use tower_service::Service;
 use tracing::{Instrument as _, Span, info, warn};
 
 use super::admission::SourceCheck;
+use super::signed;
 use super::{SUBPROTOCOL, TUNNEL_PATH};
 use crate::codes::UpgradeCode;
 use crate::control::admit;
@@ -172,9 +173,11 @@ impl Door {
             self.hub.metrics().hub.revoked("token");
             return Err(Refusal::new(UpgradeCode::Revoked, "the token was revoked"));
         }
-        admit::once(&self.hub, &identity)
+        let refusal = |(code, message)| Refusal::new(code, message);
+        signed::check(&self.hub, &authenticator, &identity, &presented)
             .await
-            .map_err(|(code, message)| Refusal::new(code, message))?;
+            .map_err(refusal)?;
+        admit::once(&self.hub, &identity).await.map_err(refusal)?;
         Ok((identity, key))
     }
 }
@@ -213,7 +216,7 @@ fn extract_code(error: ExtractError) -> UpgradeCode {
     match error {
         ExtractError::Missing => UpgradeCode::TokenMissing,
         ExtractError::Ambiguous => UpgradeCode::TokenAmbiguous,
-        ExtractError::Malformed(_) => UpgradeCode::TokenMalformed,
+        ExtractError::Malformed(_) | ExtractError::Signed(_) => UpgradeCode::TokenMalformed,
     }
 }
 

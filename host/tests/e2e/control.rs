@@ -4,6 +4,7 @@ mod keys;
 mod names;
 mod published;
 mod sessions;
+mod signed;
 mod survival;
 mod tunnels;
 

@@ -55,6 +55,13 @@ pub struct SecurityFile {
     /// The most entries of that list; a longer one is refused whole. Default 100000.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub revocation_max_entries: u32,
+    /// Agents that have to sign their upgrade with a secret that they share with the hub, so that
+    /// a stolen token is not enough. Default empty.
+    #[schemars(length(max = 65_536))]
+    pub signed_agents: Vec<SignedAgentFile>,
+    /// How far the time of a signed upgrade may be from the hub's. Seconds. Default 60.
+    #[schemars(range(min = 1, max = 600))]
+    pub signed_window_sec: u64,
     /// Which verified claims reach policies.
     pub claims: ClaimsFile,
     /// How often keys are fetched anew in the background. Milliseconds. Default 300000.
@@ -102,6 +109,8 @@ impl Default for SecurityFile {
             duplicate_agent: DuplicateAgentFile::default(),
             revocation_file: Some("/var/lib/nowconnect/revoked.jsonl".to_owned()),
             revocation_max_entries: 100_000,
+            signed_agents: Vec::new(),
+            signed_window_sec: 60,
             claims: ClaimsFile::default(),
             jwks_refresh_ms: 300_000,
             jwks_refresh_min_ms: 10_000,
@@ -113,6 +122,24 @@ impl Default for SecurityFile {
             jwks_ca_bundle: None,
         }
     }
+}
+
+/// An agent that signs its upgrade.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignedAgentFile {
+    /// The agent's id.
+    pub agent: String,
+    /// Its tenant. Default `default`.
+    #[serde(default = "default_tenant")]
+    pub tenant: String,
+    /// The file with the secret, of at least 32 characters, such as from `openssl rand -hex 32`.
+    /// Watched.
+    pub secret_file: String,
+}
+
+fn default_tenant() -> String {
+    "default".to_owned()
 }
 
 /// One issuer of agents' tokens.

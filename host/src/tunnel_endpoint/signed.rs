@@ -1,0 +1,60 @@
+//! Signed upgrades: checked once the token is proven, and used up.
+
+use std::sync::Arc;
+
+use nowconnect_control::SignedError;
+use nowconnect_store::{Once, Used};
+
+use crate::codes::UpgradeCode;
+use crate::hub::{Hub, now_ms};
+use crate::identity::{AgentIdentity, Authenticator, Nonce, PresentedToken, SignatureRefused};
+
+/// Nonces that are remembered: of 65,536 agents one each in the longest window, with some of them
+/// dialling again.
+const MAX_NONCES: u64 = 100_000;
+
+/// Checks the signature, and that the request was not seen before.
+///
+/// # Errors
+/// It is missing where it has to be, wrong, too old, or used; or nobody can say now.
+pub(super) async fn check(
+    hub: &Hub,
+    authenticator: &Authenticator,
+    identity: &AgentIdentity,
+    presented: &PresentedToken,
+) -> Result<(), (UpgradeCode, String)> {
+    let refused = |error: SignatureRefused| (code(error), error.to_string());
+    let nonce = authenticator
+        .check_signature(identity, presented.signed.as_deref())
+        .map_err(refused)?;
+    match nonce {
+        Some(nonce) => use_up(hub, nonce)
+            .await
+            .map_err(|error| refused(error.into())),
+        None => Ok(()),
+    }
+}
+
+/// Whatever cannot be remembered as used is not taken.
+async fn use_up(hub: &Hub, nonce: Nonce) -> Result<(), SignedError> {
+    let store = Arc::clone(&hub.nonces);
+    let used = hub.runtime.spawn_blocking(move || {
+        store.use_once(Once::Nonce, &nonce.id, now_ms(), nonce.until_ms, MAX_NONCES)
+    });
+    match used.await {
+        Ok(Ok(Used::First)) => Ok(()),
+        Ok(Ok(Used::Again)) => Err(SignedError::Replayed),
+        Ok(Ok(Used::Full) | Err(_)) | Err(_) => Err(SignedError::Overloaded),
+    }
+}
+
+fn code(error: SignatureRefused) -> UpgradeCode {
+    match error {
+        SignatureRefused::Missing => UpgradeCode::SignatureMissing,
+        SignatureRefused::Signed(SignedError::Malformed(_)) => UpgradeCode::TokenMalformed,
+        SignatureRefused::Signed(SignedError::BadSignature) => UpgradeCode::SignatureWrong,
+        SignatureRefused::Signed(SignedError::Stale { .. }) => UpgradeCode::SignatureStale,
+        SignatureRefused::Signed(SignedError::Replayed) => UpgradeCode::SignatureReplayed,
+        SignatureRefused::Signed(SignedError::Overloaded) => UpgradeCode::Overloaded,
+    }
+}
