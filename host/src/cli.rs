@@ -14,6 +14,7 @@ pub mod explain_code;
 pub mod plugin;
 pub mod policy;
 pub mod run;
+pub mod state;
 pub mod status;
 pub mod top;
 pub mod url;
@@ -63,6 +64,9 @@ enum Command {
     /// Revoke agents' credentials, and see what is revoked
     #[command(subcommand)]
     Agent(agent::Command),
+    /// Save what the control plane keeps, bring it back, and change its keys
+    #[command(subcommand)]
+    State(state::Command),
     /// Show what a running hub does
     Status(status::Args),
     /// Watch a running hub in the terminal
@@ -93,6 +97,7 @@ impl Arguments {
             Command::Policy(command) => command.run(),
             Command::Plugin(command) => command.run(),
             Command::Agent(command) => command.run(),
+            Command::State(command) => command.run(),
             Command::Status(args) => args.run(),
             Command::Top(args) => args.run(),
             Command::Reload(args) => args.run(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,7 @@ use crate::admin::view::{
     AdminAction, AdminCaller, AdminRefusal, AgentState, AgentStatus, BundlePush, ConnectorStatus,
     DrainProgress, DrainRequest, ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus,
     HubStatus, HubView, ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals,
+    no_state,
 };
 use crate::authorize::{AdminSubject, policy_name, unix_ms};
 use crate::bundle::board::Order;
@@ -51,7 +53,8 @@ impl HubView for Hub {
             | AdminAction::KickAgent
             | AdminAction::Reload
             | AdminAction::SetLogLevel
-            | AdminAction::Drain => resource
+            | AdminAction::Drain
+            | AdminAction::ManageState => resource
                 .and_then(|name| agent_key(name).ok())
                 .map_or(AdminSubject::Hub, |key| {
                     AdminSubject::Agent(policy_name(&key.tenant, key.agent.as_str()))
@@ -102,6 +105,37 @@ impl HubView for Hub {
             let agents = number(self.router.agent_count());
             self.drains
                 .progress(self.current_phase(), number(self.flows.len()), agents)
+        }
+        .boxed()
+    }
+
+    fn backup_state<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        async move {
+            let plane = self.control().ok_or_else(no_state)?;
+            let (plane, path) = (Arc::clone(plane), path.to_path_buf());
+            let written = self.runtime.spawn_blocking(move || plane.backup(&path));
+            match written.await {
+                Ok(written) => written.map_err(|error| AdminRefusal::Invalid(error.to_string())),
+                Err(_) => Err(AdminRefusal::Unavailable(
+                    "writing the backup panicked; please report this".to_owned(),
+                )),
+            }
+        }
+        .boxed()
+    }
+
+    fn rotate_keys(&self, distrust: bool) -> BoxFuture<'_, Result<String, AdminRefusal>> {
+        async move {
+            let plane = Arc::clone(self.control().ok_or_else(no_state)?);
+            let rotated = self.runtime.spawn_blocking(move || plane.rotate(distrust));
+            match rotated.await {
+                Ok(rotated) => {
+                    rotated.map_err(|error| AdminRefusal::Unavailable(error.to_string()))
+                }
+                Err(_) => Err(AdminRefusal::Unavailable(
+                    "changing the keys panicked; please report this".to_owned(),
+                )),
+            }
         }
         .boxed()
     }

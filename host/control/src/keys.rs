@@ -103,9 +103,7 @@ pub enum KeyError {
     #[error("no signing key can be made")]
     NotMade,
     /// A kept key cannot be read.
-    #[error(
-        "the signing key `{id}` cannot be used; `nowconnect control keys rotate` makes a new one"
-    )]
+    #[error("the signing key `{id}` cannot be used; restore a backup of the state file")]
     Unreadable {
         /// Its id.
         id: String,

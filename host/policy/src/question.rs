@@ -294,6 +294,8 @@ pub enum AdminDeed {
     SetLogLevel,
     /// Send the agents elsewhere.
     Drain,
+    /// Back up what the hub keeps, or change the keys that sign its tokens.
+    ManageState,
     /// List what is published.
     ListEndpoints,
     /// Take a published name away.

@@ -290,6 +290,7 @@ impl Form<'_> {
                     | AdminDeed::Reload
                     | AdminDeed::SetLogLevel
                     | AdminDeed::Drain
+                    | AdminDeed::ManageState
             )
     }
 
@@ -493,7 +494,11 @@ fn action_of(question: &Question, core: CoreVersion) -> &'static str {
 fn deed(deed: AdminDeed, core: CoreVersion) -> &'static str {
     match deed {
         AdminDeed::ListFlows if core == CoreVersion::V1 => "admin-status",
-        AdminDeed::CloseFlow | AdminDeed::Reload | AdminDeed::SetLogLevel | AdminDeed::Drain
+        AdminDeed::CloseFlow
+        | AdminDeed::Reload
+        | AdminDeed::SetLogLevel
+        | AdminDeed::Drain
+        | AdminDeed::ManageState
             if core == CoreVersion::V1 =>
         {
             "admin-activate-policy"
@@ -503,6 +508,7 @@ fn deed(deed: AdminDeed, core: CoreVersion) -> &'static str {
         AdminDeed::Reload => "admin-reload",
         AdminDeed::SetLogLevel => "admin-set-log-level",
         AdminDeed::Drain => "admin-drain",
+        AdminDeed::ManageState => "admin-manage-state",
         AdminDeed::Status => "admin-status",
         AdminDeed::Explain => "admin-explain",
         AdminDeed::ListEndpoints => "admin-list-endpoints",

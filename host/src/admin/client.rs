@@ -24,8 +24,8 @@ use super::routes::{
 };
 use super::socket::default_socket_path;
 use super::view::{
-    BundlePush, DrainProgress, DrainQuery, DrainRequest, ExplainRequest, FlowPage, FlowQuery,
-    GenerationStatus, HubStatus, ReloadReport,
+    BackupRequest, BundlePush, DrainProgress, DrainQuery, DrainRequest, ExplainRequest, FlowPage,
+    FlowQuery, GenerationStatus, HubStatus, ReloadReport, RotateRequest, RotatedKey,
 };
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
@@ -227,6 +227,28 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn drain(&self, request: &DrainRequest) -> Result<Done, ClientError> {
         self.call(Method::POST, "/v1/drain", Some(request)).await
+    }
+
+    /// Has the hub write a copy of what its control plane keeps.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn backup_state(&self, path: &Path) -> Result<Done, ClientError> {
+        let request = BackupRequest {
+            path: path.to_path_buf(),
+        };
+        self.call(Method::POST, "/v1/state/backup", Some(&request))
+            .await
+    }
+
+    /// Lets another key sign the control plane's tokens.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rotate_keys(&self, distrust: bool) -> Result<RotatedKey, ClientError> {
+        let request = RotateRequest { distrust };
+        self.call(Method::POST, "/v1/state/rotate-keys", Some(&request))
+            .await
     }
 
     /// How the drain goes: what holds at its end, or `wait` from now where that is earlier.

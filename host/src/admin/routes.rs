@@ -18,8 +18,9 @@ use tracing::warn;
 use super::bundles;
 use super::problem::{Problem, ProblemCode};
 use super::view::{
-    AdminAction, AdminCaller, AgentStatus, DrainProgress, DrainQuery, DrainRequest, ExplainRequest,
-    FlowPage, FlowQuery, GenerationStatus, HubStatus, HubView, ReloadReport,
+    AdminAction, AdminCaller, AgentStatus, BackupRequest, DrainProgress, DrainQuery, DrainRequest,
+    ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus, HubView, ReloadReport,
+    RotateRequest, RotatedKey,
 };
 use crate::telemetry::decisions::requests::{RecordedRequest, RequestCounts, Requests};
 use crate::telemetry::decisions::{DecisionAction, DecisionFilter, DecisionRecord, DecisionRing};
@@ -155,6 +156,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/log-level", get(log_level).put(set_log_level))
         .route("/drain", post(drain).get(drain_progress))
         .route("/explain", post(explain))
+        .route("/state/backup", post(backup_state))
+        .route("/state/rotate-keys", post(rotate_keys))
         .merge(bundles::routes());
     Router::new()
         .nest("/v1", api)
@@ -351,6 +354,32 @@ async fn drain(
     admin.may(&caller, AdminAction::Drain, None).await?;
     admin.hub.drain(&request).await?;
     Ok(Json(Done {}))
+}
+
+async fn backup_state(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    body: Result<Json<BackupRequest>, JsonRejection>,
+) -> Answer<Done> {
+    let Json(request) = body?;
+    admin.may(&caller, AdminAction::ManageState, None).await?;
+    if !request.path.is_absolute() {
+        let detail = format!("`{}` is no absolute path", request.path.display());
+        return Err(Problem::new(ProblemCode::InvalidRequest, &detail));
+    }
+    admin.hub.backup_state(&request.path).await?;
+    Ok(Json(Done {}))
+}
+
+async fn rotate_keys(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    body: Result<Json<RotateRequest>, JsonRejection>,
+) -> Answer<RotatedKey> {
+    let Json(request) = body?;
+    admin.may(&caller, AdminAction::ManageState, None).await?;
+    let key = admin.hub.rotate_keys(request.distrust).await?;
+    Ok(Json(RotatedKey { key }))
 }
 
 async fn drain_progress(

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, ready};
@@ -64,6 +65,18 @@ pub trait HubView: Send + Sync + 'static {
     /// of another kind never drains.
     fn drain_progress(&self, _wait: Duration) -> BoxFuture<'_, DrainProgress> {
         Box::pin(ready(DrainProgress::default()))
+    }
+
+    /// Writes a copy of what the control plane keeps to a new file of the hub's machine. A hub of
+    /// another kind keeps nothing, here and below.
+    fn backup_state<'a>(&'a self, _path: &'a Path) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        Box::pin(ready(Err(no_state())))
+    }
+
+    /// Lets another key sign tokens from now on; with `distrust` those before prove nothing more.
+    /// Gives the new key's id.
+    fn rotate_keys(&self, _distrust: bool) -> BoxFuture<'_, Result<String, AdminRefusal>> {
+        Box::pin(ready(Err(no_state())))
     }
 
     /// Asks again, explaining: a kept decision, or a question that the caller states.
@@ -184,6 +197,8 @@ pub enum AdminAction {
     SetLogLevel,
     /// Drain the hub.
     Drain,
+    /// Back up what the hub keeps, or change the keys that sign its tokens.
+    ManageState,
     /// Bring a policy bundle, or take the staged one back.
     StagePolicy,
     /// Put the staged policy bundle in force.
@@ -204,6 +219,7 @@ impl AdminAction {
             Self::Reload => "reload",
             Self::SetLogLevel => "set-log-level",
             Self::Drain => "drain",
+            Self::ManageState => "manage-state",
             Self::StagePolicy => "stage-policy",
             Self::ActivatePolicy => "activate-policy",
             Self::RollbackPolicy => "rollback-policy",
@@ -219,6 +235,7 @@ impl AdminAction {
             | Self::Reload
             | Self::SetLogLevel
             | Self::Drain
+            | Self::ManageState
             | Self::StagePolicy
             | Self::ActivatePolicy
             | Self::RollbackPolicy => true,
@@ -249,6 +266,10 @@ pub enum AdminRefusal {
     /// Refused with a code of policy bundles.
     #[error("{}", .0.message)]
     Bundle(BundleRefused),
+}
+
+pub(crate) fn no_state() -> AdminRefusal {
+    AdminRefusal::Unavailable("the hub has no control plane (`control.listen`)".to_owned())
 }
 
 impl From<BundleRefused> for AdminRefusal {
@@ -707,4 +728,28 @@ pub struct ExplainRequest {
     /// A question in the form of the policy cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<serde_json::Value>,
+}
+
+/// Where a backup goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// An absolute path on the hub's machine; nothing may be there yet.
+    pub path: PathBuf,
+}
+
+/// How keys are changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRequest {
+    /// Whether what the keys before have signed counts no more.
+    #[serde(default)]
+    pub distrust: bool,
+}
+
+/// A key that signs from now on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotatedKey {
+    /// `kid` of the tokens that it signs.
+    pub key: String,
 }

@@ -83,7 +83,8 @@ impl Authorizer {
                 | AdminAction::CloseFlow
                 | AdminAction::Reload
                 | AdminAction::SetLogLevel
-                | AdminAction::Drain,
+                | AdminAction::Drain
+                | AdminAction::ManageState,
                 _,
             ) => AdminTarget::Node(Arc::clone(&self.hub)),
             (
@@ -138,6 +139,7 @@ fn deed(action: AdminAction) -> AdminDeed {
         AdminAction::Reload => AdminDeed::Reload,
         AdminAction::SetLogLevel => AdminDeed::SetLogLevel,
         AdminAction::Drain => AdminDeed::Drain,
+        AdminAction::ManageState => AdminDeed::ManageState,
         AdminAction::StagePolicy => AdminDeed::StagePolicy,
         AdminAction::ActivatePolicy => AdminDeed::ActivatePolicy,
         AdminAction::RollbackPolicy => AdminDeed::RollbackPolicy,

@@ -1,7 +1,7 @@
 //! The control plane of a running hub: the rules of the moment over one store.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -261,6 +261,16 @@ impl ControlPlane {
         let until = unix_ms(identity.expires_at);
         let control = self.current.load_full();
         control.admit(endpoint, token, until, now_ms()).map(|_| ())
+    }
+
+    /// Writes a copy of what is kept to a new file. Blocks on the disk.
+    pub(crate) fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.store.backup(path)
+    }
+
+    /// Lets a new key sign; see [`KeyRing::rotate`]. Blocks on the disk.
+    pub(crate) fn rotate(&self, distrust: bool) -> Result<String, KeyError> {
+        self.keys.rotate(now_ms(), distrust)
     }
 
     /// Serves until dropped.

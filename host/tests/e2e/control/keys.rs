@@ -89,3 +89,78 @@ async fn the_api_describes_itself() {
     assert!(page.message.text().contains("openapi.json"));
     assert!(page.message.field("content-security-policy").is_some());
 }
+
+/// A token with another header, signed as that says.
+fn forged(token: &str, header: Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    let header = URL_SAFE_NO_PAD.encode(header.to_string());
+    let claims = token.split('.').nth(1).unwrap();
+    let text = format!("{header}.{claims}");
+    let signature = URL_SAFE_NO_PAD.encode(sign(text.as_bytes()));
+    format!("{text}.{signature}")
+}
+
+/// The public key as a shared secret, no algorithm, another algorithm, a key brought along: none
+/// of it proves anything, whichever key signs here.
+#[tokio::test]
+async fn a_token_proves_nothing_by_another_algorithm_than_its_keys() {
+    for algorithm in ["EdDSA", "RS256", "HS256"] {
+        let hub = control_hub(&format!("tokens: {{algorithm: {algorithm}}}"))
+            .start()
+            .await;
+        let ops = client(&hub, "ops").await;
+        let good = ops.token.clone().unwrap();
+        assert_eq!(part(&good, 0)["alg"], algorithm);
+        assert_eq!(ops.get("/tunnels/list").await.status, 200);
+        let kid = part(&good, 0)["kid"].clone();
+        let set = ops.get("/.well-known/jwks.json").await.body;
+        let public = set["keys"].get(0).cloned().unwrap_or(Value::Null);
+        assert_eq!(public.is_null(), algorithm == "HS256", "no secret is shown");
+        let public_bytes = ["x", "n"]
+            .iter()
+            .find_map(|field| public[*field].as_str())
+            .map_or_else(Vec::new, |text| URL_SAFE_NO_PAD.decode(text).unwrap());
+        let hmac = |secret: Vec<u8>| {
+            move |text: &[u8]| {
+                let key = jsonwebtoken::EncodingKey::from_secret(&secret);
+                let tag = jsonwebtoken::crypto::sign(text, &key, jsonwebtoken::Algorithm::HS256);
+                URL_SAFE_NO_PAD.decode(tag.unwrap()).unwrap()
+            }
+        };
+        let header = |alg: &str| json!({"typ": "JWT", "alg": alg, "kid": kid});
+        let tokens = [
+            forged(&good, header("none"), |_| Vec::new()),
+            forged(&good, header("HS256"), hmac(public_bytes.clone())),
+            forged(
+                &good,
+                header("HS256"),
+                hmac(public.to_string().into_bytes()),
+            ),
+            forged(&good, header("HS256"), hmac(Vec::new())),
+            forged(&good, header("HS512"), hmac(public_bytes.clone())),
+            forged(&good, header("ES256"), hmac(public_bytes)),
+            forged(&good, json!({"alg": algorithm}), |_| vec![0; 64]),
+        ];
+        for token in tokens {
+            let forger = super::Caller {
+                token: Some(token.clone()),
+                ..ops.clone()
+            };
+            let refused = forger.get("/tunnels/list").await;
+            assert_eq!(
+                (refused.status, refused.code()),
+                (401, "unauthenticated"),
+                "{algorithm}: {token}"
+            );
+            let created = ops.create(json!({})).await;
+            let id = created.text("tunnel_id");
+            let header = part(&token, 0);
+            let ephemeral = forged(created.text("ephemeral_token"), header, |_| vec![1; 64]);
+            hub.agent(id)
+                .token(&ephemeral)
+                .target(id, ([127, 0, 0, 1], 9).into())
+                .start()
+                .problem("401")
+                .await;
+        }
+    }
+}

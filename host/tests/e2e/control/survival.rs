@@ -1,9 +1,9 @@
 //! What is given out outlives the hub.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{agent_of, anonymous, client, control_hub, open_hub};
-use crate::cluster::echo;
+use crate::cluster::{TestHub, command, echo};
 
 #[tokio::test]
 async fn names_keys_and_used_tokens_outlive_a_killed_hub() {
@@ -46,4 +46,108 @@ async fn without_a_file_every_name_is_free_after_a_restart() {
     anonymous(&hub).create(wish.clone()).await;
     hub.restart().await;
     anonymous(&hub).create(wish).await;
+}
+
+#[tokio::test]
+async fn a_backup_brings_everything_back() {
+    let target = echo().await;
+    let file = "public_url: \"http://control.test\"\nstate_file: state/control.redb\n\
+                anonymous: {enabled: true}\ngrace_sec: 600";
+    let mut hub = control_hub(file).start_process().await;
+    let caller = anonymous(&hub);
+    let created = caller.create(json!({"requested_name": "shop"})).await;
+    agent_of(&hub, &created, target.address()).ready().await;
+    let ops = client(&hub, "ops").await;
+    for name in ["mine", "ours"] {
+        let reserved = ops.post("/v1/names", &json!({"name": name})).await;
+        assert_eq!(reserved.status, 200);
+    }
+    let deleted = ops.create(json!({"requested_name": "gone"})).await;
+    assert_eq!(ops.delete(deleted.text("tunnel_id")).await.status, 204);
+    let before = everything(&hub).await;
+
+    let (config, socket) = (hub.path("cloud.yaml"), hub.path("admin.sock"));
+    let (config, socket) = (config.to_str().unwrap(), socket.to_str().unwrap());
+    let backup = hub.path("backup.redb");
+    let backup = backup.to_str().unwrap();
+    let (code, out) = command(&["state", "backup", backup, "--socket", socket]).await;
+    assert_eq!(code, Some(0), "{out}");
+    let (code, _) = command(&["state", "backup", backup, "--socket", socket]).await;
+    assert_eq!(code, Some(1), "what is there is not written over");
+    // The hub has the file.
+    let restore = ["state", "restore", backup, "--config", config];
+    assert_eq!(command(&restore).await.0, Some(1));
+
+    // Everything that comes later is lost with the file.
+    for id in ["ops", "keeper"] {
+        let client = client(&hub, id).await;
+        let name = json!({"name": format!("later-{id}")});
+        assert_eq!(client.post("/v1/names", &name).await.status, 200);
+    }
+    let (code, out) = command(&["state", "rotate-keys", "--distrust", "--socket", socket]).await;
+    assert_eq!(code, Some(0), "{out}");
+    let refused = ops.get("/v1/names").await;
+    assert_eq!((refused.status, refused.code()), (401, "unauthenticated"));
+    hub.process().signal("KILL").await;
+    hub.process().ended().await;
+    let (code, out) = command(&restore).await;
+    assert_eq!(code, Some(0), "{out}");
+
+    hub.start_again().await;
+    assert_eq!(everything(&hub).await, before);
+    let again = anonymous(&hub)
+        .create(json!({"recreate_token": created.text("recreate_token")}))
+        .await;
+    assert_eq!(again.text("tunnel_id"), created.text("tunnel_id"));
+    agent_of(&hub, &created, target.address())
+        .problem("token_used")
+        .await;
+    let gone = json!({"recreate_token": deleted.text("recreate_token")});
+    let still = client(&hub, "ops")
+        .await
+        .post("/tunnels/create", &gone)
+        .await;
+    assert_eq!((still.status, still.code()), (401, "unauthenticated"));
+    // The token of then counts: its key came back.
+    let ops = super::Caller {
+        address: hub.control_address(),
+        ..ops
+    };
+    assert_eq!(ops.get("/v1/names").await.status, 200);
+}
+
+/// What an operator sees of what is kept.
+async fn everything(hub: &TestHub) -> Vec<Value> {
+    let ops = client(hub, "ops").await;
+    let mut seen = Vec::new();
+    for path in ["/.well-known/jwks.json", "/v1/names", "/tunnels/list"] {
+        seen.push(ops.get(path).await.body);
+    }
+    seen
+}
+
+#[tokio::test]
+async fn keys_change_at_run_time_and_what_they_signed_stays_good() {
+    let target = echo().await;
+    let hub = open_hub().admin().start().await;
+    let ops = client(&hub, "ops").await;
+    let created = anonymous(&hub).create(json!({})).await;
+    let key = hub.operator().rotate_keys(false).await.unwrap().key;
+    let set = anonymous(&hub).get("/.well-known/jwks.json").await;
+    let keys = set.body["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!(keys.iter().any(|one| one["kid"] == json!(key)));
+    // Signed before, and proven after.
+    agent_of(&hub, &created, target.address()).ready().await;
+    assert_eq!(ops.get("/tunnels/list").await.status, 200);
+
+    let second = anonymous(&hub).create(json!({})).await;
+    hub.operator().rotate_keys(true).await.unwrap();
+    agent_of(&hub, &second, target.address())
+        .problem("token_key_unknown")
+        .await;
+    let refused = ops.get("/tunnels/list").await;
+    assert_eq!((refused.status, refused.code()), (401, "unauthenticated"));
+    let third = anonymous(&hub).create(json!({})).await;
+    agent_of(&hub, &third, target.address()).ready().await;
 }
