@@ -6,7 +6,8 @@
 #   need.sh parts     the servers that the end-to-end tests run against
 #   need.sh prover    the solver that nowconnect-prove asks
 #   need.sh node      Node.js and the packages of scripts/parts
-#   need.sh web       a browser, a load generator and a WebSocket suite, for the slow tests
+#   need.sh web       a browser, a load generator, suites of WebSocket cases and of API calls, for
+#                     the slow tests
 #   need.sh cedar     the stock `cedar` program at the engine's version, for the slow tests
 #
 # What is missing is named first. As root it is then installed with apt, rustup and npm, each
@@ -184,7 +185,10 @@ need_web() {
         chromium:chromium h2load:nghttp2-client
     need_python
     mkdir -p "$TOOLS_DIR/bin"
-    ln -sf "$TOOLS_DIR/python/bin/kosoku" "$TOOLS_DIR/bin/kosoku"
+    local name
+    for name in kosoku schemathesis; do
+        ln -sf "$TOOLS_DIR/python/bin/$name" "$TOOLS_DIR/bin/$name"
+    done
 }
 
 need_cedar() {

@@ -55,7 +55,7 @@ use tree::{Node, Path as At};
 pub use bundle::{BundleConfig, BundleRequire, BundleSource, OnUntrusted};
 pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey, HealthCheck, HttpCheck};
-pub use control::{ClientConfig, ControlConfig, Scope, TokensConfig};
+pub use control::{ClientConfig, ControlConfig, Scope, TokensConfig, TunnelUrl};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
 pub use ingress::{

@@ -12,6 +12,7 @@
 
 pub(crate) mod admit;
 mod api;
+mod edges;
 mod ground;
 mod hub_ground;
 mod idempotency;

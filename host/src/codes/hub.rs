@@ -93,7 +93,7 @@ fn problem(code: ProblemCode) -> Text {
         ),
         ProblemCode::NameTaken => text(
             "somebody else has the name",
-            "Another tunnel publishes it, another tenant reserved it, or a route of the hub's configuration answers to it.",
+            "Another tunnel publishes it, another tenant reserved it, a route of the hub's configuration answers to it, or the operator keeps it for himself (`kept_names`).",
             "choose another name, or leave it out for a random one",
         ),
         ProblemCode::IdempotencyConflict => text(

@@ -34,6 +34,8 @@ pub struct ControlConfig {
     pub tunnel_url: Option<Url>,
     /// Where this hub is, for callers' hints.
     pub region: Option<String>,
+    /// Further ways to its tunnel port.
+    pub more_tunnel_urls: Vec<TunnelUrl>,
     /// What a public address looks like, with `{host}`; `None` follows from `ingress`.
     pub url_template: Option<String>,
     /// The tenant of callers without a token; `None` gives them nothing.
@@ -56,6 +58,17 @@ pub struct ControlConfig {
     pub names: NameRules,
     /// Requests a second from one source address.
     pub rate_per_source: RateLimit,
+}
+
+/// A way to the tunnel port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelUrl {
+    /// Where agents dial.
+    pub url: Url,
+    /// Its region.
+    pub region: Option<String>,
+    /// For people.
+    pub note: Option<String>,
 }
 
 /// A client of the API.
@@ -158,6 +171,17 @@ impl ControlConfig {
         };
         let public_url = public("public_url", &file.public_url, &["https", "http"]);
         let tunnel_url = public("tunnel_url", &file.tunnel_url, &["wss", "ws"]);
+        let mut more_tunnel_urls = Vec::with_capacity(file.more_tunnel_urls.len());
+        for (index, way) in file.more_tunnel_urls.iter().enumerate() {
+            let at = path.key("more_tunnel_urls").index(index).key("url");
+            more_tunnel_urls.extend(url(&way.url, &["wss", "ws"], &at, problems).map(|url| {
+                TunnelUrl {
+                    url,
+                    region: way.region.clone(),
+                    note: way.note.clone(),
+                }
+            }));
+        }
         if let Some(template) = &file.url_template
             && !template.contains("{host}")
         {
@@ -182,6 +206,7 @@ impl ControlConfig {
             domain,
             tunnel_url,
             region: file.region.clone(),
+            more_tunnel_urls,
             url_template: file.url_template.clone(),
             anonymous_tenant: anonymous(&file.anonymous, &path.key("anonymous"), problems),
             anonymous_recreate: Duration::from_secs(file.anonymous.recreate_sec),

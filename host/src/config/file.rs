@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use bundle::{BundleFile, BundleRequireFile, OnUntrustedFile};
 pub use control::{
     AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, ScopeFile, TokensFile,
+    TunnelUrlFile,
 };
 pub use ha::{HaFile, HaModeFile, MeshFile, MeshTlsFile};
 pub use ingress::{

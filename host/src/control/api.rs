@@ -14,13 +14,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, header};
-use nowconnect_control::{Control, ControlError, Maker, Management};
+use nowconnect_control::{Control, ControlError, Maker, Management, NameRefused};
 use nowconnect_store::{ClaimRefused, Endpoint, ReserveRefused, StoreError};
 
 use super::ground::{Deed, Forbidden, Ground, Subject};
 use super::idempotency::Requests;
 use super::names::Names;
-use super::shapes::PageQuery;
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::authorize::unix_ms;
 use crate::config::Scope;
@@ -37,7 +36,6 @@ pub(super) struct Api {
     pub(super) names: Arc<Names>,
     pub(super) requests: Arc<Requests>,
     pub(super) ground: Arc<dyn Ground>,
-    pub(super) region: Option<Arc<str>>,
     pub(super) max_names_per_tenant: u64,
 }
 
@@ -80,7 +78,7 @@ impl Api {
                 .ok_or_else(unauthenticated)?,
             _ => {
                 let detail = "show one management token, in `Authorization` or in the body";
-                return Err(Refusal::new(Code::InvalidRequest, detail));
+                return Err(Refusal::new(Code::Unauthenticated, detail));
             }
         };
         let now = now_ms();
@@ -143,8 +141,8 @@ fn caller_of(maker: &Maker, from: SocketAddr) -> String {
     }
 }
 
-fn limit(page: &PageQuery) -> Answer<usize> {
-    let limit = page.limit.unwrap_or(PAGE);
+fn limit(wanted: Option<u32>) -> Answer<usize> {
+    let limit = wanted.unwrap_or(PAGE);
     if (1..=MAX_PAGE).contains(&limit) {
         Ok(usize::try_from(limit).unwrap_or(usize::MAX))
     } else {
@@ -173,7 +171,8 @@ impl std::convert::From<Forbidden> for Refusal {
 impl std::convert::From<ControlError> for Refusal {
     fn from(error: ControlError) -> Self {
         let code = match &error {
-            ControlError::Name(_) => Code::InvalidRequest,
+            ControlError::Name(NameRefused::Malformed { .. }) => Code::InvalidRequest,
+            ControlError::Name(NameRefused::Kept { .. }) => Code::NameTaken,
             ControlError::Claim(refused) => return claim(refused),
             ControlError::Token(_) | ControlError::BadClient | ControlError::NotAnonymous => {
                 Code::Unauthenticated

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use nowconnect_control::Management;
 use nowconnect_store::Endpoint;
 
+use super::edges::Edge;
 use super::published::Changed;
 use super::shapes::{Agent, Flow, Route};
 use crate::admin::view::AdminRefusal;
@@ -113,8 +114,8 @@ pub(super) trait Ground: Send + Sync + 'static {
     /// Ends the session of an endpoint's agent, if it has one, and does not let it go on elsewhere.
     fn send_away(&self, tenant: &str, agent: &str);
 
-    /// Where agents dial this hub.
-    fn tunnel_url(&self) -> String;
+    /// The ways to hubs that take agents, as the operator orders them.
+    fn edges(&self) -> Vec<Edge>;
 
     /// This hub's name.
     fn replica(&self) -> String;

@@ -7,11 +7,14 @@ use nowconnect_control::Management;
 use nowconnect_policy::AgentFacts;
 use nowconnect_protocol::{AgentId, CloseCode, TenantName};
 
+use super::edges::Edge;
 use super::ground::{Deed, Ending, Forbidden, Ground, Subject, Wanted};
 use super::published::{Changed, facts};
 use super::shapes::{Agent, Flow, Route};
 use crate::admin::view::AdminRefusal;
 use crate::authorize::{ControlClient, ControlDeed, ControlSubject, Denial, policy_name};
+use crate::config::CloudConfig;
+use crate::drain::Phase;
 use crate::hub::Hub;
 use crate::ingress::HostPattern;
 use crate::registry::AgentKey;
@@ -235,24 +238,28 @@ impl Ground for HubGround {
         }
     }
 
-    fn tunnel_url(&self) -> String {
+    fn edges(&self) -> Vec<Edge> {
         let Some(hub) = self.0.upgrade() else {
-            return String::new();
+            return Vec::new();
         };
         let config = hub.config();
-        if let Some(url) = &config.control.tunnel_url {
-            return url.as_str().to_owned();
-        }
-        let scheme = if config.tunnel.tls.is_some() {
-            "wss"
-        } else {
-            "ws"
+        let agents = hub.router().agent_count();
+        let places = usize::try_from(config.limits.max_agents).unwrap_or(usize::MAX);
+        let own = Edge {
+            hub: hub.replica().to_string(),
+            url: tunnel_url(&hub, &config),
+            region: config.control.region.clone(),
+            note: None,
+            takes_agents: hub.current_phase() == Phase::Serving && agents < places,
+            load: u32::try_from(agents.saturating_mul(1000) / places.max(1)).unwrap_or(u32::MAX),
         };
-        let address = hub
-            .tunnel_address
-            .load_full()
-            .map_or_else(|| config.tunnel.listen(), |address| *address);
-        format!("{scheme}://{}{TUNNEL_PATH}", dialled(address))
+        let more = config.control.more_tunnel_urls.iter().map(|way| Edge {
+            url: way.url.as_str().to_owned(),
+            region: way.region.clone(),
+            note: way.note.clone(),
+            ..own.clone()
+        });
+        std::iter::once(own.clone()).chain(more).collect()
     }
 
     fn replica(&self) -> String {
@@ -290,6 +297,23 @@ impl Ground for HubGround {
             format!("{scheme}://{host}:{port}")
         }
     }
+}
+
+/// Where agents dial this hub.
+fn tunnel_url(hub: &Hub, config: &CloudConfig) -> String {
+    if let Some(url) = &config.control.tunnel_url {
+        return url.as_str().to_owned();
+    }
+    let scheme = if config.tunnel.tls.is_some() {
+        "wss"
+    } else {
+        "ws"
+    };
+    let address = hub
+        .tunnel_address
+        .load_full()
+        .map_or_else(|| config.tunnel.listen(), |address| *address);
+    format!("{scheme}://{}{TUNNEL_PATH}", dialled(address))
 }
 
 /// An address that can be dialled from this machine, where the port is bound to all of them.

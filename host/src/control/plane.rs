@@ -226,7 +226,6 @@ impl ControlPlane {
             names: Arc::clone(&self.names),
             requests: Arc::clone(&self.requests),
             ground: Arc::clone(&self.ground),
-            region: config.control.region.as_deref().map(Arc::from),
             max_names_per_tenant: config.control.max_names_per_tenant,
         };
         self.routes.store(Arc::new(Routes::new(api)));

@@ -18,7 +18,11 @@ use crate::flow_table::FlowEntry;
 pub(super) struct CreateTunnel {
     /// The wished name, one label of a host name; a random one where it is missing.
     #[serde(default)]
-    #[schema(max_length = 64, example = "shop")]
+    #[schema(
+        max_length = 63,
+        example = "shop",
+        pattern = "^(?![Tt]-)(?!..--)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$"
+    )]
     pub(super) requested_name: Option<String>,
     /// Where the caller would like the hub to be; candidates there come first.
     #[serde(default)]
@@ -184,6 +188,24 @@ pub(super) struct PageQuery {
     pub(super) limit: Option<u32>,
 }
 
+/// Which page of flows.
+#[derive(Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FlowQuery {
+    /// Begin after this flow.
+    #[serde(default)]
+    #[param(
+        pattern = "^[A-Za-z0-9._-]{1,128}\\.[0-9]{1,19}$",
+        example = "hub.1f.42"
+    )]
+    pub(super) after: Option<String>,
+    /// At most so many; 100 where it is missing, never more than 1000.
+    #[serde(default)]
+    #[param(minimum = 1, maximum = 1000)]
+    pub(super) limit: Option<u32>,
+}
+
 /// Which tunnel to delete.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -234,7 +256,11 @@ pub(super) struct GivenToken {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReserveName {
     /// One label of a host name.
-    #[schema(max_length = 63, example = "shop")]
+    #[schema(
+        max_length = 63,
+        example = "shop",
+        pattern = "^(?![Tt]-)(?!..--)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$"
+    )]
     pub(super) name: String,
 }
 

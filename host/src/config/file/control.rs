@@ -33,6 +33,10 @@ pub struct ControlFile {
     pub tunnel_url: Option<String>,
     /// What `region_hint` of a request is compared with. Default `null`.
     pub region: Option<String>,
+    /// Further ways to the same tunnel port, such as through an ingress in another region; agents
+    /// are told those of their region first, at most three. Default: none.
+    #[schemars(length(max = 16))]
+    pub more_tunnel_urls: Vec<TunnelUrlFile>,
     /// The scheme and port of public addresses as agents print them, such as
     /// `https://{host}` or `http://{host}:8082`, with `{host}` for the name. `null` follows from
     /// the first port of `ingress.listeners`. Default `null`.
@@ -63,6 +67,20 @@ pub struct ControlFile {
     /// Requests a second from one source address (an IPv6 /64 counts as one); more are answered
     /// 429. Default 10, 20 at once.
     pub rate_per_source: RateFile,
+}
+
+/// A way to the tunnel port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelUrlFile {
+    /// Such as `wss://eu.hub.example.com/tunnel`.
+    pub url: String,
+    /// Its region, for `region_hint`. Default `null`.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// What a person should know of it. Default `null`.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// Callers without a token.
@@ -161,6 +179,7 @@ impl Default for ControlFile {
             domain: "localhost".to_owned(),
             tunnel_url: None,
             region: None,
+            more_tunnel_urls: Vec::new(),
             url_template: None,
             anonymous: AnonymousFile::default(),
             clients: Vec::new(),

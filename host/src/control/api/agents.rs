@@ -31,7 +31,7 @@ pub(in crate::control) async fn list(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Answer<Json<AgentPage>> {
     let Query(page) = query?;
-    let limit = limit(&page)?;
+    let limit = limit(page.limit)?;
     let client = api.client(&headers, Scope::Sessions).await?;
     api.ground
         .may(from, &client, Deed::ListAgents, Subject::All)?;

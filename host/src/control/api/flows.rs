@@ -9,11 +9,11 @@ use super::{Answer, Api, From, limit, next};
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::config::Scope;
 use crate::control::ground::{Deed, Subject};
-use crate::control::shapes::{FlowPage, PageQuery};
+use crate::control::shapes::{FlowPage, FlowQuery};
 
 /// List the flows of the client's tenant, the oldest first
 #[utoipa::path(
-    get, path = "/v1/flows", tag = "flows", params(PageQuery), security(("management" = [])),
+    get, path = "/v1/flows", tag = "flows", params(FlowQuery), security(("management" = [])),
     responses(
         (status = 200, description = "Flows", body = FlowPage),
         (status = "4XX", description = "Why not", body = Refusal,
@@ -26,10 +26,10 @@ pub(in crate::control) async fn list(
     State(api): State<Api>,
     Extension(From(from)): Extension<From>,
     headers: HeaderMap,
-    query: Result<Query<PageQuery>, QueryRejection>,
+    query: Result<Query<FlowQuery>, QueryRejection>,
 ) -> Answer<Json<FlowPage>> {
     let Query(page) = query?;
-    let limit = limit(&page)?;
+    let limit = limit(page.limit)?;
     let after = number(page.after.as_deref())?;
     let client = api.client(&headers, Scope::Sessions).await?;
     api.ground
@@ -51,7 +51,11 @@ fn number(after: Option<&str>) -> Answer<u64> {
     let Some(after) = after else {
         return Ok(0);
     };
-    let number = after.rsplit('.').next().and_then(|text| text.parse().ok());
+    let number = after
+        .rsplit_once('.')
+        .filter(|(hub_and_boot, _)| !hub_and_boot.is_empty())
+        .filter(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|(_, number)| number.parse().ok());
     number.ok_or_else(|| {
         let detail = format!("`after` is `{after}`; it has to be a flow, such as `hub.1f.42`");
         Refusal::new(Code::InvalidRequest, &detail)

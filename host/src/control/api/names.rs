@@ -33,7 +33,7 @@ pub(in crate::control) async fn list(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Answer<Json<NamePage>> {
     let Query(page) = query?;
-    let limit = limit(&page)?;
+    let limit = limit(page.limit)?;
     let client = api.client(&headers, Scope::Names).await?;
     api.may(from, &client, Deed::List, None)?;
     let found = api

@@ -29,7 +29,7 @@ pub(in crate::control) async fn list(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Answer<Json<RoutePage>> {
     let Query(page) = query?;
-    let limit = limit(&page)?;
+    let limit = limit(page.limit)?;
     let client = api.client(&headers, Scope::Tunnels).await?;
     api.ground.may(from, &client, Deed::List, Subject::All)?;
     let after = page.after.unwrap_or_default();

@@ -16,10 +16,11 @@ use super::body::Body;
 use super::{Answer, Api, From, caller_of, limit, next, now_ms, unauthenticated, with_scope};
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::config::Scope;
+use crate::control::edges;
 use crate::control::ground::{Deed, Wanted};
 use crate::control::idempotency;
 use crate::control::shapes::{
-    Candidate, CreateTunnel, CreatedTunnel, DeleteTunnel, PageQuery, Transport, Tunnel, TunnelPage,
+    Candidate, CreateTunnel, CreatedTunnel, DeleteTunnel, PageQuery, Tunnel, TunnelPage,
     TunnelState,
 };
 use crate::telemetry::{events, rfc3339_ms};
@@ -36,7 +37,7 @@ const NAME_ATTEMPTS: usize = 4;
 /// holds tokens and is shown once.
 #[utoipa::path(
     post, path = "/tunnels/create", tag = "tunnels", request_body = CreateTunnel,
-    params(("Idempotency-Key" = Option<String>, Header, max_length = 255,
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$",
         description = "A request sent again with the same key gets the same answer for a day")),
     security((), ("management" = [])),
     responses(
@@ -99,7 +100,7 @@ pub(in crate::control) async fn list(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Answer<Json<TunnelPage>> {
     let Query(page) = query?;
-    let limit = limit(&page)?;
+    let limit = limit(page.limit)?;
     let client = api.client(&headers, Scope::Tunnels).await?;
     api.may(from, &client, Deed::List, None)?;
     let filter = EndpointFilter {
@@ -175,6 +176,12 @@ impl Api {
         maker: &Maker,
         wish: CreateTunnel,
     ) -> Answer<CreatedTunnel> {
+        // There is one hub until hubs form a cluster, with one address or several.
+        let candidates = edges::candidates(self.ground.edges(), wish.region_hint.as_deref());
+        if candidates.is_empty() {
+            let detail = "the hub takes no further agents now";
+            return Err(Refusal::new(Code::Unavailable, detail));
+        }
         let request = TunnelRequest {
             name: wish.requested_name,
             protocol: wish.protocol.unwrap_or_default().as_str().to_owned(),
@@ -206,7 +213,7 @@ impl Api {
             peer = %from,
             "a name was given out"
         );
-        Ok(self.show_created(created, wish.region_hint.as_deref()))
+        Ok(self.show_created(created, candidates))
     }
 
     /// Asks the policies about an endpoint, and makes the very one that they were asked about.
@@ -247,11 +254,11 @@ impl Api {
         Ok(())
     }
 
-    fn show_created(&self, created: Created, region_hint: Option<&str>) -> CreatedTunnel {
+    fn show_created(&self, created: Created, candidates: Vec<Candidate>) -> CreatedTunnel {
         CreatedTunnel {
             public_url: self.ground.public_url(&created.host),
             public_hostname: created.host,
-            candidates: self.candidates(region_hint),
+            candidates,
             tunnel_id: created.endpoint.id,
             ephemeral_token: created.ephemeral_token,
             recreate_token: created.recreate_token,
@@ -259,17 +266,6 @@ impl Api {
             recreate_expires_at: rfc3339_ms(created.recreate_until_ms),
             note: None,
         }
-    }
-
-    /// Hubs to dial. There is one until hubs form a cluster.
-    fn candidates(&self, _region_hint: Option<&str>) -> Vec<Candidate> {
-        vec![Candidate {
-            edge_id: self.ground.replica(),
-            edge_url: self.ground.tunnel_url(),
-            supported_transport: vec![Transport::Wss],
-            region: self.region.as_deref().map(str::to_owned),
-            note: None,
-        }]
     }
 
     pub(super) fn show(&self, endpoint: &Endpoint) -> Tunnel {

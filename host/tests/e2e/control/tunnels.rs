@@ -44,6 +44,27 @@ async fn a_stranger_gets_a_name_and_its_agent_is_let_in() {
 }
 
 #[tokio::test]
+async fn candidates_are_those_of_the_wished_region_first() {
+    let hub = control_hub(
+        "region: us\nanonymous: {enabled: true}\nmore_tunnel_urls:\n  \
+         - {url: \"wss://eu.example.com/tunnel\", region: eu, note: behind the ingress}\n  \
+         - {url: \"wss://ap.example.com/tunnel\", region: ap}\n  \
+         - {url: \"wss://sa.example.com/tunnel\", region: sa}",
+    )
+    .start()
+    .await;
+    let regions = async |hint: serde_json::Value| -> Vec<String> {
+        let created = anonymous(&hub).create(json!({"region_hint": hint})).await;
+        let candidates = created.body["candidates"].as_array().unwrap().clone();
+        let regions = candidates.iter().map(|one| one["region"].as_str());
+        regions.map(|region| region.unwrap().to_owned()).collect()
+    };
+    assert_eq!(regions(json!(null)).await, ["us", "eu", "ap"]);
+    assert_eq!(regions(json!("ap")).await, ["ap", "us", "eu"]);
+    assert_eq!(regions(json!("sa")).await, ["sa", "us", "eu"]);
+}
+
+#[tokio::test]
 async fn a_token_opens_one_tunnel() {
     let target = echo().await;
     let hub = open_hub().start().await;
@@ -254,7 +275,7 @@ async fn nobody_is_served_without_what_he_needs() {
     let ops = client(&hub, "ops").await;
     let wish = json!({"management_token": reader.token});
     let refused = ops.post("/tunnels/create", &wish).await;
-    assert_eq!((refused.status, refused.code()), (400, "invalid_request"));
+    assert_eq!((refused.status, refused.code()), (401, "unauthenticated"));
     let wish = json!({"management_token": ops.token});
     assert_eq!(nobody.create(wish).await.status, 201);
 }
@@ -265,7 +286,6 @@ async fn a_wish_that_cannot_be_is_told_what_is_wrong() {
     let caller = anonymous(&hub);
     for (wish, words) in [
         (json!({"requested_name": "a.b"}), "letters a to z"),
-        (json!({"requested_name": "admin"}), "kept by the operator"),
         (json!({"requested_name": "x".repeat(64)}), "at most 63"),
         (json!({"unknown": 1}), "unknown"),
         (json!({"protocol": "udp"}), "udp"),
@@ -276,6 +296,9 @@ async fn a_wish_that_cannot_be_is_told_what_is_wrong() {
         assert_eq!(refused.code(), "invalid_request");
         assert!(refused.text("detail").contains(words), "{refused:?}");
     }
+    let kept = json!({"requested_name": "admin"});
+    let refused = caller.post("/tunnels/create", &kept).await;
+    assert_eq!((refused.status, refused.code()), (409, "name_taken"));
     let long = json!({"requested_name": "x".repeat(20_000)});
     let refused = caller.post("/tunnels/create", &long).await;
     assert_eq!((refused.status, refused.code()), (413, "too_large"));

@@ -246,6 +246,24 @@ pub(crate) fn http(port: u16, path: &str) -> Option<String> {
     Some(answer)
 }
 
+/// Sends JSON to a plain HTTP port, and gives the JSON of its answer.
+pub(crate) fn post(port: u16, path: &str, body: &Value) -> Option<Value> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let body = body.to_string();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str(body).ok()
+}
+
 /// A TCP service that returns what it gets, with half-close; it lives until the test's process
 /// ends.
 pub(crate) fn echo_service() -> u16 {

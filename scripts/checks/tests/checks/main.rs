@@ -10,6 +10,7 @@
 mod architecture;
 mod client_address;
 mod contract;
+mod control_api;
 mod documents;
 mod gateway;
 mod http_origin;

@@ -18,7 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -225,10 +225,10 @@ impl Daemon {
     }
 
     /// Waits until the program has ended by itself.
-    pub(crate) fn wait_until_ended(&mut self, deadline: Duration) {
+    pub(crate) fn wait_until_ended(&mut self, deadline: Duration) -> ExitStatus {
         eventually(&format!("the end of {}", self.name), deadline, || {
             self.child.try_wait().unwrap()
-        });
+        })
     }
 
     /// Waits until the port takes connections.
