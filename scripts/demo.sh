@@ -8,9 +8,10 @@ cd "$ROOT"
 scripts/need.sh rust guests
 timed "building the plugins" scripts/build-guests.sh
 say "    ${DIM}the first build takes about a quarter of an hour on two cores; later ones take seconds${PLAIN}"
-# Hub and agent are inside the demo; `nowconnect` is for the operator's commands.
+# Hub and agent are inside the demo; the programs are for the operator's commands and for the
+# address of the last scene.
 timed "building the demo and the command line" cargo build --workspace --locked \
-    --bin nowconnect --bin nowconnect-demo
+    --bin nowconnect --bin nowconnect-agent --bin nowconnect-demo
 # The issuer of tokens is on loopback, where no proxy leads.
 export NO_PROXY="127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}"
 export no_proxy="$NO_PROXY"

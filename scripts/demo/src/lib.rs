@@ -3,6 +3,7 @@
 //!
 //! The issuer is also what tests use where the issuer is not what they are about.
 
+pub mod address;
 pub mod embedded;
 pub mod flow;
 pub mod issuer;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nowconnect_demo::Failed;
+use nowconnect_demo::address::Address;
 use nowconnect_demo::flow::Flow;
 use nowconnect_demo::issuer::{Client, Issuer};
 use nowconnect_demo::services::{Response, serve_echo, serve_http};
@@ -93,6 +94,7 @@ fn run(terminal: &mut Terminal, once: bool) -> Result<(), Failed> {
     demo.swap_plugin(terminal, &mut running)?;
     demo.mask_log(terminal)?;
     drop(running);
+    let _address = demo.publish(terminal)?;
     if !once {
         demo.what_next(terminal);
         demo.stage.gateway.wait()?;
@@ -112,6 +114,8 @@ struct Demo {
     echo: u16,
     payroll: u16,
     issuer: String,
+    /// The port of the private HTTP service.
+    service: u16,
 }
 
 impl Demo {
@@ -158,6 +162,7 @@ impl Demo {
             echo,
             payroll,
             issuer: issuer.url,
+            service: web_service.port(),
         };
         demo.write_hub_config(PLUGINS_FIRST)?;
         demo.stage.write(
@@ -266,6 +271,27 @@ impl Demo {
         Ok(())
     }
 
+    /// Keeps running as long as what it returns.
+    fn publish(&self, terminal: &mut Terminal) -> Result<Address, Failed> {
+        terminal.scene("A public address for a private service, from nothing");
+        terminal.say("Two programs without any configuration, in two terminals:");
+        terminal.command("nowconnect dev");
+        terminal.command(format!("nowconnect-agent http {}", self.service));
+        let address = Address::start(&self.stage.programs, &self.stage.folder, self.service)?;
+        terminal.output(&address.line);
+        let url = address.url().to_owned();
+        terminal.command(format!("curl {url}/"));
+        let host = url.trim_start_matches("http://");
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = Flow::connect(address.port)?.ask(&request);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        must_contain(body, "Hello from a private service")?;
+        terminal.output(body);
+        terminal.say("and the agent shows:");
+        terminal.output(&address.next_line("GET / 200 ")?);
+        Ok(address)
+    }
+
     /// A line about a new flow that contains `text`.
     fn logged_flow(&mut self, text: &str) -> Result<String, Failed> {
         self.stage
@@ -369,6 +395,7 @@ impl Demo {
             echo,
             payroll,
             issuer,
+            service: _,
         } = self;
         let (tunnel, metrics) = (stage.tunnel, stage.metrics);
         stage.write(

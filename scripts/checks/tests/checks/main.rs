@@ -17,6 +17,7 @@ mod http_origin;
 mod parts;
 mod plugins;
 mod proofs;
+mod publish;
 mod real_parts;
 mod repository;
 mod required_proof;
