@@ -42,7 +42,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use nowconnect_plugins as plugins;
-use nowconnect_policy::{Facts, Meta, Name, Net};
+use nowconnect_plugins::{CallInfo, Carry, Enrich, PluginSet};
+use nowconnect_policy::{Decision, Facts, Meta, Name, Net, Question, Signals};
 use nowconnect_protocol::{ConnectorName, TenantName};
 
 pub(crate) use admin::AdminSubject;
@@ -61,7 +62,7 @@ use crate::pdp::{self, Pdp};
 use crate::revocation::RevocationList;
 use crate::telemetry::DecisionLog;
 use crate::telemetry::decisions::requests::Requests;
-use crate::telemetry::decisions::{DecisionId, DecisionIds, PdpAnswer, Why};
+use crate::telemetry::decisions::{DecisionAction, DecisionId, DecisionIds, PdpAnswer, Why};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
@@ -158,7 +159,7 @@ impl Refused {
         }
     }
 
-    fn by_policy(decision: &nowconnect_policy::Decision) -> Self {
+    fn by_policy(decision: &Decision) -> Self {
         let code = decision.code().unwrap_or(nowconnect_policy::NOT_PERMITTED);
         let message = decision
             .advice()
@@ -313,6 +314,20 @@ impl Authorizer {
         self.generations.stamp() != asking.stamp
     }
 
+    /// What the policies in force say, of which the shadow hears too.
+    fn judged(
+        &self,
+        action: DecisionAction,
+        asking: &mut Asking,
+        question: &Arc<Question>,
+    ) -> Decision {
+        let decision = asking.generation.policies().decide(&self.facts, question);
+        asking.policy_time += decision.took;
+        self.shadow
+            .saw(action, asking.id, &asking.generation, question, &decision);
+        decision
+    }
+
     /// Whether this identity counts now, whatever the policies say.
     fn check_identity(&self, identity: &AgentIdentity, now: SystemTime) -> Result<(), Refused> {
         if identity.is_expired(now) {
@@ -358,6 +373,23 @@ struct Asking {
     pdp_time: Duration,
     /// What the external decision point said to this very question.
     pdp: Option<PdpAnswer>,
+}
+
+/// What enrichers add, and what they want to remember.
+async fn enriched(
+    set: &PluginSet,
+    call: &CallInfo<'_>,
+    question: &Enrich<'_>,
+    asking: &mut Asking,
+) -> (Signals, Carry) {
+    let started = Instant::now();
+    let found = set.enrich(call, question).await;
+    asking.plugin_time += started.elapsed();
+    let signals = Signals {
+        present: found.signals,
+        missing: found.missing,
+    };
+    (signals, found.carry)
 }
 
 impl Asking {

@@ -22,7 +22,8 @@ pub struct FlowEntry {
     pub agent: AgentKey,
     /// The connector that it reaches.
     pub connector: ConnectorKey,
-    /// The listener where the client came in; `ingress` for a flow that requests share.
+    /// The listener where the client came in; `ingress` for a flow that requests share, `health`
+    /// for a look at a target.
     pub listener: Arc<str>,
     /// The client; none for a flow that requests share.
     pub client: Option<SocketAddr>,

@@ -10,7 +10,9 @@ use nowconnect_policy::{Decision, Name, Open, Question, Signals, Viewer};
 use nowconnect_protocol::TenantName;
 
 use super::record::Draft;
-use super::{Asking, Authorizer, Denial, MAX_ATTEMPTS, Refused, net, plugin_peer, plugin_tenant};
+use super::{
+    Asking, Authorizer, Denial, MAX_ATTEMPTS, Refused, enriched, net, plugin_peer, plugin_tenant,
+};
 use crate::generation::Stamp;
 use crate::identity::AgentIdentity;
 use crate::telemetry::decisions::{DecisionAction, DecisionId};
@@ -216,7 +218,6 @@ impl Authorizer {
             let mut signals = Signals::default();
             let mut carry = Carry::default();
             if enrich {
-                let started = Instant::now();
                 let question = Enrich {
                     connector: ask.connector_text,
                     listener: ask.listener_text,
@@ -224,13 +225,7 @@ impl Authorizer {
                     viewer: &viewer,
                     http: None,
                 };
-                let found = set.enrich(&call, &question).await;
-                asking.plugin_time += started.elapsed();
-                carry = found.carry;
-                signals = Signals {
-                    present: found.signals,
-                    missing: found.missing,
-                };
+                (signals, carry) = enriched(set, &call, &question, asking).await;
             }
             self.open_policies(ask, asking, seen, signals)?;
             if let (Some(pdp), Some(question)) = (&pdp, seen.question.clone()) {
@@ -280,15 +275,7 @@ impl Authorizer {
         signals: Signals,
     ) -> Result<(), Refused> {
         let question = Arc::new(self.open_question(ask, asking, signals));
-        let decision = asking.generation.policies().decide(&self.facts, &question);
-        asking.policy_time += decision.took;
-        self.shadow.saw(
-            DecisionAction::Open,
-            asking.id,
-            &asking.generation,
-            &question,
-            &decision,
-        );
+        let decision = self.judged(DecisionAction::Open, asking, &question);
         seen.question = Some(question);
         let outcome = if decision.allow {
             Ok(())

@@ -5,39 +5,34 @@
 //!                                         (kept for a second)            └─► plugins: edits, reply, deny
 //! ```
 //! The answer to `open` is the same for all requests of one viewer's connection as long as nothing
-//! that policies look at has changed, so it is kept for [`KEPT_FOR`] and asked anew with another
+//! that policies look at has changed, so it is kept for `kept::KEPT_FOR` and asked anew with another
 //! generation. What it may be late about is the time of day, the number of open flows and changed
 //! facts about agent and connector, by that second; expiry and revocation are asked each time.
 
+mod kept;
+mod response;
+
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
-use lru::LruCache;
 use nowconnect_plugins as plugins;
 use nowconnect_plugins::{
     Agent, CallInfo, Carry, Edit, Enrich, Field, Head, Hook, HttpLine, HttpRequestOutcome,
-    HttpResponseOutcome,
 };
-use nowconnect_policy::{Decision, Http, HttpRequest, Name, Open, Question, Signals, Tls, Viewer};
+use nowconnect_policy::{Decision, Http, HttpRequest, Name, Question, Signals, Tls, Viewer};
 use nowconnect_protocol::TenantName;
-use parking_lot::Mutex;
 
 use super::record::Draft;
 use super::running::Running;
-use super::{Asking, Authorizer, Denial, MAX_ATTEMPTS, Refused, plugin_tenant};
+use super::{Asking, Authorizer, Denial, MAX_ATTEMPTS, Refused, enriched, plugin_tenant};
 use crate::config::PdpKind;
 use crate::generation::{Generation, Stamp};
 use crate::identity::AgentIdentity;
 use crate::telemetry::decisions::{DecisionAction, DecisionId};
-
-/// How long an answer to `open` is kept.
-const KEPT_FOR: Duration = Duration::from_secs(1);
-
-/// Answers to `open` that are kept, at some 1 KiB each.
-const KEPT_ANSWERS: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
+pub(super) use kept::OpenAnswers;
+pub(crate) use response::ResponseAnswer;
 
 /// What is asked about one request.
 #[derive(Clone, Copy, Debug)]
@@ -118,17 +113,6 @@ pub(crate) struct PluginReply {
     pub(crate) body: Vec<u8>,
 }
 
-/// What plugins make of an origin's response.
-#[derive(Debug)]
-pub(crate) enum ResponseAnswer {
-    /// Send it after these edits.
-    Forward(Vec<Edit>),
-    /// Send this in its place.
-    Reply(PluginReply),
-    /// A plugin that must answer did not.
-    Failed(plugins::Denial),
-}
-
 impl HttpPermit {
     /// What was asked, to be asked again.
     pub(crate) fn questions(&self) -> [Arc<Question>; 2] {
@@ -153,48 +137,6 @@ impl HttpPermit {
     /// What plugins change of the request's fields, in this order.
     pub(crate) fn edits(&self) -> &[Edit] {
         &self.edits
-    }
-}
-
-/// Answers to `open` that may be given again.
-#[derive(Debug)]
-pub(super) struct OpenAnswers(Mutex<LruCache<OpenKey, OpenAnswer>>);
-
-/// Everything that an answer to `open` depends on, but for what the module names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct OpenKey {
-    stamp: Stamp,
-    viewer: Viewer,
-    connector: Name,
-    agent: Name,
-    listener: Name,
-    client: SocketAddr,
-    tls: Option<Tls>,
-    signals: Signals,
-}
-
-#[derive(Clone, Debug)]
-struct OpenAnswer {
-    asked: Instant,
-    answer: Result<Arc<Question>, Denial>,
-}
-
-impl Default for OpenAnswers {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(KEPT_ANSWERS)))
-    }
-}
-
-impl OpenAnswers {
-    fn find(&self, key: &OpenKey) -> Option<Result<Arc<Question>, Denial>> {
-        let mut answers = self.0.lock();
-        let found = answers.get(key)?;
-        (found.asked.elapsed() < KEPT_FOR).then(|| found.answer.clone())
-    }
-
-    fn keep(&self, key: OpenKey, answer: Result<Arc<Question>, Denial>) {
-        let asked = Instant::now();
-        self.0.lock().put(key, OpenAnswer { asked, answer });
     }
 }
 
@@ -297,47 +239,6 @@ impl Authorizer {
         }
     }
 
-    /// Asks plugins about the head of an origin's response.
-    pub(crate) async fn http_response(
-        &self,
-        permit: &HttpPermit,
-        tenant: &TenantName,
-        (status, headers): (u16, &HeaderMap),
-        pipeline_timeout: Duration,
-    ) -> ResponseAnswer {
-        let set = permit.generation.plugins();
-        if !set.has(Hook::HttpResponse) {
-            return ResponseAnswer::Forward(Vec::new());
-        }
-        let call = CallInfo {
-            request_id: &permit.request_id,
-            tenant: plugin_tenant(tenant),
-            deadline: Some(Instant::now() + pipeline_timeout),
-            generation: permit.generation(),
-            ..CallInfo::default()
-        };
-        let headers = fields(headers);
-        let response = plugins::HttpResponse {
-            status,
-            headers: &headers,
-        };
-        match set.http_response(&call, &response, &permit.carry).await {
-            HttpResponseOutcome::Forward(edits) => ResponseAnswer::Forward(edits),
-            HttpResponseOutcome::Reply {
-                plugin,
-                status,
-                headers,
-                body,
-            } => ResponseAnswer::Reply(PluginReply {
-                plugin,
-                status,
-                headers,
-                body,
-            }),
-            HttpResponseOutcome::Failed(denial) => ResponseAnswer::Failed(denial),
-        }
-    }
-
     /// A denial that came before an agent was chosen: a limit, an address rule, no agent. Leaves a
     /// record like any other.
     pub(crate) fn refuse_request(
@@ -419,7 +320,6 @@ impl Authorizer {
             let mut signals = Signals::default();
             let mut carry = Carry::default();
             if enrich {
-                let started = Instant::now();
                 let names: Vec<&str> = ask.http.header_names.iter().map(String::as_str).collect();
                 let line = HttpLine {
                     method: &ask.http.method,
@@ -434,13 +334,7 @@ impl Authorizer {
                     viewer: ask.plugin_viewer,
                     http: Some(&line),
                 };
-                let found = set.enrich(&call, &question).await;
-                asking.plugin_time += started.elapsed();
-                carry = found.carry;
-                signals = Signals {
-                    present: found.signals,
-                    missing: found.missing,
-                };
+                (signals, carry) = enriched(set, &call, &question, asking).await;
             }
             self.http_policies(ask, asking, seen, signals)?;
             if let Some(pdp) = &pdp {
@@ -515,15 +409,7 @@ impl Authorizer {
         let open = self.connector_open(ask, asking, &signals);
         seen.open = Some(open.map_err(Stop::Open)?);
         let question = Arc::new(self.http_question(ask, asking, signals));
-        let decision = asking.generation.policies().decide(&self.facts, &question);
-        asking.policy_time += decision.took;
-        self.shadow.saw(
-            DecisionAction::HttpRequest,
-            asking.id,
-            &asking.generation,
-            &question,
-            &decision,
-        );
+        let decision = self.judged(DecisionAction::HttpRequest, asking, &question);
         seen.request = Some(question);
         let outcome = if decision.allow {
             Ok(())
@@ -532,71 +418,6 @@ impl Authorizer {
         };
         seen.decision = Some(decision);
         outcome
-    }
-
-    /// Whether the viewer may reach the connector at all; kept, with a record of its own where it
-    /// is asked anew.
-    fn connector_open(
-        &self,
-        ask: &HttpAsk<'_>,
-        request: &mut Asking,
-        signals: &Signals,
-    ) -> Result<Arc<Question>, Denial> {
-        let key = OpenKey {
-            stamp: request.stamp,
-            viewer: ask.viewer.clone(),
-            connector: ask.connector.clone(),
-            agent: ask.agent.clone(),
-            listener: ask.listener.clone(),
-            client: ask.client,
-            tls: ask.tls.cloned(),
-            signals: signals.clone(),
-        };
-        if let Some(answer) = self.open_answers.find(&key) {
-            return answer;
-        }
-        let mut asking = Asking::begin(self);
-        asking.generation = Arc::clone(&request.generation);
-        let question = Arc::new(Question::Open(Open {
-            net: http_net(ask),
-            meta: self.meta(asking.now, &asking.request_id),
-            viewer: ask.viewer.clone(),
-            connector: ask.connector.clone(),
-            agent: ask.agent.clone(),
-            open_flows: ask.open_flows,
-            via_mesh: false,
-            signals: signals.clone(),
-        }));
-        let decision = asking.generation.policies().decide(&self.facts, &question);
-        asking.policy_time = decision.took;
-        request.policy_time += decision.took;
-        self.shadow.saw(
-            DecisionAction::Open,
-            asking.id,
-            &asking.generation,
-            &question,
-            &decision,
-        );
-        let draft = Draft::new(self, &asking, DecisionAction::Open)
-            .principal("Viewer", ask.viewer.id())
-            .resource("Connector", ask.connector.as_str())
-            .client(ask.client)
-            .listener(ask.listener_text)
-            .agent(ask.agent.as_str())
-            .connector(ask.connector.as_str())
-            .question(&question)
-            .policies(&decision);
-        let answer = if decision.allow {
-            draft.allow();
-            Ok(question)
-        } else {
-            let refused = Refused::by_policy(&decision);
-            draft.deny(&refused);
-            self.metrics.hub.denied_open(&refused.code);
-            Err(refused.into_denial(asking.id))
-        };
-        self.open_answers.keep(key, answer.clone());
-        answer
     }
 
     fn http_question(&self, ask: &HttpAsk<'_>, asking: &Asking, signals: Signals) -> Question {

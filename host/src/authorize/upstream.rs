@@ -73,15 +73,7 @@ impl Authorizer {
         let outcome = self
             .check_identity(ask.identity, asking.now)
             .and_then(|()| {
-                let answer = asking.generation.policies().decide(&self.facts, &question);
-                asking.policy_time = answer.took;
-                self.shadow.saw(
-                    DecisionAction::UpstreamOpen,
-                    asking.id,
-                    &asking.generation,
-                    &question,
-                    &answer,
-                );
+                let answer = self.judged(DecisionAction::UpstreamOpen, &mut asking, &question);
                 let refused = (!answer.allow).then(|| Refused::by_policy(&answer));
                 decision = Some(answer);
                 refused.map_or(Ok(()), Err)
