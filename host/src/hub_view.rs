@@ -437,6 +437,7 @@ impl Hub {
         match self.router.tunnel_of(&key) {
             Some(tunnel) => {
                 tunnel.close(CloseCode::Shutdown, "an operator ended the session");
+                crate::ingress::agent_lost(self, &key);
                 Ok(())
             }
             None if parked > 0 => Ok(()),

@@ -74,7 +74,7 @@ pub(crate) use path::normal_path;
 use pool::Pool;
 pub(crate) use probe::{Probed, probe};
 use published::PublishedRoutes;
-pub(crate) use recheck::{may_go_on, under_way};
+pub(crate) use recheck::{agent_lost, may_go_on, under_way};
 pub(crate) use reload::NextIngress;
 use route::Route;
 use routes::{NoRoute, RouteTable};

@@ -298,8 +298,8 @@ fn running_flow(at: &At) -> FlowEntry {
     }
 }
 
-fn open_question(at: &At) -> nowconnect_policy::Question {
-    nowconnect_policy::Question::Open(nowconnect_policy::Open {
+fn open_question(at: &At) -> Question {
+    Question::Open(nowconnect_policy::Open {
         net: net(CLIENT.parse().unwrap(), Name::bare("front")),
         meta: at.authorizer.meta(SystemTime::now(), &Arc::from("r")),
         viewer: nowconnect_policy::Viewer::Anonymous,
@@ -307,7 +307,7 @@ fn open_question(at: &At) -> nowconnect_policy::Question {
         agent: Name::bare("plant"),
         open_flows: 0,
         via_mesh: false,
-        signals: nowconnect_policy::Signals::default(),
+        signals: Signals::default(),
     })
 }
 

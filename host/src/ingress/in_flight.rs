@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -18,6 +18,21 @@ use rustc_hash::FxHashMap;
 use super::request_id::RequestId;
 use super::taking::Taking;
 use crate::registry::AgentKey;
+
+/// What ends a request from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fate {
+    /// It is no longer allowed.
+    Cut = 1,
+    /// Its viewer took nothing for too long.
+    Stalled = 2,
+    /// Its agent's session was ended.
+    AgentLost = 3,
+}
+
+/// [`Fate`] of a request that goes on.
+const GOES_ON: u8 = 0;
 
 /// One request under way.
 #[derive(Debug)]
@@ -39,8 +54,8 @@ pub(crate) struct InFlight {
     pub(crate) asked: AtomicU64,
     /// Whether its viewer takes what waits for it.
     pub(crate) taking: Taking,
-    is_cut: AtomicBool,
-    is_stalled: AtomicBool,
+    /// A [`Fate`], or [`GOES_ON`].
+    fate: AtomicU8,
     /// Of whoever leads it through.
     waker: AtomicWaker,
 }
@@ -66,29 +81,38 @@ impl InFlight {
             generation: AtomicU64::new(generation),
             asked: AtomicU64::new(round),
             taking: Taking::new(),
-            is_cut: AtomicBool::new(false),
-            is_stalled: AtomicBool::new(false),
+            fate: AtomicU8::new(GOES_ON),
             waker: AtomicWaker::new(),
         })
     }
 
     /// Ends it, wherever it is and whatever its viewer does.
     pub(crate) fn cut(&self) {
-        self.is_cut.store(true, Ordering::Release);
+        self.fate.store(Fate::Cut as u8, Ordering::Release);
         self.waker.wake();
     }
 
+    /// Ends it once its response has begun, for another reason than that it is forbidden. Before,
+    /// whatever happened to its flow is told in an answer, or another agent is asked.
+    pub(crate) fn break_off(&self, why: Fate) {
+        // What is forbidden stays so.
+        let _ = self
+            .fate
+            .compare_exchange(GOES_ON, why as u8, Ordering::AcqRel, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    pub(crate) fn fate(&self) -> Option<Fate> {
+        match self.fate.load(Ordering::Acquire) {
+            1 => Some(Fate::Cut),
+            2 => Some(Fate::Stalled),
+            3 => Some(Fate::AgentLost),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_cut(&self) -> bool {
-        self.is_cut.load(Ordering::Acquire)
-    }
-
-    /// It ends because its viewer takes nothing.
-    pub(crate) fn stall(&self) {
-        self.is_stalled.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.is_stalled.load(Ordering::Acquire)
+        self.fate() == Some(Fate::Cut)
     }
 
     /// Ready once it is cut. Whoever asked last is woken.
@@ -98,6 +122,15 @@ impl InFlight {
             Poll::Ready(())
         } else {
             Poll::Pending
+        }
+    }
+
+    /// Ready once it has to end for whatever reason. Whoever asked last is woken.
+    pub(crate) fn poll_fate(&self, cx: &Context<'_>) -> Poll<Fate> {
+        self.waker.register(cx.waker());
+        match self.fate() {
+            Some(fate) => Poll::Ready(fate),
+            None => Poll::Pending,
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::in_flight::InFlight;
+use super::in_flight::{Fate, InFlight};
 use super::viewer_socket::SocketFate;
 
 tokio::task_local! {
@@ -88,7 +88,7 @@ impl Leash {
             *timer = None;
             return Poll::Pending;
         };
-        if request.poll_cut(cx).is_ready() {
+        if request.poll_fate(cx).is_ready() {
             self.breaks_off();
             return Poll::Ready(());
         }
@@ -102,7 +102,7 @@ impl Leash {
             };
             let deadline = Instant::from_std(since) + within;
             if deadline <= Instant::now() {
-                request.stall();
+                request.break_off(Fate::Stalled);
                 return Poll::Ready(());
             }
             // Bytes that move put the deadline off; looking at it when it comes is cheaper than
@@ -193,7 +193,7 @@ mod tests {
         assert!(idle.is_err(), "an origin that is silent is no stall");
         request.taking.given();
         assert!(leashed.await.is_none());
-        assert!(request.is_stalled());
+        assert_eq!(request.fate(), Some(Fate::Stalled));
     }
 
     #[tokio::test]

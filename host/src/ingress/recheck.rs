@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
-use super::in_flight::InFlight;
+use super::in_flight::{Fate, InFlight};
 use crate::hub::Hub;
+use crate::registry::AgentKey;
 
 /// Whether the request may go on. One whose agent is away waits for it, like its flow.
 pub(crate) async fn may_go_on(hub: &Hub, request: &InFlight) -> bool {
@@ -45,4 +46,12 @@ pub(crate) async fn may_go_on(hub: &Hub, request: &InFlight) -> bool {
 /// Every request under way that `wanted` picks.
 pub(crate) fn under_way(hub: &Hub, wanted: impl Fn(&InFlight) -> bool) -> Vec<Arc<InFlight>> {
     hub.ingress.in_flight.collect(wanted)
+}
+
+/// The session of an agent was ended: what it answers ends too, also towards viewers that take
+/// nothing and would not notice.
+pub(crate) fn agent_lost(hub: &Hub, agent: &AgentKey) {
+    for request in under_way(hub, |request| request.agent == *agent) {
+        request.break_off(Fate::AgentLost);
+    }
 }

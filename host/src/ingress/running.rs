@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::account::{Account, End};
-use super::in_flight::{InFlight, InFlightPlace};
+use super::in_flight::{Fate, InFlight, InFlightPlace};
 use super::leash::Hold;
 use super::progress::Progress;
 use super::shares::Share;
@@ -91,12 +91,13 @@ impl Drop for Running {
         if self.account.end != End::ViewerLeft {
             return;
         }
-        let request = &self.place.request;
         let socket_stalled = |hold: &Hold| hold.leash().is_stalled();
-        if request.is_cut() {
-            self.account.end = End::Cut;
-        } else if request.is_stalled() || self.hold.as_ref().is_some_and(socket_stalled) {
-            self.account.end = End::ViewerStalled;
-        }
+        self.account.end = match self.place.request.fate() {
+            Some(Fate::Cut) => End::Cut,
+            Some(Fate::Stalled) => End::ViewerStalled,
+            Some(Fate::AgentLost) => End::OriginBroke,
+            None if self.hold.as_ref().is_some_and(socket_stalled) => End::ViewerStalled,
+            None => End::ViewerLeft,
+        };
     }
 }

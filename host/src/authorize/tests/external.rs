@@ -183,11 +183,11 @@ async fn a_running_flow_is_asked_about_and_trouble_alone_does_not_end_it() {
 }
 
 /// A question about an agent that nobody knows: it cannot be stated, whatever the policies say.
-fn unstatable(at: &At) -> nowconnect_policy::Question {
-    let nowconnect_policy::Question::Open(open) = open_question(at) else {
+fn unstatable(at: &At) -> Question {
+    let Question::Open(open) = open_question(at) else {
         panic!("another question");
     };
-    nowconnect_policy::Question::Open(nowconnect_policy::Open {
+    Question::Open(nowconnect_policy::Open {
         agent: Name::bare("nobody"),
         ..open
     })

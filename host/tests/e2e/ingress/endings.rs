@@ -112,6 +112,20 @@ async fn swapped_policies_reach_viewers_that_read_nothing() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_agents_session_reaches_viewers_that_read_nothing() {
+    let origin = Played::new().await;
+    let hub = web_hub(&[SHOP]).admin().start().await;
+    let _agent = hub.plant("shop", origin.address()).await;
+    let mut viewer = Web::connect(web(&hub)).await;
+    let flooding = flood(&mut viewer, &origin).await;
+    stuck(&hub).await;
+    hub.operator().kick_agent("plant").await.unwrap();
+    flooding.await.unwrap();
+    ended(&hub, "origin_broke").await;
+    assert!(is_reset(&mut viewer.stream).await);
+}
+
+#[tokio::test]
 async fn one_address_cannot_take_all_requests() {
     let origin = Played::new().await;
     let hub = web_hub_with(&[SHOP], "limits: {max_requests_per_source: 1}")
