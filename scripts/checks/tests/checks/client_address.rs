@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::gateway::{PATIENCE, Setup};
-use crate::parts::{Daemon, eventually, free_port, program, run_ok, skip_without};
+use crate::parts::{Daemon, eventually, free_port, nginx, program, run_ok, skip_without};
 
 #[test]
 fn nginx_behind_an_agent_sees_the_clients_address() {
@@ -62,28 +62,11 @@ fn asked_who(port: u16) -> Option<(String, String)> {
 }
 
 fn nginx(folder: &Path, port: u16) -> Daemon {
-    let own = folder.join("nginx");
-    std::fs::create_dir_all(own.join("logs")).unwrap();
-    let config = own.join("nginx.conf");
-    let text = format!(
-        "pid nginx.pid;\nevents {{}}\nhttp {{\n  access_log off;\n  \
-         client_body_temp_path body;\n  proxy_temp_path proxy;\n  fastcgi_temp_path fastcgi;\n  \
-         uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  \
-         server {{\n    listen 127.0.0.1:{port} proxy_protocol;\n    \
-         return 200 \"$proxy_protocol_addr:$proxy_protocol_port\";\n  }}\n}}\n"
+    let server = format!(
+        "listen 127.0.0.1:{port} proxy_protocol;\n\
+         return 200 \"$proxy_protocol_addr:$proxy_protocol_port\";"
     );
-    std::fs::write(&config, text).unwrap();
-    let mut command = program("nginx");
-    command
-        .arg("-p")
-        .arg(&own)
-        .arg("-c")
-        .arg(&config)
-        .args(["-e", "error.log"])
-        .args(["-g", "daemon off; master_process off;"]);
-    let mut daemon = Daemon::start("nginx", &mut command, folder);
-    daemon.wait_for_port(port);
-    daemon
+    nginx::start(folder, port, &server)
 }
 
 fn haproxy(folder: &Path, port: u16) -> Daemon {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::gateway::{PATIENCE, Setup};
 use crate::parts::certificates::Certificate;
-use crate::parts::{Daemon, eventually, free_port, program, run_ok, skip_without};
+use crate::parts::{Daemon, eventually, free_port, nginx, program, run_ok, skip_without};
 
 /// What lets requests through, beside what lets agents in.
 const HTTP_POLICY: &str = r#"
@@ -29,7 +29,7 @@ fn nginx_behind_a_route_is_as_without_one() {
     let folder = setup.folder().to_owned();
     let certificate = setup.authority.issue("origin", &["origin.test"]);
     let (plain, tls) = (free_port(), free_port());
-    let _nginx = nginx(&folder, &certificate, (plain, tls));
+    let _nginx = origin(&folder, &certificate, (plain, tls));
     let port = free_port();
     std::fs::write(folder.join("policies/http.cedar"), HTTP_POLICY).unwrap();
     setup.config["ingress"] = json!({
@@ -141,38 +141,22 @@ fn route(name: &str, host: &str) -> Value {
     json!({"name": name, "host": host, "connector": name})
 }
 
-fn nginx(folder: &Path, certificate: &Certificate, (plain, tls): (u16, u16)) -> Daemon {
+fn origin(folder: &Path, certificate: &Certificate, (plain, tls): (u16, u16)) -> Daemon {
     let site = folder.join("site");
     std::fs::create_dir_all(site.join("put")).unwrap();
     let page: Vec<u8> = (0..PAGE_BYTES).map(|at| (at % 251) as u8).collect();
     std::fs::write(site.join("page.bin"), page).unwrap();
-    let own = folder.join("nginx");
-    std::fs::create_dir_all(own.join("logs")).unwrap();
-    let config = own.join("nginx.conf");
-    let text = format!(
-        "pid nginx.pid;\nevents {{}}\nhttp {{\n  access_log off;\n  \
-         client_body_temp_path body;\n  proxy_temp_path proxy;\n  fastcgi_temp_path fastcgi;\n  \
-         uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  client_max_body_size 64m;\n  \
-         server {{\n    listen 127.0.0.1:{plain};\n    listen 127.0.0.1:{tls} ssl http2;\n    \
-         ssl_certificate {certificate};\n    ssl_certificate_key {key};\n    root {site};\n    \
-         location = /who {{ return 200 \"$request_method $server_protocol $http_x_forwarded_for\"; }}\n    \
-         location = /up {{ return 204; }}\n    \
-         location = /moved {{ return 302 http://$host/who; }}\n    \
-         location /put/ {{ dav_methods PUT; }}\n  }}\n}}\n",
+    let server = format!(
+        "listen 127.0.0.1:{plain};\nlisten 127.0.0.1:{tls} ssl http2;\n\
+         ssl_certificate {certificate};\nssl_certificate_key {key};\n\
+         root {site};\nclient_max_body_size 64m;\n\
+         location = /who {{ return 200 \"$request_method $server_protocol $http_x_forwarded_for\"; }}\n\
+         location = /up {{ return 204; }}\n\
+         location = /moved {{ return 302 http://$host/who; }}\n\
+         location /put/ {{ dav_methods PUT; }}",
         certificate = certificate.cert_file.display(),
         key = certificate.key_file.display(),
         site = site.display(),
     );
-    std::fs::write(&config, text).unwrap();
-    let mut command = program("nginx");
-    command
-        .arg("-p")
-        .arg(&own)
-        .arg("-c")
-        .arg(&config)
-        .args(["-e", "error.log"])
-        .args(["-g", "daemon off; master_process off;"]);
-    let mut daemon = Daemon::start("nginx", &mut command, folder);
-    daemon.wait_for_port(plain);
-    daemon
+    nginx::start(folder, plain, &server)
 }

@@ -8,6 +8,7 @@ pub(crate) mod cerbos;
 pub(crate) mod certificates;
 pub(crate) mod forward_proxy;
 pub(crate) mod ingress;
+pub(crate) mod nginx;
 pub(crate) mod oidc;
 pub(crate) mod otlp;
 pub(crate) mod slapd;

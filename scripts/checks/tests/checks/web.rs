@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, accept_with_config};
 
 use crate::gateway::{PATIENCE, Setup, http};
-use crate::parts::{Daemon, eventually, free_port, program, run_ok, skip_without};
+use crate::parts::{Daemon, eventually, free_port, nginx, program, run_ok, skip_without};
 
 /// How long a suite or a browser may take on a slow machine.
 const SUITE_DEADLINE: Duration = Duration::from_secs(300);
@@ -357,25 +357,6 @@ fn events(stream: &mut TcpStream) -> std::io::Result<()> {
 }
 
 fn nginx(folder: &Path, port: u16) -> Daemon {
-    let own = folder.join("nginx");
-    std::fs::create_dir_all(own.join("logs")).unwrap();
-    let config = own.join("nginx.conf");
-    let text = format!(
-        "pid nginx.pid;\nevents {{ worker_connections 4096; }}\nhttp {{\n  access_log off;\n  \
-         client_body_temp_path body;\n  proxy_temp_path proxy;\n  fastcgi_temp_path fastcgi;\n  \
-         uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  \
-         server {{\n    listen 127.0.0.1:{port};\n    return 200 \"shop\";\n  }}\n}}\n"
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut command = program("nginx");
-    command
-        .arg("-p")
-        .arg(&own)
-        .arg("-c")
-        .arg(&config)
-        .args(["-e", "error.log"])
-        .args(["-g", "daemon off; master_process off;"]);
-    let mut daemon = Daemon::start("nginx", &mut command, folder);
-    daemon.wait_for_port(port);
-    daemon
+    let server = format!("listen 127.0.0.1:{port};\nreturn 200 \"shop\";");
+    nginx::start(folder, port, &server)
 }
