@@ -35,6 +35,7 @@ PARTS=(
     sshd:openssh-server ssh:openssh-client
     redis-server:redis-server redis-cli:redis-tools
     cvc5:cvc5
+    pebble:pebble pebble-challtestsrv:pebble
 )
 
 apt_retry() {

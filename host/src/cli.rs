@@ -6,6 +6,7 @@
 
 // One line per command module, in the order of the help text.
 pub mod agent;
+pub mod certificates;
 pub mod config;
 pub mod control;
 pub mod dev;
@@ -81,6 +82,9 @@ enum Command {
     /// Sign URLs that are good for a time
     #[command(subcommand)]
     Url(url::Command),
+    /// See the certificates of a running hub's HTTP ports, and have one renewed
+    #[command(subcommand)]
+    Certificates(certificates::Command),
     /// Say what an error or reason code means, and what to do
     ExplainCode(explain_code::Args),
     /// Print this program's version and the plugin contracts that it serves
@@ -104,6 +108,7 @@ impl Arguments {
             Command::Drain(args) => args.run(),
             Command::Flows(command) => command.run(),
             Command::Url(command) => command.run(),
+            Command::Certificates(command) => command.run(),
             Command::ExplainCode(args) => args.run(),
             Command::Version => control::version(),
         }

@@ -40,6 +40,7 @@ macro_rules! named {
 }
 
 mod bundle;
+mod certificate;
 mod denial;
 mod hub;
 pub mod page;
@@ -50,6 +51,7 @@ mod tests;
 mod tunnel;
 mod upgrade;
 
+pub use certificate::CertificateCode;
 pub use denial::DenialCode;
 pub use request::RequestCode;
 pub use upgrade::UpgradeCode;
@@ -160,6 +162,7 @@ pub fn all() -> Vec<Entry> {
         request::entries(),
         bundle::entries(),
         plugin::entries(),
+        certificate::entries(),
         hub::entries(),
     ]
     .concat()

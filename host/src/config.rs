@@ -15,6 +15,7 @@
 //! hub loads the next configuration beside the one in force and asks
 //! [`CloudConfig::changes_from`] what may be taken over without a restart.
 
+pub mod acme;
 mod build;
 pub mod bundle;
 mod changes;
@@ -52,6 +53,7 @@ use build::{Surroundings, name};
 use problem::Problems;
 use tree::{Node, Path as At};
 
+pub use acme::{AcmeConfig, ChallengeKind, ExternalAccount};
 pub use bundle::{BundleConfig, BundleRequire, BundleSource, OnUntrusted};
 pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey, HealthCheck, HttpCheck};

@@ -32,6 +32,7 @@ use crate::authorize::{
 use crate::bundle::board::{Bundles, MAX_WAITING_ORDERS};
 use crate::bundle::keeper::Keeper;
 use crate::bundle::source;
+use crate::certificates;
 use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
 use crate::control::{ControlPlane, OpenError, Opened, PublishedNames};
@@ -172,6 +173,7 @@ impl Gateway {
         let (keeper, brought) = begin_bundles(&config).await?;
         let bundles = Bundles::new(orders, keeper.is_some());
         let control = Opened::open(&config).await?;
+        let certificate_store = open_certificate_store(&config, control.as_ref()).await?;
         let hub = make_hub(
             &config,
             metrics,
@@ -231,6 +233,7 @@ impl Gateway {
         }
         tasks.spawn(ingress::sweep(Arc::clone(&hub)));
         tasks.spawn(crate::target_health::look_at_targets(Arc::clone(&hub)));
+        tasks.spawn(certificates::keep(Arc::clone(&hub), certificate_store));
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
@@ -426,6 +429,29 @@ async fn begin_bundles(
     Ok((Some(begun.keeper), Some(begun.brought)))
 }
 
+/// Where issued certificates are kept, for a hub that has any issued. A file has one user, so the
+/// control plane's is shared where it is the same.
+async fn open_certificate_store(
+    config: &CloudConfig,
+    control: Option<&Opened>,
+) -> Result<Option<Arc<Store>>, BindError> {
+    let Some(acme) = &config.ingress.acme else {
+        return Ok(None);
+    };
+    let path = acme.state_file.clone();
+    if let Some(control) = control
+        && config.control.state_file.as_ref() == Some(&path)
+    {
+        return Ok(Some(Arc::clone(control.store())));
+    }
+    let failed = |error: String| BindError::Credentials(format!("`ingress.acme`: {error}"));
+    match tokio::task::spawn_blocking(move || Store::open(&path)).await {
+        Ok(Ok(store)) => Ok(Some(Arc::new(store))),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(_) => Err(failed("opening the state file panicked".to_owned())),
+    }
+}
+
 async fn make_hub(
     config: &Arc<CloudConfig>,
     metrics: Arc<Metrics>,
@@ -531,7 +557,7 @@ async fn make_hub(
         ingress: ingress_of_hub,
         published: Arc::new(PublishedNames::default()),
         nonces: match control {
-            Some(opened) => opened.store(),
+            Some(opened) => Arc::clone(opened.store()),
             None => Arc::new(Store::in_memory().map_err(|error| credentials(error.to_string()))?),
         },
         control: OnceLock::new(),

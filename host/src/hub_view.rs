@@ -26,6 +26,8 @@ use crate::bundle::state::Origin;
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
+use crate::certificates::view::CertificateStatus;
+use crate::certificates::{self, Ask};
 use crate::drain::Phase;
 use crate::flow_table::FlowEntry;
 use crate::gateway::ask_reload;
@@ -85,6 +87,14 @@ impl HubView for Hub {
 
     fn generation(&self) -> BoxFuture<'_, GenerationStatus> {
         ready(self.generation_now()).boxed()
+    }
+
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        certificates::all(self)
+    }
+
+    fn renew_certificate<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        self.renew_now(name).boxed()
     }
 
     fn reload(&self) -> BoxFuture<'_, ReloadReport> {
@@ -248,6 +258,26 @@ fn bundle_subject(resource: Option<&str>) -> AdminSubject {
 }
 
 impl Hub {
+    async fn renew_now(&self, name: &str) -> Result<(), AdminRefusal> {
+        let busy = || AdminRefusal::Unavailable("too much was asked for; try again".to_owned());
+        let (known, answered) = tokio::sync::oneshot::channel();
+        let ask = Ask {
+            name: name.to_ascii_lowercase(),
+            known,
+        };
+        if !self.ingress.issued().ask(ask) {
+            return Err(busy());
+        }
+        match answered.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AdminRefusal::NotFound {
+                what: "issued certificate",
+                name: name.to_owned(),
+            }),
+            Err(_) => Err(busy()),
+        }
+    }
+
     /// Waits a moment for the re-check that an activation ordered, and reports what it did.
     async fn settle(&self, report: &mut ActivateReport) {
         let Some(begun) = &report.recheck else {

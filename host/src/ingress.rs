@@ -14,6 +14,7 @@
 //! has every answer that the hub gives itself.
 
 mod account;
+mod authority;
 mod body;
 mod cookies;
 mod door;
@@ -52,7 +53,7 @@ mod viewer_http;
 mod viewer_socket;
 mod viewers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,11 +62,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use nowconnect_policy::Name;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use crate::certificates::Issued;
 use crate::config::{CloudConfig, IngressLimits, ListenerName};
 use crate::hub::Hub;
 use crate::limit::{SourceSlot, SourceSlots};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::ViewerTls;
 use crate::viewer::{Hashing, IdentityNames, ViewerAuth};
 use door::Door;
 pub(crate) use host::{Authority, HostPattern};
@@ -107,6 +111,10 @@ pub(crate) struct Ingress {
     /// The header fields in which origins are told who asks.
     identity_names: ArcSwap<IdentityNames>,
     hashing: Hashing,
+    /// Certificates that are in no file.
+    issued: Arc<Issued>,
+    /// Told when ports or routes are others.
+    changed: Notify,
     /// Rows that were put into the policies' facts and are to be taken out again.
     rows: Mutex<Rows>,
 }
@@ -156,6 +164,8 @@ impl Ingress {
             viewer_auth: ArcSwap::default(),
             identity_names: ArcSwap::default(),
             hashing: Hashing::default(),
+            issued: Issued::new(),
+            changed: Notify::new(),
             rows: Mutex::default(),
         }
     }
@@ -165,6 +175,30 @@ impl Ingress {
         let doors = self.doors.lock();
         let door = doors.iter().find(|door| &*door.rules().text == name)?;
         Some(door.address)
+    }
+
+    /// Certificates that are in no file.
+    pub(crate) fn issued(&self) -> &Arc<Issued> {
+        &self.issued
+    }
+
+    /// Told when ports or routes are others; one waits for it.
+    pub(crate) fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    /// The ports with TLS.
+    pub(crate) fn tls_ports(&self) -> Vec<ViewerTls> {
+        let doors = self.doors.lock();
+        doors
+            .iter()
+            .filter_map(|door| door.rules().tls.clone())
+            .collect()
+    }
+
+    /// The hosts that are published here by their full name.
+    pub(crate) fn hosts(&self) -> BTreeSet<Arc<str>> {
+        self.routes.load().exact_hosts().cloned().collect()
     }
 
     /// Lets viewers in.

@@ -9,14 +9,15 @@
 //! The arrows between the modules: `tunnel_endpoint` and `listener` take what comes in and ask
 //! `authorize`; `router` knows which tunnel serves which connector; `registry` knows who owns
 //! an agent; `ingress` takes HTTP by host name and opens flows of its own; `viewer` finds out who
-//! asks there; `control` gives private services their public names; `session` keeps what outlives
-//! a tunnel; `reload` builds and publishes the next configuration and generation; `drain` ends it
-//! all in order. `gateway` is the only place
+//! asks there; `certificates` has them issued for its names; `control` gives private services their
+//! public names; `session` keeps what outlives a tunnel; `reload` builds and publishes the next
+//! configuration and generation; `drain` ends it all in order. `gateway` is the only place
 //! that wires them.
 
 // Deciding and carrying.
 pub mod authorize;
 pub mod bundle;
+pub mod certificates;
 mod connector;
 mod control;
 pub mod drain;

@@ -5,6 +5,8 @@
 
 mod certificate_set;
 mod expiry;
+#[cfg(test)]
+pub(crate) mod looking;
 mod viewer;
 
 use std::fmt;
@@ -25,9 +27,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{ClientCertificates, TlsFiles};
-pub(crate) use certificate_set::CertificateSet;
-pub(crate) use expiry::earliest_not_after;
-pub(crate) use viewer::ViewerTls;
+pub(crate) use certificate_set::{CertificateSet, fits};
+pub(crate) use expiry::{earliest_not_after, validity};
+pub(crate) use viewer::{Accepted, ViewerTls};
 
 /// The largest PEM file that is read, in bytes: some 500 certificates.
 const MAX_PEM_BYTES: u64 = 1 << 20;
@@ -267,6 +269,19 @@ fn read_pair(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
             TlsError::malformed(&files.key_file, error.to_string())
         }
     })
+}
+
+/// Chain and key of PEM texts that stand in no file, checked to be a pair.
+///
+/// # Errors
+/// A sentence saying what is wrong, without a word of the key.
+pub(crate) fn pair_of_pem(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
+    let chain = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| "the chain is no PEM".to_owned())?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key is no PEM".to_owned())?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map_err(|error| error.to_string())
 }
 
 /// Every certificate of a PEM file. A block that is broken refuses the file: skipping it would

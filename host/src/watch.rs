@@ -105,6 +105,11 @@ impl WatchSet {
         for auth in &config.ingress.viewer_auth {
             set.add_all(Watched::Certificates, auth.files());
         }
+        let acme = config.ingress.acme.as_ref();
+        set.add_all(
+            Watched::Certificates,
+            acme.and_then(|acme| acme.ca_file.as_ref()),
+        );
         if let Some(tls) = &config.admin.tls {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
             set.add_all(Watched::Certificates, tls.client_ca_file.as_ref());

@@ -30,6 +30,7 @@ use super::view::{
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
+use crate::certificates::view::CertificatePage;
 use crate::codes::page;
 use crate::telemetry::decisions::DecisionRecord;
 
@@ -201,6 +202,23 @@ impl AdminClient {
             level: level.to_owned(),
         };
         self.call(Method::PUT, "/v1/log-level", Some(&body)).await
+    }
+
+    /// The certificates of the HTTP ports.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn certificates(&self) -> Result<CertificatePage, ClientError> {
+        self.get("/v1/certificates", &()).await
+    }
+
+    /// Has a name's certificate ordered now.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn renew_certificate(&self, name: &str) -> Result<Done, ClientError> {
+        let path = format!("/v1/certificates/{}/renew", escaped(name));
+        self.call(Method::POST, &path, None::<&()>).await
     }
 
     /// Ends an agent's session.

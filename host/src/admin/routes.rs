@@ -22,6 +22,7 @@ use super::view::{
     ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus, HubView, ReloadReport,
     RotateRequest, RotatedKey,
 };
+use crate::certificates::view::CertificatePage;
 use crate::telemetry::decisions::requests::{RecordedRequest, RequestCounts, Requests};
 use crate::telemetry::decisions::{DecisionAction, DecisionFilter, DecisionRecord, DecisionRing};
 use crate::telemetry::events;
@@ -152,6 +153,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/decisions/{id}", get(decision))
         .route("/requests", get(requests))
         .route("/generation", get(generation))
+        .route("/certificates", get(certificates))
+        .route("/certificates/{name}/renew", post(renew_certificate))
         .route("/reload", post(reload))
         .route("/log-level", get(log_level).put(set_log_level))
         .route("/drain", post(drain).get(drain_progress))
@@ -307,6 +310,27 @@ async fn generation(
 ) -> Answer<GenerationStatus> {
     admin.may(&caller, AdminAction::Status, None).await?;
     Ok(Json(admin.hub.generation().await))
+}
+
+async fn certificates(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+) -> Answer<CertificatePage> {
+    admin.may(&caller, AdminAction::Status, None).await?;
+    Ok(Json(CertificatePage {
+        certificates: admin.hub.certificates(),
+    }))
+}
+
+async fn renew_certificate(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer<Done> {
+    let Path(name) = path?;
+    admin.may(&caller, AdminAction::Reload, Some(&name)).await?;
+    admin.hub.renew_certificate(&name).await?;
+    Ok(Json(Done {}))
 }
 
 async fn reload(

@@ -17,6 +17,7 @@ use crate::bundle::refused::BundleRefused;
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
+use crate::certificates::view::CertificateStatus;
 use crate::health::Readiness;
 
 /// Most flows in one answer; a page of 1000 has about 400 KiB.
@@ -54,6 +55,20 @@ pub trait HubView: Send + Sync + 'static {
 
     /// Reads configuration, policies, plugins, certificates and lists again; whole or not at all.
     fn reload(&self) -> BoxFuture<'_, ReloadReport>;
+
+    /// The certificates of the HTTP ports. A hub of another kind has none.
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        Vec::new()
+    }
+
+    /// Has a name's certificate ordered now, whatever was planned. A hub of another kind has none
+    /// issued.
+    fn renew_certificate<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>> {
+        Box::pin(ready(Err(AdminRefusal::NotFound {
+            what: "issued certificate",
+            name: name.to_owned(),
+        })))
+    }
 
     /// Ends an agent's session; `agent` is an agent id, `tenant/id` outside the default tenant.
     fn kick_agent<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<(), AdminRefusal>>;

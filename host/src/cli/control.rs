@@ -173,7 +173,7 @@ pub fn version() -> Exit {
 }
 
 /// Calls the hub and shows the answer. Trouble with writing fails: nobody is reading.
-fn call<T>(
+pub(super) fn call<T>(
     answer: impl Future<Output = Result<T, ClientError>>,
     show: impl FnOnce(T, &mut dyn Write) -> io::Result<Exit>,
 ) -> Exit {

@@ -100,6 +100,12 @@ impl CloudConfig {
         new.service_name.clone_from(&kept.service_name);
         new.decision_log.clone_from(&kept.decision_log);
         new.redaction = kept.redaction;
+        match (&mut next.ingress.acme, &old.ingress.acme) {
+            (Some(new), Some(kept)) => new.state_file.clone_from(&kept.state_file),
+            // The state file is opened at the start.
+            (new @ Some(_), None) => *new = None,
+            (None, _) => {}
+        }
         next.admin.socket.clone_from(&old.admin.socket);
         next.admin.listen = old.admin.listen;
         // What was given out rests on these: names, keys and how long they have to prove.
@@ -183,6 +189,14 @@ impl CloudConfig {
             new.decision_log != kept.decision_log,
         );
         changes.restart("observability.redaction", new.redaction != kept.redaction);
+        let state_file = |config: &Self| {
+            let acme = config.ingress.acme.as_ref();
+            acme.map(|acme| acme.state_file.clone())
+        };
+        changes.restart(
+            "ingress.acme.state_file",
+            self.ingress.acme.is_some() && state_file(self) != state_file(old),
+        );
         changes.restart("admin.socket", self.admin.socket != old.admin.socket);
         changes.restart("admin.listen", self.admin.listen != old.admin.listen);
         let (control, kept) = (&self.control, &old.control);

@@ -9,6 +9,7 @@
 //! seconds, `_bytes`); `null` means "not set"; relative paths start at the configuration file's
 //! folder.
 
+mod acme;
 mod bundle;
 mod control;
 mod ha;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use acme::{AcmeFile, ChallengeFile, ExternalAccountFile};
 pub use bundle::{BundleFile, BundleRequireFile, OnUntrustedFile};
 pub use control::{
     AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, ScopeFile, TokensFile,

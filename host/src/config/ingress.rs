@@ -16,8 +16,8 @@ use super::file::{
 use super::problem::Problems;
 use super::tree::{Node, Path};
 use super::{
-    Balance, ClientCertificates, ConnectorKey, ListenerName, ProxyProtocolIn, RateLimit, TlsFiles,
-    ViewerAuthConfig,
+    AcmeConfig, Balance, ChallengeKind, ClientCertificates, ConnectorKey, ListenerName,
+    ProxyProtocolIn, RateLimit, TlsFiles, ViewerAuthConfig,
 };
 use crate::ingress::{HostPattern, normal_path};
 
@@ -33,6 +33,8 @@ pub struct IngressConfig {
     pub viewer_auth: Vec<ViewerAuthConfig>,
     /// Whether the hub sets `X-Forwarded-*` and `Forwarded`.
     pub forwarded_headers: bool,
+    /// Who issues certificates for names that no file fits.
+    pub acme: Option<AcmeConfig>,
     /// Bounds on viewers and origins.
     pub limits: IngressLimits,
 }
@@ -221,11 +223,19 @@ impl IngressConfig {
         }
         let viewer_auth = Self::viewer_auth(file, path, security, around, problems);
         check_viewer_auth(&routes, &viewer_auth, &listeners, path, problems);
+        let at = path.key("acme");
+        let acme = file.acme.as_ref();
+        let acme = acme.and_then(|acme| AcmeConfig::build(acme, &at, around, problems));
+        match &file.acme {
+            Some(_) => check_issuing(acme.as_ref(), &listeners, &at, problems),
+            None => check_files(&file.listeners, &path.key("listeners"), problems),
+        }
         Self {
             listeners,
             routes,
             viewer_auth,
             forwarded_headers: file.forwarded_headers,
+            acme,
             limits: IngressLimits::build(&file.limits),
         }
     }
@@ -332,14 +342,6 @@ impl HttpTls {
                 None
             }
         };
-        let has_none = file.cert_file.is_none() && file.key_file.is_none();
-        if has_none && file.certificates.is_empty() {
-            problems.add_with_help(
-                path,
-                format!("`{path}` has no certificate"),
-                "write `cert_file` and `key_file`, or list `certificates`",
-            );
-        }
         let certificates = file.certificates.iter();
         Self {
             default,
@@ -555,6 +557,46 @@ fn check_viewer_auth(
                 "set `client_certificates` of a listener with `tls`",
             );
         }
+    }
+}
+
+/// Where nobody issues certificates, a port with TLS has to have one.
+fn check_files(listeners: &[HttpListenerFile], path: &Path, problems: &mut Problems<'_>) {
+    for (index, listener) in listeners.iter().enumerate() {
+        let at = path.index(index).key("tls");
+        let none = HttpTlsFile::default();
+        if listener.tls.as_ref() == Some(&none) {
+            problems.add_with_help(
+                &at,
+                format!("`{at}` has no certificate"),
+                "write `cert_file` and `key_file`, list `certificates`, or have them issued by \
+                 `ingress.acme`",
+            );
+        }
+    }
+}
+
+/// An authority has to find somebody who answers it, and what it issues has to be shown.
+fn check_issuing(
+    acme: Option<&AcmeConfig>,
+    listeners: &[HttpListenerConfig],
+    path: &Path,
+    problems: &mut Problems<'_>,
+) {
+    if !listeners.iter().any(|listener| listener.tls.is_some()) {
+        problems.add_with_help(
+            path,
+            format!("`{path}` has certificates issued, and no port of `ingress.listeners` has TLS"),
+            "give one of them `tls: {}`, or take `acme` out",
+        );
+    }
+    let only_http = acme.is_some_and(|acme| acme.challenges == [ChallengeKind::Http01]);
+    if only_http && listeners.iter().all(|listener| listener.tls.is_some()) {
+        problems.add_with_help(
+            &path.key("challenges"),
+            format!("`{path}.challenges` has only `http_01`, and every port has TLS"),
+            "add a port without `tls` that port 80 of the names leads to, or allow `tls_alpn_01`",
+        );
     }
 }
 

@@ -94,8 +94,9 @@ impl Opened {
         }))
     }
 
-    pub(crate) fn store(&self) -> Arc<Store> {
-        Arc::clone(&self.store)
+    /// What everything is kept in.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// Its tokens, for the tunnel port.

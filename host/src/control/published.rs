@@ -148,10 +148,6 @@ impl PublishedNames {
     }
 
     /// Changes with the table.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the HTTP ports, which find names here")
-    )]
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

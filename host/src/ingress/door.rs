@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 use super::rewind::Rewind;
 use super::viewer_http;
 use super::viewer_socket::{SocketFate, ViewerSocket};
+use crate::certificates::Issued;
 use crate::config::{CloudConfig, HttpListenerConfig, ProxyProtocolAccept};
 use crate::hub::Hub;
 use crate::limit::{Gate, Pass, SourceRates, SourceSlot};
@@ -35,7 +36,7 @@ use crate::listener;
 use crate::proxy_protocol;
 use crate::telemetry::events;
 use crate::telemetry::metrics::HttpGauge;
-use crate::tls::ViewerTls;
+use crate::tls::{Accepted, ViewerTls};
 use crate::tunnel_endpoint::keep_alive;
 use crate::viewer::ClientCertificate;
 
@@ -74,6 +75,7 @@ impl DoorRules {
     pub(crate) fn new(
         config: &CloudConfig,
         listener: &HttpListenerConfig,
+        issued: &Arc<Issued>,
     ) -> Result<Self, crate::tls::TlsError> {
         let alpn: &[&str] = if listener.http2 {
             &["h2", "http/1.1"]
@@ -85,6 +87,7 @@ impl DoorRules {
                 tls,
                 listener.client_certificates.as_ref(),
                 alpn,
+                issued,
             )?),
             None => None,
         };
@@ -311,7 +314,10 @@ impl Door {
                     .await;
                 drop(handshake);
                 let stream = match accepted {
-                    Ok(stream) => stream,
+                    Ok(Accepted::Viewer(stream)) => *stream,
+                    Ok(Accepted::Authority) => {
+                        return debug!(%peer, "a certificate authority looked at a name");
+                    }
                     Err(error) => return debug!(%peer, %error, "a TLS handshake failed"),
                 };
                 let session = stream.get_ref().1;

@@ -19,6 +19,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::account::{Account, End};
+use super::authority;
 use super::body::{ReplyBody, RequestBody};
 use super::door::Viewer;
 use super::failure::{Failure, Wants};
@@ -43,6 +44,9 @@ use attempt::Tried;
 
 /// Answers one request.
 pub(crate) async fn answer(viewer: Arc<Viewer>, request: Request<Incoming>) -> Response<ReplyBody> {
+    if let Some(response) = authority::answer(&viewer, &request) {
+        return response;
+    }
     let wants = Wants::of(request.headers());
     let rules = viewer.door.rules();
     let mut account = Some(Box::new(Account::begin(

@@ -158,6 +158,20 @@ impl HostPattern {
     }
 }
 
+impl HostPattern {
+    /// Whether a normalised host is one of these.
+    pub(crate) fn fits(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => **name == *host,
+            Self::Below(name) => host
+                .strip_suffix(&**name)
+                .and_then(|front| front.strip_suffix('.'))
+                .is_some_and(|front| !front.is_empty()),
+            Self::Any => true,
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -233,6 +247,19 @@ mod tests {
         for text in ["a.*.b", "*a.b", "**", "a:80", "*.192.0.2.1", "*.[::1]"] {
             assert!(HostPattern::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn patterns_fit_their_hosts() {
+        for (pattern, fitting, other) in [
+            ("a.test", "a.test", "b.a.test"),
+            ("*.a.test", "b.a.test", "a.test"),
+            ("*.a.test", "c.b.a.test", "ba.test"),
+        ] {
+            let pattern = HostPattern::parse(pattern).unwrap();
+            assert!(pattern.fits(fitting) && !pattern.fits(other), "{pattern}");
+        }
+        assert!(HostPattern::Any.fits("a") && !HostPattern::parse("*.a").unwrap().fits(".a"));
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nowconnect_policy::{ListenerFacts, Name};
 use nowconnect_protocol::TenantName;
 
+use super::Ingress;
 use super::door::{Door, DoorRules};
 use super::route::Route;
 use super::routes::RouteTable;
@@ -64,7 +65,7 @@ impl NextIngress {
         let mut doors = Vec::with_capacity(config.ingress.listeners.len());
         let mut errors = Vec::new();
         for listener in &config.ingress.listeners {
-            match NextDoor::build(&bound, config, listener) {
+            match NextDoor::build(&hub.ingress, &bound, config, listener) {
                 Ok(door) => doors.push(door),
                 Err(error) => errors.push(error),
             }
@@ -136,19 +137,23 @@ impl NextIngress {
         hub.metrics
             .hub
             .set_certificate(Certificate::Ingress, ends.min());
+        ingress.changed.notify_one();
         changed
     }
 }
 
 impl NextDoor {
     fn build(
+        ingress: &Ingress,
         bound: &[Arc<Door>],
         config: &CloudConfig,
         listener: &HttpListenerConfig,
     ) -> Result<Self, IngressError> {
-        let rules = DoorRules::new(config, listener).map_err(|error| IngressError::Tls {
-            name: listener.name.to_string(),
-            error,
+        let rules = DoorRules::new(config, listener, &ingress.issued).map_err(|error| {
+            IngressError::Tls {
+                name: listener.name.to_string(),
+                error,
+            }
         })?;
         let kept = bound.iter().find(|door| {
             let before = &door.rules().config;

@@ -89,6 +89,11 @@ impl<R: Place> RouteTable<R> {
         self.exact.contains_key(host)
     }
 
+    /// The hosts that routes name in full.
+    pub(crate) fn exact_hosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.exact.keys()
+    }
+
     fn paths(&self, host: &str) -> Option<&Paths<R>> {
         if let Some(paths) = self.exact.get(host) {
             return Some(paths);

@@ -69,6 +69,14 @@ events! {
     RELOADED = "reloaded";
     /// A reload was refused; the last good form stays.
     RELOAD_REFUSED = "reload_refused";
+    /// An account was opened at the certificate authority: `directory`.
+    ACME_ACCOUNT_OPENED = "acme_account_opened";
+    /// A name has its first certificate: `name`, `not_after`.
+    CERTIFICATE_ISSUED = "certificate_issued";
+    /// A name has another certificate in the place of its last: `name`, `not_after`.
+    CERTIFICATE_RENEWED = "certificate_renewed";
+    /// A certificate was not issued, or not kept: `name`, `code`.
+    CERTIFICATE_FAILED = "certificate_failed";
     /// A re-check ended running flows.
     RECHECK_CLOSED = "recheck_closed";
     /// The external decision point did not answer as it must: `error`, `failures` since the last

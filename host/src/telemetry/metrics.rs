@@ -11,6 +11,7 @@
 pub mod label;
 
 mod bundle;
+mod certificates;
 mod decisions;
 mod governance;
 mod health;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 
 pub use bundle::BundleMetrics;
+pub use certificates::CertificateMetrics;
 pub use decisions::DecisionMetrics;
 pub use governance::{
     PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,
@@ -76,6 +78,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// Looks at targets.
     pub health: HealthMetrics,
+    /// Certificates of the HTTP ports.
+    pub certificates: CertificateMetrics,
     /// The log and trace pipelines.
     pub logs: LogMetrics,
 }
@@ -94,6 +98,7 @@ impl Metrics {
         let hub = HubMetrics::new(&mut families);
         let http = HttpMetrics::new(&mut families);
         let health = HealthMetrics::new(&mut families);
+        let certificates = CertificateMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
         let process = ProcessMetrics::new(&mut families, env!("CARGO_PKG_VERSION"));
         let families = families.into_families();
@@ -111,6 +116,7 @@ impl Metrics {
             hub,
             http,
             health,
+            certificates,
             logs,
         })
     }

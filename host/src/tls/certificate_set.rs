@@ -27,13 +27,13 @@ pub(crate) struct CertificateSet {
 }
 
 /// One of them.
-struct SetCertificate {
+pub(crate) struct SetCertificate {
     /// Where its chain was read.
-    file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The DNS names in it, in lower case, as they stand there.
-    names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// When its chain stops being good, in seconds since 1970.
-    not_after: Option<i64>,
+    pub(crate) not_after: Option<i64>,
     key: Arc<CertifiedKey>,
 }
 
@@ -102,13 +102,18 @@ impl CertificateSet {
         self.has_default.then(|| self.key(0)).flatten()
     }
 
+    /// Whether one of them fits the name.
+    pub(crate) fn covers(&self, name: &str) -> bool {
+        self.exact(name).is_some() || self.wildcard(name).is_some()
+    }
+
     /// When the one that ends first does, in seconds since 1970.
     pub(crate) fn not_after(&self) -> Option<i64> {
         self.iter().filter_map(|one| one.not_after).min()
     }
 
     /// All of them, the default one first.
-    fn iter(&self) -> impl Iterator<Item = &SetCertificate> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SetCertificate> {
         self.certificates.iter()
     }
 
@@ -129,6 +134,11 @@ impl SetCertificate {
             key: Arc::new(key),
         })
     }
+}
+
+/// Whether a certificate holds this name, in full.
+pub(crate) fn fits(key: &CertifiedKey, name: &str) -> bool {
+    dns_names(key).is_ok_and(|names| names.iter().any(|held| held == name))
 }
 
 /// The DNS names of the leaf. Other kinds of names are not asked for in a handshake.
@@ -205,6 +215,7 @@ mod tests {
         assert_eq!(file(set.wildcard("example.com")), None);
         assert_eq!(file(set.wildcard(".example.com")), None);
         assert_eq!(file(set.default_one()), Some("default"));
+        assert!(set.covers("hub.example") && !set.covers("example.com"));
     }
 
     #[test]
@@ -214,7 +225,7 @@ mod tests {
         let error = CertificateSet::load(None, std::slice::from_ref(&nameless)).unwrap_err();
         assert!(error.to_string().contains("no DNS name"), "{error}");
         let set = CertificateSet::load(Some(&nameless), &[]).unwrap();
-        assert!(set.default_one().is_some());
+        assert!(set.default_one().is_some() && !set.covers("hub.example"));
         assert!(
             CertificateSet::load(None, &[])
                 .unwrap()

@@ -12,6 +12,16 @@ pub(crate) fn earliest_not_after(chain: &[CertificateDer<'_>]) -> Option<i64> {
         .min()
 }
 
+/// From when until when the first certificate of a chain is good, in seconds since 1970.
+pub(crate) fn validity(chain: &[CertificateDer<'_>]) -> Option<(i64, i64)> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    let validity = parsed.validity();
+    Some((
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]

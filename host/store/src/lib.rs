@@ -1,5 +1,5 @@
-//! What a hub remembers across restarts: published endpoints, reserved names, signing keys, and
-//! what may be used only once.
+//! What a hub remembers across restarts: published endpoints, reserved names, signing keys, what
+//! may be used only once, and certificates with the accounts that they were issued to.
 //!
 //! One file, one process. Every change is one transaction that is on the disk when the call
 //! returns: after `kill -9` the file is as it was before the change or as it was after it. Calls
@@ -11,6 +11,7 @@
 
 mod answer;
 mod backup;
+mod certificate;
 mod endpoint;
 mod error;
 mod key;
@@ -28,6 +29,7 @@ use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Database, DatabaseError};
 
 pub use answer::{Answer, Remembered};
+pub use certificate::{AuthorityAccount, IssuedCertificate};
 pub use endpoint::{ClaimRefused, Endpoint, EndpointFilter, Limits, NewEndpoint};
 pub use error::StoreError;
 pub use key::SigningKey;

@@ -28,8 +28,13 @@ pub(crate) const ANSWERS: Json = Json("answers");
 /// How much each tenant has, so that a quota needs no count of everything.
 pub(crate) const TENANTS: Json = Json("tenants");
 
+/// Accounts at certificate authorities by the URL of their directory.
+pub(crate) const ACCOUNTS: Json = Json("authority_accounts");
+/// Issued certificates by name.
+pub(crate) const CERTIFICATES: Json = Json("certificates");
+
 /// Every table, for backups.
-pub(crate) const ALL: [Json; 7] = [
+pub(crate) const ALL: [Json; 9] = [
     ENDPOINTS,
     ENDPOINT_IDS,
     RESERVATIONS,
@@ -37,6 +42,8 @@ pub(crate) const ALL: [Json; 7] = [
     ONCE,
     ANSWERS,
     TENANTS,
+    ACCOUNTS,
+    CERTIFICATES,
 ];
 
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
@@ -46,15 +53,31 @@ const SCHEMA: &str = "schema";
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
 /// The step at index `n` makes schema `n + 1` of schema `n`; an empty file has schema 0.
-const STEPS: [Step; 1] = [first];
+const STEPS: [Step; 2] = [first, second];
 
 /// The schema of this release.
 pub const VERSION: u64 = STEPS.len() as u64;
 
 fn first(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    for table in ALL {
+    let names = [
+        ENDPOINTS,
+        ENDPOINT_IDS,
+        RESERVATIONS,
+        KEYS,
+        ONCE,
+        ANSWERS,
+        TENANTS,
+    ];
+    for table in names {
         table.open(transaction)?;
     }
+    Ok(())
+}
+
+/// Certificates: a release without them would leave them out of its backups.
+fn second(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    ACCOUNTS.open(transaction)?;
+    CERTIFICATES.open(transaction)?;
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BalanceFile, ClientCertificatesFile, ProxyProtocolFile, RateFile, TlsFile, ViewerAuthFile,
+    AcmeFile, BalanceFile, ClientCertificatesFile, ProxyProtocolFile, RateFile, TlsFile,
+    ViewerAuthFile,
 };
 
 /// HTTP by host name: public HTTP ports, and the routes from a host and a path to a connector.
@@ -31,6 +32,9 @@ pub struct IngressFile {
     /// agent of the route's tenant that offers its connector answers under its own id.
     /// Default `false`.
     pub agent_label: bool,
+    /// An authority that issues certificates for the names that are published here; see
+    /// docs/certificates.md. Default `null`: only files.
+    pub acme: Option<AcmeFile>,
     /// Bounds on what viewers and origins may take.
     pub limits: IngressLimitsFile,
 }
@@ -43,6 +47,7 @@ impl Default for IngressFile {
             viewer_auth: Vec::new(),
             forwarded_headers: true,
             agent_label: false,
+            acme: None,
             limits: IngressLimitsFile::default(),
         }
     }

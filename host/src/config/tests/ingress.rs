@@ -1,6 +1,6 @@
 //! HTTP by host name.
 
-use super::super::{OriginHttp, Sticky};
+use super::super::{ChallengeKind, OriginHttp, Sticky};
 use super::{problem, valid};
 
 #[test]
@@ -167,6 +167,75 @@ fn a_port_with_tls_needs_a_certificate() {
         let found = problem(&port(tls));
         assert!(found.message.contains(part), "{tls}: {found:?}");
     }
+}
+
+/// `ingress` with an authority, these ports and more of its settings.
+fn issuing(ports: &str, more: &str) -> String {
+    format!(
+        "ingress:\n  listeners: [{ports}]\n  acme:\n    directory_url: https://ca.example/dir\n    \
+         terms_of_service_agreed: true\n    state_file: state/c.redb\n    {more}\n"
+    )
+}
+
+const BOTH: &str = "{name: a, bind: '0.0.0.0:1'}, {name: b, bind: '0.0.0.0:2', tls: {}}";
+
+#[test]
+fn an_authority_is_read() {
+    let config = valid(&issuing(BOTH, "hosts: [shop.test, '*.Example.com']"));
+    let acme = config.ingress.acme.unwrap();
+    assert_eq!(
+        acme.challenges,
+        [ChallengeKind::TlsAlpn01, ChallengeKind::Http01]
+    );
+    assert!(acme.allows("shop.test") && acme.allows("a.example.com"));
+    assert!(!acme.allows("example.com") && !acme.allows("other.test"));
+    assert_eq!(acme.handshake_wait.as_millis(), 5000);
+    let all = valid(&issuing(BOTH, "challenges: [http_01, http_01]"));
+    let acme = all.ingress.acme.unwrap();
+    assert_eq!(acme.challenges, [ChallengeKind::Http01]);
+    assert!(acme.allows("other.test"));
+    assert!(valid("").ingress.acme.is_none());
+}
+
+#[test]
+fn an_authority_that_could_issue_nothing_is_refused() {
+    let plain = "{name: a, bind: '0.0.0.0:1'}";
+    let tls = "{name: b, bind: '0.0.0.0:2', tls: {}}";
+    for (text, part) in [
+        (issuing(plain, ""), "no port of `ingress.listeners` has TLS"),
+        (issuing(tls, "challenges: [http_01]"), "every port has TLS"),
+        (issuing(BOTH, "contact: [ops@example.com]"), "mailto:"),
+        (issuing(BOTH, "contact: ['mailto:a@b,c@d']"), "no contact"),
+        (issuing(BOTH, "hosts: ['a b']"), "no host"),
+        (
+            issuing(BOTH, "").replace("agreed: true", "agreed: false"),
+            "issues nothing",
+        ),
+        (
+            issuing(BOTH, "").replace("https://", "http://"),
+            "directory_url",
+        ),
+    ] {
+        let found = problem(&text);
+        let shown = format!("{} {:?}", found.message, found.help);
+        assert!(shown.contains(part), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn an_authority_is_added_by_a_restart_and_changed_without() {
+    let none = valid("ingress: {listeners: [{name: a, bind: '0.0.0.0:1'}]}");
+    let one = valid(&issuing(BOTH, ""));
+    let added = one.changes_from(&none);
+    assert_eq!(added.restart, ["ingress.acme.state_file"]);
+    assert!(one.keeping_fixed(&none).ingress.acme.is_none());
+    let other = valid(&issuing(BOTH, "hosts: [shop.test]"));
+    let changed = other.changes_from(&one);
+    assert!(changed.restart.is_empty() && changed.touches("ingress"));
+    let moved = valid(&issuing(BOTH, "").replace("c.redb", "d.redb"));
+    let kept = moved.keeping_fixed(&one).ingress.acme.unwrap();
+    assert!(kept.state_file.ends_with("c.redb"));
+    assert!(none.changes_from(&one).restart.is_empty(), "turned off");
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub const MAX_CONNECTORS: usize = 1024;
 /// Distinct agents with a series of their own. Each costs about 1 KiB, so at most 4 MiB.
 pub const MAX_AGENTS: usize = 4096;
 
+/// Distinct certificates with a series of their own, some 200 bytes each.
+pub const MAX_CERTIFICATES: usize = 512;
+
 /// Distinct plugins with a series of their own; a set of plugins is smaller by far, the rest
 /// is room for names that come and go with generations.
 pub const MAX_PLUGINS: usize = 64;

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod certificates;
 mod client_address;
 mod contract;
 mod control_api;

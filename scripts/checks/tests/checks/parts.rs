@@ -11,6 +11,7 @@ pub(crate) mod ingress;
 pub(crate) mod nginx;
 pub(crate) mod oidc;
 pub(crate) mod otlp;
+pub(crate) mod pebble;
 pub(crate) mod slapd;
 pub(crate) mod tokens;
 
