@@ -47,6 +47,7 @@ mod sign_in;
 mod status;
 mod sticky;
 mod taking;
+mod trace;
 mod upgrade;
 mod upstream;
 mod viewer_http;

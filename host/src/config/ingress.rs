@@ -56,6 +56,8 @@ pub struct HttpListenerConfig {
     pub allow_cidrs: Vec<IpNet>,
     /// Proxies whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether traces of viewers go on here, those of `trusted_proxies` where there are any.
+    pub continue_traces: bool,
     /// The most connections at once; `None` leaves only `limits.max_conn_total`.
     pub max_connections: Option<u32>,
     /// Requests a second from one source address.
@@ -312,6 +314,7 @@ impl HttpListenerConfig {
             http2: file.http2,
             allow_cidrs,
             trusted_proxies,
+            continue_traces: file.continue_traces,
             max_connections: file.max_connections,
             rate_per_source: rate(file.rate_per_source.as_ref()),
             proxy_protocol,

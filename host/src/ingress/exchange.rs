@@ -13,7 +13,7 @@ mod forward;
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -31,13 +31,13 @@ use super::route::Route;
 use super::running::Running;
 use super::shares::{NoShare, Share};
 use super::sign_in;
+use super::trace;
 use crate::authorize::Refused;
 use crate::codes::DenialCode;
 use crate::router::Candidate as _;
 use crate::session::LiveTunnel;
 use crate::telemetry::decisions::Why;
 use crate::telemetry::metrics::Retry;
-use crate::telemetry::traces;
 use crate::viewer::SignedIn;
 use asking::Asked;
 use attempt::Tried;
@@ -56,6 +56,10 @@ pub(crate) async fn answer(viewer: Arc<Viewer>, request: Request<Incoming>) -> R
         request.method(),
         request.version(),
     )));
+    if let Some(account) = &account {
+        let peer = viewer.peer.ip();
+        trace::take_up(&account.span, request.headers(), &rules, peer);
+    }
     drop(rules);
     match serve(&viewer, request, &mut account).await {
         Ok(response) => response,
@@ -225,12 +229,7 @@ impl Exchange<'_> {
             if let Ok(id) = HeaderValue::from_str(&id) {
                 head.headers.insert(headers::REQUEST_ID, id);
             }
-            if let Some(parent) = traces::trace_parent(&account.span)
-                && let Ok(parent) = HeaderValue::from_str(&parent.to_string())
-            {
-                head.headers
-                    .insert(HeaderName::from_static("traceparent"), parent);
-            }
+            trace::put(&account.span, &mut head.headers);
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use super::events;
 use super::metrics::LogMetrics;
 use crate::config::Secret;
 
-pub use parent::{InvalidTraceParent, TraceParent, continue_trace, trace_parent};
+pub use parent::{InvalidTraceParent, TraceParent, continue_trace, link_trace, trace_parent};
 
 use export::RedactingExporter;
 

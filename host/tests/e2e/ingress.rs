@@ -10,10 +10,11 @@ mod repeats;
 mod requests;
 mod statuses;
 mod streams;
+mod traces;
 mod viewers;
 
 use crate::cluster::web::{Web, get, origin};
-use crate::cluster::{HubPlan, TestHub, hub};
+use crate::cluster::{HubPlan, HubProcess, TestHub, hub};
 
 /// What lets HTTP through, beside what lets agents in.
 pub(crate) const PERMIT_HTTP: &str = r#"
@@ -58,6 +59,16 @@ pub(crate) fn closed() -> String {
 
 pub(crate) fn web(hub: &TestHub) -> std::net::SocketAddr {
     hub.address("web")
+}
+
+/// Where the HTTP port of a hub of its own process is, as it says.
+pub(crate) fn web_of(hub: &HubProcess) -> std::net::SocketAddr {
+    let log = hub.log();
+    let mut lines = log.iter();
+    let line = lines.find(|line| line.contains("an HTTP listener accepts viewers"));
+    let (_, rest) = line.unwrap().split_once("127.0.0.1:").unwrap();
+    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    ([127, 0, 0, 1], port.parse().unwrap()).into()
 }
 
 #[tokio::test]

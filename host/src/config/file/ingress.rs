@@ -83,6 +83,11 @@ pub struct HttpListenerFile {
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub trusted_proxies: Vec<String>,
+    /// Whether the trace that a request's `traceparent` names goes on here, from
+    /// `trusted_proxies` alone where there are any. With `false` each request begins a trace of
+    /// its own, with a link to that one. Default `false`.
+    #[serde(default)]
+    pub continue_traces: bool,
     /// The most connections at once. `null` leaves only `limits.max_conn_total`. Default `null`.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1_000_000))]

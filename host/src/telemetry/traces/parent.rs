@@ -32,6 +32,11 @@ impl TraceParent {
     pub fn span_id(&self) -> String {
         self.span.to_string()
     }
+
+    fn remote(&self) -> SpanContext {
+        let flags = TraceFlags::default().with_sampled(self.sampled);
+        SpanContext::new(self.trace, self.span, flags, true, TraceState::NONE)
+    }
 }
 
 impl FromStr for TraceParent {
@@ -89,15 +94,20 @@ pub fn trace_parent(span: &Span) -> Option<TraceParent> {
     })
 }
 
+/// Notes in `span` another trace that it has to do with and is no part of.
+pub fn link_trace(span: &Span, other: &TraceParent) {
+    if !span.is_disabled() {
+        span.add_link(other.remote());
+    }
+}
+
 /// Makes `span` a child of a trace that began elsewhere. Call it before the span is entered or
 /// has children; later, and where nothing is traced, it changes nothing.
 pub fn continue_trace(span: &Span, parent: &TraceParent) {
     if span.is_disabled() {
         return;
     }
-    let flags = TraceFlags::default().with_sampled(parent.sampled);
-    let remote = SpanContext::new(parent.trace, parent.span, flags, true, TraceState::NONE);
-    let context = opentelemetry::Context::new().with_remote_span_context(remote);
+    let context = opentelemetry::Context::new().with_remote_span_context(parent.remote());
     // Refused only where the span has started or is not traced.
     let _ = span.set_parent(context);
 }

@@ -8,9 +8,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{PERMIT_HTTP, ingress, web};
+use super::{PERMIT_HTTP, ingress, web, web_of};
 use crate::cluster::web::{Message, Web, ask, get, origin};
-use crate::cluster::{Claims, HubPlan, HubProcess, SOON, TestHub, command, hub, tls};
+use crate::cluster::{Claims, HubPlan, SOON, TestHub, command, hub, tls};
 
 /// `admin` is for the group `ops`, `files` for whoever has proven anything, `open` for all.
 const PERMIT_VIEWERS: &str = r#"
@@ -439,16 +439,6 @@ async fn with(web: SocketAddr, authorization: &str, more: &str) -> Message {
         "GET / HTTP/1.1\r\nhost: admin.example.com\r\nauthorization: {authorization}\r\n{more}\r\n"
     );
     ask(web, request).await
-}
-
-/// Where the HTTP port of a hub of its own process is, as it says.
-fn web_of(hub: &HubProcess) -> SocketAddr {
-    let log = hub.log();
-    let mut lines = log.iter();
-    let line = lines.find(|line| line.contains("an HTTP listener accepts viewers"));
-    let (_, rest) = line.unwrap().split_once("127.0.0.1:").unwrap();
-    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    ([127, 0, 0, 1], port.parse().unwrap()).into()
 }
 
 /// What `nowconnect url sign` prints.
