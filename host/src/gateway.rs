@@ -52,7 +52,7 @@ use crate::registry::Registry;
 use crate::registry::memory::MemoryRegistry;
 use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
 use crate::router::Router;
-use crate::session::{self, ParkedSessions};
+use crate::session::{self, AgentAddresses, ParkedSessions};
 use crate::telemetry::decisions::requests::Requests;
 use crate::telemetry::decisions::{DecisionRing, MAX_DECISION_BYTES};
 use crate::telemetry::events;
@@ -537,6 +537,7 @@ async fn make_hub(
         presence: parking_lot::Mutex::default(),
         registry: registry.unwrap_or_else(|| Arc::new(MemoryRegistry::default())),
         parked: ParkedSessions::default(),
+        addresses: AgentAddresses::default(),
         flows: FlowTable::default(),
         rounds: Rounds::default(),
         connectors: ConnectorTable::default(),

@@ -34,7 +34,7 @@ use crate::listener::{Port, Rules};
 use crate::recheck::Rounds;
 use crate::registry::Registry;
 use crate::router::Router;
-use crate::session::{LiveTunnel, ParkedSessions};
+use crate::session::{AgentAddresses, LiveTunnel, ParkedSessions};
 use crate::telemetry::decisions::DecisionRing;
 use crate::telemetry::decisions::log::DecisionSinks;
 use crate::telemetry::decisions::requests::Requests;
@@ -64,6 +64,8 @@ pub struct Hub {
     pub(crate) presence: Mutex<()>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) parked: ParkedSessions,
+    /// Where agents have dialled in from.
+    pub(crate) addresses: AgentAddresses,
     pub(crate) flows: FlowTable,
     /// Re-checks of all that runs, one at a time.
     pub(crate) rounds: Rounds,

@@ -9,16 +9,17 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use ipnet::IpNet;
 use nowconnect_policy::{BundleArchive, Question, TrustedKeys};
 use nowconnect_protocol::{AgentId, CloseCode, ConnectorName, ResetCode, Role, TenantName};
 use serde_json::Value;
 
 use crate::admin::UNSIGNED;
 use crate::admin::view::{
-    AdminAction, AdminCaller, AdminRefusal, AgentState, AgentStatus, BundlePush, ConnectorStatus,
-    DrainProgress, DrainRequest, ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus,
-    HubStatus, HubView, ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals,
-    no_state,
+    AdminAction, AdminCaller, AdminRefusal, AgentAddressPage, AgentAddressQuery, AgentState,
+    AgentStatus, BundlePush, ConnectorStatus, DrainProgress, DrainRequest, ExplainRequest,
+    FlowPage, FlowQuery, FlowStatus, GenerationStatus, HubStatus, HubView, ListenerStatus,
+    PluginStatus, RefusedConnector, ReloadReport, Totals, no_state,
 };
 use crate::authorize::{AdminSubject, policy_name, unix_ms};
 use crate::bundle::board::Order;
@@ -50,6 +51,7 @@ impl HubView for Hub {
             | AdminAction::RollbackPolicy => bundle_subject(resource),
             AdminAction::Status
             | AdminAction::ListFlows
+            | AdminAction::ReadAgentAddress
             | AdminAction::Explain
             | AdminAction::CloseFlow
             | AdminAction::KickAgent
@@ -75,6 +77,13 @@ impl HubView for Hub {
 
     fn agents(&self) -> BoxFuture<'_, Vec<AgentStatus>> {
         ready(self.agents_now()).boxed()
+    }
+
+    fn agent_addresses<'a>(
+        &'a self,
+        query: &'a AgentAddressQuery,
+    ) -> BoxFuture<'a, Result<AgentAddressPage, AdminRefusal>> {
+        ready(self.addresses_now(query)).boxed()
     }
 
     fn flows<'a>(&'a self, query: &'a FlowQuery) -> BoxFuture<'a, FlowPage> {
@@ -478,6 +487,26 @@ impl Hub {
         }
     }
 
+    fn addresses_now(&self, query: &AgentAddressQuery) -> Result<AgentAddressPage, AdminRefusal> {
+        let Some(text) = &query.decision else {
+            return Ok(self.addresses.of(query.agent.as_deref(), query.at_ms));
+        };
+        let id: DecisionId = text
+            .parse()
+            .map_err(|error| AdminRefusal::Invalid(format!("`{text}`: {error}")))?;
+        let record = self.decisions.by_id(id);
+        let agent = record
+            .as_ref()
+            .and_then(|record| Some((record.agent.as_deref()?, record.time_ms)));
+        let Some((agent, time_ms)) = agent else {
+            return Err(AdminRefusal::NotFound {
+                what: "decision about an agent",
+                name: text.clone(),
+            });
+        };
+        Ok(self.addresses.of(Some(agent), Some(time_ms)))
+    }
+
     /// What ended a flow where a re-check did, and else what let it in, as long as it runs.
     fn decision_about(&self, flow: &str) -> Option<Arc<DecisionRecord>> {
         let about = DecisionFilter {
@@ -644,7 +673,7 @@ fn live_agent(
             Role::Primary => "primary".to_owned(),
             Role::Standby => "standby".to_owned(),
         },
-        address: Some(tunnel.remote),
+        network: Some(network_of(tunnel.remote.ip())),
         version: tunnel.agent_version.clone(),
         connectors: connectors
             .iter()
@@ -669,13 +698,22 @@ fn live_agent(
     }
 }
 
+/// What is told of an address to whoever may look at the hub.
+fn network_of(address: IpAddr) -> IpNet {
+    let (address, bits) = match address.to_canonical() {
+        IpAddr::V4(v4) => (IpAddr::V4(v4), 24),
+        IpAddr::V6(v6) => (IpAddr::V6(v6), 48),
+    };
+    IpNet::new_assert(address, bits).trunc()
+}
+
 fn parked_agent(agent: &AgentKey, connectors: &BTreeMap<&ConnectorName, u64>) -> AgentStatus {
     AgentStatus {
         agent: agent.to_string(),
         session: 0,
         state: AgentState::Detached,
         role: "primary".to_owned(),
-        address: None,
+        network: None,
         version: String::new(),
         connectors: connectors
             .iter()

@@ -12,6 +12,7 @@
 //! token, and the same agent's next HELLO takes them over. A token never replaces
 //! authentication: the identity is proven anew first, and must be the same.
 
+mod addresses;
 mod duplicate;
 mod keeper;
 mod live;
@@ -28,6 +29,7 @@ use nowconnect_tunnel::{DetachedSession, TunnelEnd, TunnelSettings, WebSocketStr
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{Span, info};
 
+pub(crate) use addresses::AgentAddresses;
 pub(crate) use keeper::{end_revoked, keep_sessions};
 pub(crate) use live::{LiveTunnel, Standing};
 use parked::Parked;

@@ -286,6 +286,8 @@ pub enum AdminDeed {
     Explain,
     /// List the running flows.
     ListFlows,
+    /// See where an agent dials in from.
+    ReadAgentAddress,
     /// End a flow.
     CloseFlow,
     /// Read every file again.

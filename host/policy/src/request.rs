@@ -287,6 +287,7 @@ impl Form<'_> {
             || !matches!(
                 deed,
                 AdminDeed::CloseFlow
+                    | AdminDeed::ReadAgentAddress
                     | AdminDeed::Reload
                     | AdminDeed::SetLogLevel
                     | AdminDeed::Drain
@@ -493,6 +494,9 @@ fn action_of(question: &Question, core: CoreVersion) -> &'static str {
 /// hub may see its flows there, and whoever may put a generation in force may do the rest.
 fn deed(deed: AdminDeed, core: CoreVersion) -> &'static str {
     match deed {
+        // Whoever may change all that counts could see it anyway.
+        AdminDeed::ReadAgentAddress if core == CoreVersion::V1 => "admin-activate-policy",
+        AdminDeed::ReadAgentAddress => "admin-read-agent-address",
         AdminDeed::ListFlows if core == CoreVersion::V1 => "admin-status",
         AdminDeed::CloseFlow
         | AdminDeed::Reload

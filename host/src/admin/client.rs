@@ -24,8 +24,9 @@ use super::routes::{
 };
 use super::socket::default_socket_path;
 use super::view::{
-    BackupRequest, BundlePush, DrainProgress, DrainQuery, DrainRequest, ExplainRequest, FlowPage,
-    FlowQuery, GenerationStatus, HubStatus, ReloadReport, RotateRequest, RotatedKey,
+    AgentAddressPage, AgentAddressQuery, BackupRequest, BundlePush, DrainProgress, DrainQuery,
+    DrainRequest, ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus, ReloadReport,
+    RotateRequest, RotatedKey,
 };
 use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
@@ -134,6 +135,17 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn agents(&self) -> Result<AgentPage, ClientError> {
         self.get("/v1/agents", &()).await
+    }
+
+    /// Where agents have dialled in from.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn agent_addresses(
+        &self,
+        query: &AgentAddressQuery,
+    ) -> Result<AgentAddressPage, ClientError> {
+        self.get("/v1/agent-addresses", query).await
     }
 
     /// Running flows.

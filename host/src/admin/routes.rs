@@ -18,9 +18,9 @@ use tracing::warn;
 use super::bundles;
 use super::problem::{Problem, ProblemCode};
 use super::view::{
-    AdminAction, AdminCaller, AgentStatus, BackupRequest, DrainProgress, DrainQuery, DrainRequest,
-    ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus, HubView, ReloadReport,
-    RotateRequest, RotatedKey,
+    AdminAction, AdminCaller, AgentAddressPage, AgentAddressQuery, AgentStatus, BackupRequest,
+    DrainProgress, DrainQuery, DrainRequest, ExplainRequest, FlowPage, FlowQuery, GenerationStatus,
+    HubStatus, HubView, ReloadReport, RotateRequest, RotatedKey,
 };
 use crate::certificates::view::CertificatePage;
 use crate::telemetry::decisions::requests::{RecordedRequest, RequestCounts, Requests};
@@ -147,6 +147,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/agents", get(agents))
         .route("/agents/{agent}", get(agent))
         .route("/agents/{agent}/kick", post(kick))
+        .route("/agent-addresses", get(agent_addresses))
         .route("/flows", get(flows))
         .route("/flows/{flow}/close", post(close_flow))
         .route("/decisions", get(decisions))
@@ -198,6 +199,19 @@ async fn agent(
         .find(|agent| agent.agent == name)
         .map(Json)
         .ok_or_else(|| Problem::new(ProblemCode::NotFound, &format!("no agent `{name}`")))
+}
+
+async fn agent_addresses(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+    query: Result<Query<AgentAddressQuery>, QueryRejection>,
+) -> Answer<AgentAddressPage> {
+    let Query(query) = query?;
+    let asked = query.agent.as_deref().or(query.decision.as_deref());
+    admin
+        .may(&caller, AdminAction::ReadAgentAddress, asked)
+        .await?;
+    Ok(Json(admin.hub.agent_addresses(&query).await?))
 }
 
 async fn kick(
@@ -476,7 +490,7 @@ impl AdminState {
         resource: Option<&str>,
     ) -> Result<(), Problem> {
         let allowed = self.hub.authorize(caller, action, resource).await;
-        if action.is_write() || allowed.is_err() {
+        if action.is_recorded() || allowed.is_err() {
             log_call(
                 caller,
                 action,

@@ -540,13 +540,24 @@ impl HubView for View {
         })
     }
 
+    fn agent_addresses<'a>(
+        &'a self,
+        query: &'a AgentAddressQuery,
+    ) -> BoxFuture<'a, Result<AgentAddressPage, AdminRefusal>> {
+        self.order(format!(
+            "addresses of {}",
+            query.agent.as_deref().unwrap_or("all")
+        ));
+        now(Ok(AgentAddressPage::default()))
+    }
+
     fn agents(&self) -> BoxFuture<'_, Vec<AgentStatus>> {
         now(vec![AgentStatus {
             agent: String::from("acme/dc1"),
             session: 3,
             state: AgentState::Up,
             role: String::from("primary"),
-            address: None,
+            network: None,
             version: String::new(),
             connectors: Vec::new(),
             refused: Vec::new(),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, ready};
+use ipnet::IpNet;
 use nowconnect_policy::{BundleArchive, TrustedKeys};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,12 @@ pub trait HubView: Send + Sync + 'static {
 
     /// Every agent with a session, by name.
     fn agents(&self) -> BoxFuture<'_, Vec<AgentStatus>>;
+
+    /// Where agents have dialled in from, the latest first.
+    fn agent_addresses<'a>(
+        &'a self,
+        query: &'a AgentAddressQuery,
+    ) -> BoxFuture<'a, Result<AgentAddressPage, AdminRefusal>>;
 
     /// Flows that the query selects, at most its limit.
     fn flows<'a>(&'a self, query: &'a FlowQuery) -> BoxFuture<'a, FlowPage>;
@@ -200,6 +207,8 @@ pub enum AdminAction {
     Status,
     /// List flows.
     ListFlows,
+    /// See where an agent dials in from.
+    ReadAgentAddress,
     /// Read decisions and explain them.
     Explain,
     /// End a flow.
@@ -228,6 +237,7 @@ impl AdminAction {
         match self {
             Self::Status => "status",
             Self::ListFlows => "list-flows",
+            Self::ReadAgentAddress => "read-agent-address",
             Self::Explain => "explain",
             Self::CloseFlow => "close-flow",
             Self::KickAgent => "kick-agent",
@@ -241,10 +251,16 @@ impl AdminAction {
         }
     }
 
-    /// Whether it changes something; such calls are logged as security events.
+    /// Whether each call leaves a decision record and a security event, also where it is allowed:
+    /// a change, and a look at what is shown to few.
+    pub const fn is_recorded(self) -> bool {
+        self.is_write() || matches!(self, Self::ReadAgentAddress)
+    }
+
+    /// Whether it changes something.
     pub const fn is_write(self) -> bool {
         match self {
-            Self::Status | Self::ListFlows | Self::Explain => false,
+            Self::Status | Self::ListFlows | Self::ReadAgentAddress | Self::Explain => false,
             Self::CloseFlow
             | Self::KickAgent
             | Self::Reload
@@ -414,9 +430,10 @@ pub struct AgentStatus {
     pub state: AgentState,
     /// `primary` or `standby`.
     pub role: String,
-    /// Where its tunnel comes from.
+    /// The network that its tunnel comes from: a /24, or a /48 of IPv6. The address itself is read
+    /// at `/v1/agent-addresses`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<SocketAddr>,
+    pub network: Option<IpNet>,
     /// The agent's version.
     #[serde(default)]
     pub version: String,
@@ -442,6 +459,43 @@ pub struct AgentStatus {
     /// Labels of its HELLO.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+/// Where an agent has dialled in from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentAddress {
+    /// The agent id, `tenant/id` outside the default tenant.
+    pub agent: String,
+    /// The session of the tunnel.
+    pub session: u64,
+    /// The far end of the tunnel.
+    pub address: SocketAddr,
+    /// When the tunnel came up, Unix milliseconds.
+    pub since_ms: u64,
+}
+
+/// Tunnels of agents, the latest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentAddressPage {
+    /// The tunnels.
+    pub addresses: Vec<AgentAddress>,
+    /// Older tunnels that were forgotten.
+    pub forgotten: u64,
+}
+
+/// Which of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentAddressQuery {
+    /// Of this agent; left out where a decision is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The one that was up at this time, Unix milliseconds; left out, all that are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+    /// Agent and time of this decision, which a request's log line names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
 }
 
 /// Whether an agent has its tunnel.

@@ -13,7 +13,7 @@ use crate::admin::view::{AdminAction, AdminCaller};
 use crate::telemetry::decisions::DecisionAction;
 
 impl Authorizer {
-    /// Asks the policies about an admin call. Reads that are allowed leave no record: a
+    /// Asks the policies about an admin call. Ordinary reads that are allowed leave no record: a
     /// dashboard's polling would push everything else out of the ring.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Authorizer {
             &decision,
         );
         let allow = decision.allow || owns_the_hub(caller, &decision);
-        if allow && !action.is_write() {
+        if allow && !action.is_recorded() {
             return Ok(());
         }
         let draft = Draft::new(self, &asking, DecisionAction::Admin)
@@ -79,6 +79,7 @@ impl Authorizer {
             (
                 AdminAction::Status
                 | AdminAction::ListFlows
+                | AdminAction::ReadAgentAddress
                 | AdminAction::Explain
                 | AdminAction::CloseFlow
                 | AdminAction::Reload
@@ -133,6 +134,7 @@ fn deed(action: AdminAction) -> AdminDeed {
     match action {
         AdminAction::Status => AdminDeed::Status,
         AdminAction::ListFlows => AdminDeed::ListFlows,
+        AdminAction::ReadAgentAddress => AdminDeed::ReadAgentAddress,
         AdminAction::Explain => AdminDeed::Explain,
         AdminAction::KickAgent => AdminDeed::KickAgent,
         AdminAction::CloseFlow => AdminDeed::CloseFlow,

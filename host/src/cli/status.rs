@@ -337,7 +337,7 @@ fn agents(agents: &[AgentStatus]) -> Table {
     let mut table = Table::new(&[
         ("AGENT", Align::Left),
         ("STATE", Align::Left),
-        ("ADDRESS", Align::Left),
+        ("NETWORK", Align::Left),
         ("UP", Align::Right),
         ("RTT", Align::Right),
         ("TOKEN", Align::Right),
@@ -352,8 +352,8 @@ fn agents(agents: &[AgentStatus]) -> Table {
             agent.agent.clone(),
             agent.state.as_str().to_owned(),
             agent
-                .address
-                .map_or_else(|| String::from("-"), |address| address.to_string()),
+                .network
+                .map_or_else(|| String::from("-"), |network| network.to_string()),
             table::duration(agent.tunnel_seconds),
             agent
                 .rtt_us

@@ -24,11 +24,12 @@ use super::keeper;
 use super::live::{LiveTunnel, Standing};
 use super::parked::{ResumeHashes, TokenHash};
 use super::refusals;
+use crate::admin::view::AgentAddress;
 use crate::authorize::{self, HelloAsk, HelloPermit, HelloReason};
 use crate::connector;
 use crate::control::admit;
 use crate::drain::Phase;
-use crate::hub::Hub;
+use crate::hub::{Hub, now_ms};
 use crate::identity::AgentIdentity;
 use crate::limit::Rate;
 use crate::recheck;
@@ -443,6 +444,12 @@ impl At {
                 .traffic
                 .tunnel_reconnected(&live.metrics, &reason);
         }
+        hub.addresses.came(AgentAddress {
+            agent: live.key.to_string(),
+            session: live.session,
+            address: live.remote,
+            since_ms: now_ms(),
+        });
         hub.metrics().hub.handshake("accepted");
         let names: Vec<&str> = connectors.iter().map(ConnectorName::as_str).collect();
         info!(

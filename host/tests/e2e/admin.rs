@@ -1,6 +1,8 @@
 //! What an operator sees and does at the admin socket.
 
-use nowconnect::admin::view::{AgentState, DrainRequest, ExplainRequest, FlowQuery};
+use nowconnect::admin::view::{
+    AgentAddressQuery, AgentState, DrainRequest, ExplainRequest, FlowQuery,
+};
 
 use crate::cluster::{command, echo, eventually, forbid_open, hub};
 
@@ -179,4 +181,70 @@ async fn a_reload_and_a_drain_can_be_asked_for() {
     let mut running = hub.take_running();
     let within = running.end_asked().await;
     assert_eq!(within.as_millis(), 1_500);
+}
+
+/// The status shows the network alone. The address is asked for by itself, and each time there is
+/// a record of who asked.
+#[tokio::test]
+async fn where_an_agent_is_is_told_to_few_and_each_time_recorded() {
+    let target = echo().await;
+    let hub = hub().admin().listener("echo").start().await;
+    let _agent = hub.plant("echo", target.address()).await;
+    let operator = hub.operator();
+    let agents = operator.agents().await.unwrap().agents;
+    assert_eq!(agents[0].network.unwrap().to_string(), "127.0.0.0/24");
+
+    let asked = AgentAddressQuery {
+        agent: Some("plant".to_owned()),
+        ..AgentAddressQuery::default()
+    };
+    let page = operator.agent_addresses(&asked).await.unwrap();
+    assert_eq!(page.addresses.len(), 1);
+    let seen = &page.addresses[0];
+    assert!(seen.address.ip().is_loopback() && seen.address.port() > 0);
+    let record = hub.decisions()[0].clone();
+    assert!(
+        record.allow && record.resource.contains("read-agent-address"),
+        "{record:?}"
+    );
+
+    // By a decision that a request's log line names, and not before its tunnel.
+    let mut client = hub.client("echo").await;
+    client.echoes(b"hello").await;
+    let decisions = hub.decisions();
+    let mut of_echo = decisions
+        .iter()
+        .filter(|one| one.listener.as_deref() == Some("echo"));
+    let opened = of_echo.next().unwrap();
+    let by = AgentAddressQuery {
+        decision: Some(opened.decision_id.to_string()),
+        ..AgentAddressQuery::default()
+    };
+    let page = operator.agent_addresses(&by).await.unwrap();
+    assert_eq!(page.addresses, std::slice::from_ref(seen));
+    let earlier = AgentAddressQuery {
+        at_ms: Some(1),
+        ..asked.clone()
+    };
+    assert!(
+        operator
+            .agent_addresses(&earlier)
+            .await
+            .unwrap()
+            .addresses
+            .is_empty()
+    );
+
+    hub.write_policy(
+        "addresses.cedar",
+        "@id(\"nobody\") forbid (principal, action == \
+         NowConnect::Action::\"admin-read-agent-address\", resource);",
+    );
+    assert!(hub.reload().await.ok);
+    assert!(operator.agent_addresses(&asked).await.is_err());
+    let record = hub.decisions()[0].clone();
+    assert!(
+        !record.allow && record.resource.contains("read-agent-address"),
+        "{record:?}"
+    );
 }

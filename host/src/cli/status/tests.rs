@@ -36,8 +36,8 @@ web            127.0.0.1:8443  yes
 ROUTE  HOST              PATH  CONNECTOR  AGENTS  DOWN  REQUESTS
 shop   shop.example.com  /*    shop            2     1         7
 
-AGENT  STATE  ADDRESS         UP   RTT     TOKEN    FLOWS  TO      FROM  CONNECTORS
-dc1    up     192.0.2.9:4000  59s  1.5 ms  expired      2  1.5 MB  12 B  ldaps_dc1,ssh(down: timeout)
+AGENT  STATE  NETWORK       UP   RTT     TOKEN    FLOWS  TO      FROM  CONNECTORS
+dc1    up     192.0.2.0/24  59s  1.5 ms  expired      2  1.5 MB  12 B  ldaps_dc1,ssh(down: timeout)
 refused: db of dc1: scope_missing (nowconnect policy explain b-2)
 ";
     let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -171,7 +171,7 @@ pub(in super::super) fn agent_status(agent: &str) -> AgentStatus {
         session: 3,
         state: AgentState::Up,
         role: String::from("primary"),
-        address: Some("192.0.2.9:4000".parse().unwrap()),
+        network: Some("192.0.2.0/24".parse().unwrap()),
         version: String::from("0.1.0"),
         connectors: vec![
             connector("ldaps_dc1", None),

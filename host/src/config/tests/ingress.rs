@@ -248,3 +248,77 @@ fn a_change_is_taken_over_while_the_hub_runs() {
     let bound = valid("ingress: {listeners: [{name: a, bind: '127.0.0.1:0'}]}").memory_bound();
     assert!(bound.total_bytes() > before.memory_bound().total_bytes());
 }
+
+#[test]
+fn viewers_who_could_never_be_meant_so_are_refused() {
+    let set = |ways: &str, more: &str| {
+        format!("ingress: {{viewer_auth: [{{name: a, ways: [{ways}]{more}}}]}}")
+    };
+    let of_agents = "security: {issuer: 'https://idp.example'}\n";
+    let basic = "{basic: {users_file: users}}";
+    for (text, part) in [
+        (set("{}", ""), "exactly one way"),
+        (
+            set("{basic: {users_file: users}, mtls: {}}", ""),
+            "exactly one way",
+        ),
+        (set(&format!("{basic}, {basic}"), ""), "`basic` twice"),
+        (set("{bearer: {audience: shop}}", ""), "trusts no issuer"),
+        (
+            format!("{of_agents}{}", set("{bearer: {audience: nowconnect}}", "")),
+            "as in agents' tokens",
+        ),
+        (
+            format!("{of_agents}{}", set("{bearer: {audience: ''}}", "")),
+            "must not be empty",
+        ),
+        (
+            format!(
+                "{of_agents}{}",
+                set("{bearer: {audience: shop, tag_claims: [method]}}", "")
+            ),
+            "the hub's own",
+        ),
+        (
+            set(
+                "{signed_url: {keys: [{name: k, file: a}, {name: k, file: b}]}}",
+                "",
+            ),
+            "written twice",
+        ),
+        (set(basic, ", realm: 'a\"b'"), "a quote"),
+        (
+            set(basic, ", identity_headers: {X-A: subject}"),
+            "cannot tell",
+        ),
+        (
+            set(basic, ", identity_headers: {x_a: subject}"),
+            "cannot tell",
+        ),
+        (
+            set(basic, ", identity_headers: {host: subject}"),
+            "cannot tell",
+        ),
+        (set(basic, ", identity_headers: {x-a: email}"), "claim:NAME"),
+        (
+            "ingress: {routes: [{name: a, host: a, connector: c, viewer_auth: none}]}".to_owned(),
+            "has none of that name",
+        ),
+        (
+            "ingress: {listeners: [{name: w, bind: '0.0.0.0:1'}], viewer_auth: [{name: a, ways: \
+             [{mtls: {}}]}]}"
+                .to_owned(),
+            "no listener asks",
+        ),
+        (
+            "ingress: {listeners: [{name: w, bind: '0.0.0.0:1', client_certificates: {ca_file: \
+             a}}]}"
+                .to_owned(),
+            "speaks no TLS",
+        ),
+    ] {
+        let found = problem(&text);
+        let shown = format!("{} {:?}", found.message, found.help);
+        assert!(shown.contains(part), "{text}: {found:?}");
+    }
+}
