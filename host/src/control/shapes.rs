@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nowconnect_protocol::AgentId;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
@@ -33,7 +34,7 @@ pub(super) struct CreateTunnel {
     pub(super) protocol: Option<TunnelProtocol>,
     /// How long the recreate token shall live, in seconds, at least 60; shortened to what the
     /// operator allows.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 60)]
     pub(super) recreate_token_ttl_seconds: Option<u64>,
     /// A recreate token, for the same tunnel again.
@@ -49,6 +50,28 @@ impl CreateTunnel {
     pub(super) fn digest(&self) -> String {
         let text = serde_json::to_vec(self).unwrap_or_default();
         URL_SAFE_NO_PAD.encode(Sha256::digest(text))
+    }
+}
+
+/// An integer as JSON Schema has it: `60.0` is one, too (draft 2020-12, validation, §6.1.1).
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    /// Beyond it not every integer is a number of JSON for everybody (RFC 8259 §6).
+    const LARGEST: f64 = 9_007_199_254_740_991.0;
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    if let Some(whole) = number.as_u64() {
+        return Ok(Some(whole));
+    }
+    let whole = number
+        .as_f64()
+        .filter(|number| number.fract() == 0.0 && (0.0..=LARGEST).contains(number))
+        .and_then(|number| format!("{number:.0}").parse().ok());
+    match whole {
+        Some(whole) => Ok(Some(whole)),
+        None => Err(D::Error::custom(format!(
+            "`{number}` is no whole number of seconds"
+        ))),
     }
 }
 

@@ -289,6 +289,8 @@ async fn a_wish_that_cannot_be_is_told_what_is_wrong() {
         (json!({"requested_name": "x".repeat(64)}), "at most 63"),
         (json!({"unknown": 1}), "unknown"),
         (json!({"protocol": "udp"}), "udp"),
+        (json!({"recreate_token_ttl_seconds": 60.5}), "whole number"),
+        (json!({"recreate_token_ttl_seconds": -60}), "whole number"),
         (json!([]), "one JSON object"),
     ] {
         let refused = caller.post("/tunnels/create", &wish).await;
