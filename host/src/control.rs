@@ -18,6 +18,7 @@ mod hub_ground;
 mod idempotency;
 mod names;
 mod openapi;
+mod origin;
 mod plane;
 mod published;
 mod server;

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nowconnect_store::{
-    ClaimRefused, Endpoint, EndpointFilter, Limits, NewEndpoint, Once, Store, StoreError, Used,
+    ClaimRefused, DeleteRefused, Deletion, Endpoint, EndpointFilter, Keyed, Limits, NewEndpoint,
+    Store, StoreError,
 };
 
 use crate::client::ClientRegister;
@@ -21,11 +22,15 @@ use crate::id;
 use crate::keys::{KeyError, KeyRing};
 use crate::name::{NameRefused, NameRules};
 use crate::token::{
-    Ephemeral, MANAGEMENT_AUDIENCE, Management, RECREATE_AUDIENCE, Recreate, TokenRefused, prove,
+    Ephemeral, MANAGEMENT_AUDIENCE, Management, RECREATE_AUDIENCE, Recreate, SKEW_SECONDS,
+    TokenRefused, prove,
 };
 
 /// Characters of an endpoint's id after its prefix: 130 random bits.
 const ID_CHARACTERS: usize = 26;
+
+/// What an endpoint's id begins with.
+const ID_PREFIX: &str = "tun_";
 
 /// Shortest life of a recreate token that can be asked for.
 const RECREATE_MIN: Duration = Duration::from_secs(60);
@@ -55,8 +60,6 @@ pub struct Settings {
     pub names: NameRules,
     /// How many endpoints there may be.
     pub limits: Limits,
-    /// How many used tokens are remembered.
-    pub used_tokens_max: u64,
 }
 
 /// Who asks.
@@ -65,7 +68,7 @@ pub enum Maker {
     /// Somebody who showed nothing.
     Anonymous,
     /// A registered client, by its token.
-    Client(Management),
+    Client(Box<Management>),
 }
 
 /// What is asked for.
@@ -101,6 +104,14 @@ impl Planned {
     pub fn is_wished(&self) -> bool {
         self.wished
     }
+}
+
+/// An endpoint with its tokens, which count as soon as it is [published](Control::publish).
+#[derive(Debug)]
+pub struct Offered {
+    new: NewEndpoint,
+    /// What the caller gets.
+    pub created: Created,
 }
 
 /// What a caller gets.
@@ -146,9 +157,9 @@ pub enum ControlError {
     /// The client and its secret do not fit.
     #[error("client id or secret do not fit")]
     BadClient,
-    /// As many tokens and deleted endpoints are remembered as may be.
-    #[error("the hub remembers as many used tokens as it may; try again later")]
-    Busy,
+    /// An endpoint that is not there cannot be remembered as deleted.
+    #[error(transparent)]
+    Delete(#[from] DeleteRefused),
     /// No key can sign.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -223,36 +234,44 @@ impl Control {
             tenant: client.tenant.clone(),
             scope: client.scopes.join(" "),
             role: client.role.0.clone(),
+            proof: client.fingerprint(),
             jti: id::random(ID_CHARACTERS).ok_or(KeyError::NotMade)?,
             iat: now,
             exp: now.saturating_add(self.settings.management.as_secs()),
         };
-        let token = self.keys.sign("JWT", &claims, now_ms)?;
+        let token = self.keys.sign("JWT", &claims, claims.exp, now_ms)?;
         Ok((token, claims))
     }
 
-    /// Who shows this management token. A client that is no longer registered, or for another
-    /// tenant, is nobody.
+    /// Who shows this management token, with what its registration allows now: a client that is no
+    /// longer registered, or for another tenant, or with another secret, is nobody; scopes that it
+    /// lost are gone from its tokens; its role is today's.
     ///
     /// # Errors
     /// The token does not count.
     pub fn prove_management(&self, token: &str, now_ms: u64) -> Result<Management, TokenRefused> {
-        let claims: Management = prove(
+        let mut claims: Management = prove(
             &self.keys,
             token,
             &self.settings.issuer,
             MANAGEMENT_AUDIENCE,
             now_ms,
         )?;
-        let known = self
+        let client = self
             .clients
             .get(&claims.sub)
-            .is_some_and(|client| client.tenant == claims.tenant);
-        if known {
-            Ok(claims)
-        } else {
-            Err(TokenRefused::Withdrawn)
-        }
+            .filter(|client| client.tenant == claims.tenant)
+            .filter(|client| client.fingerprint() == claims.proof)
+            .ok_or(TokenRefused::Withdrawn)?;
+        let allowed: Vec<&str> = client
+            .scopes
+            .iter()
+            .map(String::as_str)
+            .filter(|scope| claims.allows(scope))
+            .collect();
+        claims.scope = allowed.join(" ");
+        claims.role.clone_from(&client.role.0);
+        Ok(claims)
     }
 
     /// The endpoint that a caller would get, with nothing changed yet.
@@ -287,7 +306,10 @@ impl Control {
             .map(|token| self.prove_recreate(token, tenant, now_ms))
             .transpose()?;
         let (id, name, wished) = match (&again, &request.name) {
-            (Some(again), _) => (again.sub.clone(), again.name.clone(), true),
+            (Some(again), _) => {
+                self.settings.names.check_kept(&again.name)?;
+                (again.sub.clone(), again.name.clone(), true)
+            }
             (None, Some(wished)) => (new_id()?, self.settings.names.check(wished)?, true),
             (None, None) => (
                 new_id()?,
@@ -315,22 +337,59 @@ impl Control {
                     token_id: None,
                 },
                 again: again.is_some(),
+                others: None,
             },
             recreate,
             wished,
         })
     }
 
-    /// Publishes what was planned, and gives out its tokens.
+    /// Makes the tokens of what was planned, with nothing changed yet. `others` is how many others
+    /// its maker had when that was decided.
+    ///
+    /// # Errors
+    /// No key signs.
+    pub fn offer(
+        &self,
+        mut planned: Planned,
+        others: u64,
+        now_ms: u64,
+    ) -> Result<Offered, ControlError> {
+        let token_id = id::random(ID_CHARACTERS).ok_or(KeyError::NotMade)?;
+        planned.new.endpoint.token_id = Some(token_id);
+        planned.new.others = Some(others);
+        let new = planned.new.clone();
+        let created = self.tokens(planned, now_ms)?;
+        Ok(Offered { new, created })
+    }
+
+    /// Publishes what was offered, in one step with what is answered to the caller. `is_here` says
+    /// whether an endpoint's agent is connected.
     ///
     /// # Errors
     /// The name was given to another meanwhile, or there is no room.
-    pub fn publish(&self, mut planned: Planned, now_ms: u64) -> Result<Created, ControlError> {
-        let token_id = id::random(ID_CHARACTERS).ok_or(KeyError::NotMade)?;
-        planned.new.endpoint.token_id = Some(token_id);
-        self.store
-            .claim_endpoint(&planned.new, now_ms, self.settings.limits)?;
-        self.tokens(planned, now_ms)
+    pub fn publish(
+        &self,
+        offered: Offered,
+        now_ms: u64,
+        is_here: impl Fn(&Endpoint) -> bool,
+        answered: Option<&Keyed>,
+    ) -> Result<Created, ControlError> {
+        let limits = self.settings.limits;
+        let claimed = self
+            .store
+            .claim_endpoint(&offered.new, now_ms, limits, is_here, answered);
+        let endpoint = claimed.map_err(|refused| {
+            if matches!(refused, ClaimRefused::Deleted) {
+                ControlError::Token(TokenRefused::Withdrawn)
+            } else {
+                ControlError::Claim(refused)
+            }
+        })?;
+        Ok(Created {
+            endpoint,
+            ..offered.created
+        })
     }
 
     fn tokens(&self, planned: Planned, now_ms: u64) -> Result<Created, ControlError> {
@@ -351,6 +410,7 @@ impl Control {
                 agent_id: &endpoint.agent,
                 connectors: [&endpoint.id],
             },
+            exp,
             now_ms,
         )?;
         let recreate_exp = now.saturating_add(planned.recreate.as_secs());
@@ -365,6 +425,7 @@ impl Control {
                 iat: now,
                 exp: recreate_exp,
             },
+            recreate_exp,
             now_ms,
         )?;
         Ok(Created {
@@ -394,7 +455,8 @@ impl Control {
         if claims.tenant != tenant {
             return Err(TokenRefused::Invalid.into());
         }
-        if self.store.was_used(Once::Deleted, &claims.sub)? {
+        // Publishing looks again, in one step with the claim.
+        if self.store.is_deleted(tenant, &claims.sub)? {
             return Err(TokenRefused::Withdrawn.into());
         }
         Ok(claims)
@@ -410,63 +472,64 @@ impl Control {
         &self,
         endpoint_id: &str,
         token_id: &str,
-        token_until_ms: u64,
         now_ms: u64,
     ) -> Result<Endpoint, ControlError> {
-        let endpoint = self
-            .store
-            .endpoint_by_id(endpoint_id)?
-            .filter(|endpoint| endpoint.token_id.as_deref() == Some(token_id))
-            .ok_or(TokenRefused::Withdrawn)?;
-        let used = self.store.use_once(
-            Once::Token,
-            token_id,
-            now_ms,
-            token_until_ms.saturating_add(TOKEN_SKEW_MS),
-            self.settings.used_tokens_max,
-        )?;
-        match used {
-            Used::First => {}
-            Used::Again => return Err(TokenRefused::Withdrawn.into()),
-            Used::Full => return Err(ControlError::Busy),
-        }
-        self.keep(std::slice::from_ref(&endpoint.id), now_ms)?;
-        Ok(endpoint)
+        let until = now_ms.saturating_add(ms(self.settings.grace));
+        self.store
+            .admit_endpoint(endpoint_id, token_id, until)?
+            .ok_or(ControlError::Token(TokenRefused::Withdrawn))
     }
 
-    /// Keeps the names of endpoints for the grace time from now: called while agents hold them.
+    /// Keeps the names of endpoints for the grace time from now, where half of it is over: called
+    /// while agents hold them.
     ///
     /// # Errors
     /// The store failed.
     pub fn keep(&self, ids: &[String], now_ms: u64) -> Result<(), StoreError> {
-        let until = now_ms.saturating_add(ms(self.settings.grace));
-        self.store.keep_endpoints(ids, until)
+        let grace = ms(self.settings.grace);
+        let until = now_ms.saturating_add(grace);
+        let due = now_ms.saturating_add(grace / 2);
+        self.store.keep_endpoints(ids, until, due)
     }
 
-    /// Deletes an endpoint for good: its tokens count no longer, and its name is free.
+    /// When the hub has been off, or its clock has jumped: agents get the grace time to come back.
     ///
     /// # Errors
     /// The store failed.
-    pub fn delete(&self, id: &str, now_ms: u64) -> Result<Option<Endpoint>, ControlError> {
-        if self.store.endpoint_by_id(id)?.is_none() {
-            return Ok(None);
-        }
-        let longest = self
-            .settings
-            .recreate_registered
-            .max(self.settings.recreate_anonymous);
-        // First the mark: between the two a recreate token must not bring it back.
-        let used = self.store.use_once(
-            Once::Deleted,
-            id,
-            now_ms,
-            now_ms.saturating_add(ms(longest)),
-            self.settings.used_tokens_max,
-        )?;
-        if used == Used::Full {
-            return Err(ControlError::Busy);
-        }
-        Ok(self.store.remove_endpoint(id)?)
+    pub fn resume(&self, now_ms: u64) -> Result<(), StoreError> {
+        let grace = ms(self.settings.grace);
+        let longest = grace.max(ms(self.settings.ephemeral));
+        self.store
+            .renew_endpoints(now_ms.saturating_add(grace), now_ms.saturating_add(longest))
+    }
+
+    /// Deletes an endpoint of a tenant for good: its tokens count no longer, and its name is free.
+    /// Also one whose name is over does not come back then. Returns it, if it was there.
+    ///
+    /// # Errors
+    /// It is not there and there is no room to remember it, or the store failed.
+    pub fn delete(
+        &self,
+        id: &str,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<Endpoint>, ControlError> {
+        let anonymous = self.settings.anonymous_tenant.as_deref() == Some(tenant);
+        let longest = if anonymous {
+            self.settings.recreate_anonymous
+        } else {
+            let registered = self.settings.recreate_registered;
+            registered.max(self.settings.recreate_anonymous)
+        };
+        let deletion = Deletion {
+            id: id.to_owned(),
+            tenant: tenant.to_owned(),
+            until_ms: now_ms
+                .saturating_add(ms(longest.max(RECREATE_MIN)))
+                .saturating_add(SKEW_SECONDS.saturating_mul(1000)),
+        };
+        let limits = self.settings.limits;
+        Ok(self.store.delete_endpoint(&deletion, now_ms, limits)?)
     }
 
     /// Endpoints, at most `limit`, in the order of their names.
@@ -477,33 +540,26 @@ impl Control {
         self.store.endpoints(filter, limit)
     }
 
-    /// How many other endpoints the maker of this one has, counted up to `most`: a client by its
-    /// id, anonymous callers by their address.
+    /// How many other endpoints the maker of this one has: a client by its id, anonymous callers
+    /// by their address.
     ///
     /// # Errors
     /// The store failed.
-    pub fn open_endpoints(&self, endpoint: &Endpoint, most: usize) -> Result<usize, StoreError> {
-        let anonymous = endpoint.made_by.is_empty();
-        let filter = EndpointFilter {
-            tenant: Some(endpoint.tenant.clone()),
-            made_by: Some(endpoint.made_by.clone()),
-            source: anonymous.then(|| endpoint.source.clone()),
-            ..EndpointFilter::default()
-        };
-        let found = self.store.endpoints(&filter, most)?;
-        Ok(found.iter().filter(|found| found.id != endpoint.id).count())
+    pub fn others_of_maker(&self, endpoint: &Endpoint) -> Result<u64, StoreError> {
+        self.store.others_of_maker(endpoint)
     }
 
-    /// The endpoint with this id, for whoever shows its recreate token.
+    /// Whose the endpoint with this id is, for whoever shows its recreate token, whether or not it
+    /// is there.
     ///
     /// # Errors
     /// The token does not count, or is another endpoint's.
-    pub fn find_by_recreate_token(
+    pub fn tenant_by_recreate_token(
         &self,
         id: &str,
         token: &str,
         now_ms: u64,
-    ) -> Result<Option<Endpoint>, ControlError> {
+    ) -> Result<String, TokenRefused> {
         let claims: Recreate = prove(
             &self.keys,
             token,
@@ -512,9 +568,17 @@ impl Control {
             now_ms,
         )?;
         if claims.sub != id {
-            return Err(TokenRefused::Invalid.into());
+            return Err(TokenRefused::Invalid);
         }
-        Ok(self.store.endpoint_by_id(id)?)
+        Ok(claims.tenant)
+    }
+
+    /// Whether a text has the form of an endpoint's id.
+    #[must_use]
+    pub fn is_id(text: &str) -> bool {
+        text.strip_prefix(ID_PREFIX).is_some_and(|random| {
+            random.len() == ID_CHARACTERS && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
     }
 
     /// The endpoint with this id.
@@ -532,13 +596,9 @@ impl Control {
     }
 }
 
-/// The tunnel port lets a token in for some time after its end, because clocks differ; so long it
-/// must be known as used.
-const TOKEN_SKEW_MS: u64 = 600_000;
-
 fn new_id() -> Result<String, ControlError> {
     let random = id::random(ID_CHARACTERS).ok_or(KeyError::NotMade)?;
-    Ok(format!("tun_{random}"))
+    Ok(format!("{ID_PREFIX}{random}"))
 }
 
 /// An address, or what one customer of a provider has of IPv6.

@@ -22,13 +22,24 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header};
 use nowconnect_store::{SigningKey, Store, StoreError};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
 use crate::id;
 
 /// Random bytes of a shared secret: as many as the digest has (RFC 7518 §3.2).
 const SECRET_BYTES: usize = 32;
+
+/// How long a key stays in the file after it proves nothing any more, in milliseconds: ten years.
+/// A clock that is wrong by less takes nobody's key away for good.
+const KEPT_AFTER_MS: u64 = 10 * 365 * 86_400_000;
+
+/// Keys in the file, whatever their time; beyond it those go that proved nothing for longest.
+const KEPT_MAX: usize = 1024;
+
+/// How far ahead of the clock a key may have been made, in milliseconds: an hour. One that was made
+/// while the clock was wrong waits for its time.
+const AHEAD_MS: u64 = 3_600_000;
 
 /// Characters of a key's id.
 const ID_CHARACTERS: usize = 16;
@@ -102,12 +113,6 @@ pub enum KeyError {
     /// The system has no randomness, or the library refused.
     #[error("no signing key can be made")]
     NotMade,
-    /// A kept key cannot be read.
-    #[error("the signing key `{id}` cannot be used; restore a backup of the state file")]
-    Unreadable {
-        /// Its id.
-        id: String,
-    },
     /// Signing failed.
     #[error("a token could not be signed")]
     NotSigned,
@@ -117,8 +122,9 @@ pub enum KeyError {
 #[derive(Debug)]
 pub struct KeyRing {
     store: Arc<Store>,
-    settings: KeySettings,
+    settings: RwLock<KeySettings>,
     keys: ArcSwap<BTreeMap<String, Ready>>,
+    unreadable: Vec<String>,
     /// Held while keys are made: two at a time would make two.
     turn: Mutex<()>,
 }
@@ -144,48 +150,70 @@ impl KeyRing {
     /// Reads the kept keys, and makes the first where there is none.
     ///
     /// # Errors
-    /// The store failed, a kept key cannot be read, or none can be made.
+    /// The store failed, or no key can be made.
     pub fn open(store: Arc<Store>, settings: KeySettings, now_ms: u64) -> Result<Self, KeyError> {
-        let keys = read(&store)?;
+        let (keys, unreadable) = read(&store)?;
         let ring = Self {
             store,
-            settings,
+            settings: RwLock::new(settings),
             keys: ArcSwap::from_pointee(keys),
+            unreadable,
             turn: Mutex::new(()),
         };
         ring.tidy(now_ms)?;
         Ok(ring)
     }
 
-    /// Makes the next key when it is due and forgets those that prove nothing any more. Call it
-    /// now and then.
+    /// Ids of kept keys that cannot be read: what they signed counts no longer.
+    #[must_use]
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+
+    /// Goes by other settings from the next [`tidy`](Self::tidy) on.
+    pub fn set(&self, settings: KeySettings) {
+        *self.settings.write() = settings;
+    }
+
+    fn settings(&self) -> KeySettings {
+        *self.settings.read()
+    }
+
+    /// Makes the next key when it is due, and lets those that sign prove as long as tokens live by
+    /// the settings. Call it now and then.
     ///
     /// # Errors
     /// As [`open`](Self::open); then the keys at hand stay.
     pub fn tidy(&self, now_ms: u64) -> Result<(), KeyError> {
         let _turn = self.turn.lock();
-        let due = now_ms.saturating_add(ms(self.settings.shown_before));
-        let last = self
-            .keys
-            .load()
-            .values()
-            .filter(|key| key.algorithm == self.settings.algorithm)
-            .map(|key| key.kept.signs_until_ms)
-            .max();
-        let over = self
-            .keys
-            .load()
-            .values()
-            .any(|key| key.kept.proves_until_ms <= now_ms);
-        let new = match last {
-            Some(last) if last > due => None,
-            // It signs when the one before it no longer does.
-            Some(last) => Some(self.make(now_ms, last.max(now_ms))?),
-            None => Some(self.make(now_ms, now_ms)?),
+        let due = now_ms.saturating_add(ms(self.settings().shown_before));
+        let keys = self.keys.load_full();
+        let ours = || {
+            keys.values().filter(|key| {
+                key.algorithm == self.settings().algorithm
+                    && key.kept.made_ms <= now_ms.saturating_add(AHEAD_MS)
+            })
         };
-        if new.is_some() || over {
-            self.store.put_signing_keys(new.as_slice(), now_ms)?;
-            self.keys.store(Arc::new(read(&self.store)?));
+        let mut changed: Vec<SigningKey> = ours()
+            .filter(|key| key.kept.signs_until_ms > now_ms)
+            .filter_map(|key| {
+                let proves_until_ms = self.proves_until(key.kept.signs_until_ms);
+                (key.kept.proves_until_ms < proves_until_ms).then(|| SigningKey {
+                    proves_until_ms,
+                    ..key.kept.clone()
+                })
+            })
+            .collect();
+        match ours().map(|key| key.kept.signs_until_ms).max() {
+            Some(last) if last > due => {}
+            // It signs when the one before it no longer does.
+            Some(last) => changed.push(self.make(now_ms, last.max(now_ms))?),
+            None => changed.push(self.make(now_ms, now_ms)?),
+        }
+        let over = over(&keys, now_ms);
+        if !changed.is_empty() || !over.is_empty() {
+            self.store.put_signing_keys(&changed, &over)?;
+            self.keys.store(Arc::new(read(&self.store)?.0));
         }
         Ok(())
     }
@@ -213,35 +241,57 @@ impl KeyRing {
         let new = self.make(now_ms, now_ms)?;
         let id = new.id.clone();
         changed.push(new);
-        self.store.put_signing_keys(&changed, now_ms)?;
-        self.keys.store(Arc::new(read(&self.store)?));
+        // A distrusted key goes for good, and not only until the clock is set back.
+        let mut without = Vec::new();
+        if distrust {
+            let ids = changed.iter().map(|key| key.id.clone());
+            without = ids.filter(|old| *old != id).collect();
+        }
+        self.store.put_signing_keys(&changed, &without)?;
+        self.keys.store(Arc::new(read(&self.store)?.0));
         Ok(id)
     }
 
     fn make(&self, now_ms: u64, from_ms: u64) -> Result<SigningKey, KeyError> {
-        let signs_until_ms = from_ms.saturating_add(ms(self.settings.signs));
+        let signs_until_ms = from_ms.saturating_add(ms(self.settings().signs));
         Ok(SigningKey {
             id: id::random(ID_CHARACTERS).ok_or(KeyError::NotMade)?,
-            algorithm: self.settings.algorithm.as_str().to_owned(),
-            private: private_half(self.settings.algorithm).ok_or(KeyError::NotMade)?,
+            algorithm: self.settings().algorithm.as_str().to_owned(),
+            private: private_half(self.settings().algorithm).ok_or(KeyError::NotMade)?,
             made_ms: now_ms,
             signs_until_ms,
-            proves_until_ms: signs_until_ms.saturating_add(ms(self.settings.proves_after)),
+            proves_until_ms: self.proves_until(signs_until_ms),
         })
     }
 
-    /// Signs claims with the key whose turn it is.
+    fn proves_until(&self, signs_until_ms: u64) -> u64 {
+        signs_until_ms.saturating_add(ms(self.settings().proves_after))
+    }
+
+    /// Signs claims that end at `exp`, in seconds since 1970, with the key whose turn it is: of the
+    /// algorithm in force, and one that proves for as long before others.
     pub(crate) fn sign(
         &self,
         kind: &'static str,
         claims: &impl Serialize,
+        exp: u64,
         now_ms: u64,
     ) -> Result<String, KeyError> {
         let keys = self.keys.load();
-        let key = keys
-            .values()
-            .filter(|key| key.kept.signs_until_ms > now_ms)
-            .min_by_key(|key| key.kept.signs_until_ms)
+        let algorithm = self.settings().algorithm;
+        let signs = || {
+            keys.values()
+                .filter(|key| key.kept.made_ms <= now_ms.saturating_add(AHEAD_MS))
+                .filter(|key| key.kept.signs_until_ms > now_ms)
+        };
+        let key = signs()
+            .filter(|key| key.algorithm == algorithm)
+            .min_by_key(|key| {
+                let ends_early = key.kept.proves_until_ms < exp.saturating_mul(1000);
+                (ends_early, key.kept.signs_until_ms)
+            })
+            // Between a change of the algorithm and the next look after the keys.
+            .or_else(|| signs().min_by_key(|key| key.kept.signs_until_ms))
             .ok_or(KeyError::NotMade)?;
         let mut header = Header::new(key.algorithm.for_jwt());
         header.kid = Some(key.kept.id.clone());
@@ -274,17 +324,38 @@ impl KeyRing {
     }
 }
 
-fn read(store: &Store) -> Result<BTreeMap<String, Ready>, KeyError> {
-    store
-        .signing_keys()?
-        .into_iter()
-        .map(|kept| {
-            let id = kept.id.clone();
-            match Ready::new(kept) {
-                Some(ready) => Ok((id, ready)),
-                None => Err(KeyError::Unreadable { id }),
+/// The kept keys, and the ids of those that cannot be read: the others are good without them.
+fn read(store: &Store) -> Result<(BTreeMap<String, Ready>, Vec<String>), KeyError> {
+    let mut unreadable = Vec::new();
+    let mut keys = BTreeMap::new();
+    for kept in store.signing_keys()? {
+        let id = kept.id.clone();
+        match Ready::new(kept) {
+            Some(ready) => {
+                keys.insert(id, ready);
             }
+            None => unreadable.push(id),
+        }
+    }
+    Ok((keys, unreadable))
+}
+
+/// Which keys leave the file.
+fn over(keys: &BTreeMap<String, Ready>, now_ms: u64) -> Vec<String> {
+    let mut ended: Vec<&SigningKey> = keys
+        .values()
+        .map(|key| &key.kept)
+        .filter(|kept| kept.proves_until_ms <= now_ms)
+        .collect();
+    ended.sort_unstable_by_key(|kept| kept.proves_until_ms);
+    let too_many = keys.len().saturating_sub(KEPT_MAX);
+    ended
+        .iter()
+        .enumerate()
+        .filter(|(at, kept)| {
+            *at < too_many || kept.proves_until_ms.saturating_add(KEPT_AFTER_MS) <= now_ms
         })
+        .map(|(_, kept)| kept.id.clone())
         .collect()
 }
 

@@ -19,7 +19,9 @@ mod tests;
 mod token;
 
 pub use client::{Client, ClientRegister, Role};
-pub use control::{Control, ControlError, Created, Maker, Planned, Settings, TunnelRequest};
+pub use control::{
+    Control, ControlError, Created, Maker, Offered, Planned, Settings, TunnelRequest,
+};
 pub use keys::{Algorithm, KeyError, KeyRing, KeySettings};
 pub use name::{NameRefused, NameRules};
 pub use signed::{MAX_NONCE_BYTES, NONCE_MIN_BYTES, SCHEME, SignedError, SignedRequest, sign};

@@ -71,10 +71,17 @@ impl NameRules {
         if name.starts_with(RANDOM_PREFIX) {
             return Err(malformed("`t-` begins names that the hub chooses"));
         }
-        if self.kept.contains(&name) {
+        self.check_kept(&name)?;
+        Ok(name)
+    }
+
+    /// Whether a name that was given out before may be given again.
+    pub(crate) fn check_kept(&self, name: &str) -> Result<(), NameRefused> {
+        if self.kept.contains(name) {
+            let name = name.to_owned();
             return Err(NameRefused::Kept { name });
         }
-        Ok(name)
+        Ok(())
     }
 
     /// A name for whoever wished for none.

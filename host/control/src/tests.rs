@@ -44,8 +44,9 @@ fn settings() -> Settings {
         limits: Limits {
             per_tenant: 3,
             total: 10,
+            deleted_per_tenant: 100,
+            deleted_per_source: 50,
         },
-        used_tokens_max: 100,
     }
 }
 
@@ -82,7 +83,13 @@ fn create(control: &Control, name: Option<&str>, now: u64) -> Result<Created, Co
         ..TunnelRequest::default()
     };
     let planned = control.plan(&Maker::Anonymous, &request, FROM, now)?;
-    control.publish(planned, now)
+    publish(control, planned, now)
+}
+
+fn publish(control: &Control, planned: Planned, now: u64) -> Result<Created, ControlError> {
+    let others = control.others_of_maker(planned.endpoint())?;
+    let offered = control.offer(planned, others, now)?;
+    control.publish(offered, now, |_| false, None)
 }
 
 fn again(control: &Control, maker: &Maker, token: &str, now: u64) -> Result<Created, ControlError> {
@@ -92,7 +99,7 @@ fn again(control: &Control, maker: &Maker, token: &str, now: u64) -> Result<Crea
         ..TunnelRequest::default()
     };
     let planned = control.plan(maker, &request, FROM, now)?;
-    control.publish(planned, now)
+    publish(control, planned, now)
 }
 
 fn claims(token: &str) -> Value {
@@ -126,14 +133,7 @@ fn an_ephemeral_token_counts_once_and_only_the_last_one() {
     let control = control();
     let first = create(&control, Some("shop"), START).unwrap();
     let jti = |created: &Created| created.endpoint.token_id.clone().unwrap();
-    let admit = |created: &Created, now| {
-        control.admit(
-            &created.endpoint.id,
-            &jti(created),
-            created.ephemeral_until_ms,
-            now,
-        )
-    };
+    let admit = |created: &Created, now| control.admit(&created.endpoint.id, &jti(created), now);
     assert_eq!(admit(&first, START).unwrap().name, "shop");
     assert!(matches!(
         admit(&first, START),
@@ -182,17 +182,70 @@ fn a_name_comes_back_to_who_has_its_recreate_token() {
 fn a_deleted_endpoint_does_not_come_back() {
     let control = control();
     let first = create(&control, Some("shop"), START).unwrap();
-    assert!(control.delete(&first.endpoint.id, START).unwrap().is_some());
-    assert!(control.delete(&first.endpoint.id, START).unwrap().is_none());
+    let delete = || control.delete(&first.endpoint.id, "public", START).unwrap();
+    assert!(delete().is_some());
+    assert!(delete().is_none());
     let gone = again(&control, &Maker::Anonymous, &first.recreate_token, START).unwrap_err();
     assert!(matches!(gone, ControlError::Token(TokenRefused::Withdrawn)));
     let jti = first.endpoint.token_id.clone().unwrap();
-    assert!(
-        control
-            .admit(&first.endpoint.id, &jti, first.ephemeral_until_ms, START)
-            .is_err()
-    );
+    assert!(control.admit(&first.endpoint.id, &jti, START).is_err());
     create(&control, Some("shop"), START).unwrap();
+}
+
+#[test]
+fn a_tunnel_whose_name_is_over_can_be_deleted() {
+    let control = control();
+    let first = create(&control, Some("shop"), START).unwrap();
+    let (id, token) = (&first.endpoint.id, &first.recreate_token);
+    let late = START + 300_000;
+    let gone = control.store().expire_endpoints(late, 10, |_| false);
+    assert_eq!(gone.unwrap().len(), 1);
+    let tenant = control.tenant_by_recreate_token(id, token, late).unwrap();
+    assert_eq!(tenant, "public");
+    assert!(control.delete(id, &tenant, late).unwrap().is_none());
+    let back = again(&control, &Maker::Anonymous, token, late).unwrap_err();
+    assert!(matches!(back, ControlError::Token(TokenRefused::Withdrawn)));
+    let other = control.tenant_by_recreate_token("tun_other", token, late);
+    assert_eq!(other, Err(TokenRefused::Invalid));
+    assert!(Control::is_id(id) && !Control::is_id("tun_short") && !Control::is_id(""));
+}
+
+#[test]
+fn what_was_planned_before_a_delete_is_not_published_after() {
+    let control = control();
+    let first = create(&control, Some("shop"), START).unwrap();
+    let request = TunnelRequest {
+        recreate_token: Some(first.recreate_token.clone()),
+        protocol: "http".to_owned(),
+        ..TunnelRequest::default()
+    };
+    let planned = control
+        .plan(&Maker::Anonymous, &request, FROM, START)
+        .unwrap();
+    control
+        .delete(&first.endpoint.id, "public", START)
+        .unwrap()
+        .unwrap();
+    let late = publish(&control, planned, START).unwrap_err();
+    assert!(matches!(late, ControlError::Token(TokenRefused::Withdrawn)));
+    assert!(control.find(&first.endpoint.id).unwrap().is_none());
+}
+
+#[test]
+fn a_name_that_the_operator_keeps_by_now_does_not_come_back() {
+    let control = control();
+    let first = create(&control, Some("shop"), START).unwrap();
+    let mut stricter = settings();
+    stricter.names.kept.insert("shop".to_owned());
+    let control = Control::new(
+        Arc::clone(control.store()),
+        Arc::clone(control.keys()),
+        ClientRegister::default(),
+        stricter,
+    );
+    let kept = again(&control, &Maker::Anonymous, &first.recreate_token, START).unwrap_err();
+    let is_kept = matches!(kept, ControlError::Name(NameRefused::Kept { .. }));
+    assert!(is_kept, "{kept}");
 }
 
 #[test]
@@ -212,10 +265,11 @@ fn the_wished_life_of_a_recreate_token_is_bounded_both_ways() {
         let planned = control
             .plan(&Maker::Anonymous, &request, FROM, START)
             .unwrap();
-        let created = control.publish(planned, START).unwrap();
+        let created = publish(&control, planned, START).unwrap();
         let said = claims(&created.recreate_token);
         assert_eq!(said["exp"].as_u64().unwrap() - START / 1000, seconds);
-        control.delete(&created.endpoint.id, START).unwrap();
+        let id = &created.endpoint.id;
+        control.delete(id, "public", START).unwrap();
     }
 }
 
@@ -235,7 +289,7 @@ fn a_client_manages_its_own_tenant_and_only_while_it_is_registered() {
     assert_eq!(over, Err(TokenRefused::Expired));
 
     let anonymous = create(&control, Some("shop"), START).unwrap();
-    let maker = Maker::Client(proven);
+    let maker = Maker::Client(Box::new(proven));
     let foreign = again(&control, &maker, &anonymous.recreate_token, START).unwrap_err();
     assert!(matches!(
         foreign,
@@ -250,6 +304,32 @@ fn a_client_manages_its_own_tenant_and_only_while_it_is_registered() {
     );
     let gone = without.prove_management(&token, START);
     assert_eq!(gone, Err(TokenRefused::Withdrawn));
+}
+
+#[test]
+fn a_management_token_is_worth_what_its_registration_is_worth_now() {
+    let control = control();
+    let (token, _) = control
+        .management_token("ops", "s3cret-s3cret", START)
+        .unwrap();
+    let with = |secret: &str, scopes: &[&str], role: &str| {
+        let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+        let client = Client::new("ops", secret, "acme", &scopes, Role(role.to_owned()));
+        let control = Control::new(
+            Arc::clone(control.store()),
+            Arc::clone(control.keys()),
+            ClientRegister::new([client]),
+            settings(),
+        );
+        control.prove_management(&token, START)
+    };
+    let less = with("s3cret-s3cret", &["tunnels", "sessions"], "viewer").unwrap();
+    assert!(less.allows("tunnels"));
+    assert!(!less.allows("names"), "it was taken away");
+    assert!(!less.allows("sessions"), "the token was not given for it");
+    assert_eq!(less.role, "viewer");
+    let rotated = with("another-secret", &["tunnels", "names"], "admin");
+    assert_eq!(rotated, Err(TokenRefused::Withdrawn));
 }
 
 #[test]
@@ -295,12 +375,12 @@ fn quotas_are_a_tenants() {
     let (token, _) = control
         .management_token("ops", "s3cret-s3cret", START)
         .unwrap();
-    let maker = Maker::Client(control.prove_management(&token, START).unwrap());
+    let maker = Maker::Client(Box::new(control.prove_management(&token, START).unwrap()));
     let planned = control
         .plan(&maker, &TunnelRequest::default(), FROM, START)
         .unwrap();
     assert_eq!(planned.endpoint().tenant, "acme");
-    control.publish(planned, START).unwrap();
+    publish(&control, planned, START).unwrap();
     let all = control.list(&EndpointFilter::default(), 100).unwrap();
     assert_eq!(all.len(), 4);
 }
@@ -430,4 +510,90 @@ fn keys_survive_a_restart() {
         .management_token("ops", "s3cret-s3cret", START)
         .unwrap();
     assert!(open().prove_management(&token, START).is_ok());
+}
+
+fn ring(store: &Arc<Store>, settings: KeySettings, now: u64) -> Arc<KeyRing> {
+    Arc::new(KeyRing::open(Arc::clone(store), settings, now).unwrap())
+}
+
+fn with_keys(store: &Arc<Store>, keys: Arc<KeyRing>) -> Control {
+    let clients = ClientRegister::new([client()]);
+    Control::new(Arc::clone(store), keys, clients, settings())
+}
+
+fn management(control: &Control, now: u64) -> String {
+    let token = control.management_token("ops", "s3cret-s3cret", now);
+    token.unwrap().0
+}
+
+#[test]
+fn another_algorithm_signs_at_once_and_the_old_keys_still_prove() {
+    let store = Arc::new(Store::in_memory().unwrap());
+    let open = |algorithm| with_keys(&store, ring(&store, key_settings(algorithm), START));
+    let old = management(&open(Algorithm::Hs256), START);
+    let control = open(Algorithm::EdDsa);
+    let new = management(&control, START);
+    let algorithm = |token: &str| jsonwebtoken::decode_header(token).unwrap().alg;
+    assert_eq!(algorithm(&old), jsonwebtoken::Algorithm::HS256);
+    assert_eq!(algorithm(&new), jsonwebtoken::Algorithm::EdDSA);
+    assert!(control.prove_management(&old, START).is_ok());
+    control.keys().set(key_settings(Algorithm::Rs256));
+    control.keys().tidy(START).unwrap();
+    let newest = management(&control, START);
+    assert_eq!(algorithm(&newest), jsonwebtoken::Algorithm::RS256);
+}
+
+#[test]
+fn a_key_proves_as_long_as_the_longest_token_of_today() {
+    let store = Arc::new(Store::in_memory().unwrap());
+    let short = KeySettings {
+        proves_after: DAY,
+        ..key_settings(Algorithm::EdDsa)
+    };
+    drop(ring(&store, short, START));
+    drop(ring(&store, key_settings(Algorithm::EdDsa), START));
+    let keys = store.signing_keys().unwrap();
+    assert_eq!(keys.len(), 1, "the same key");
+    assert_eq!(keys[0].proves_until_ms, START + 61 * DAY_MS);
+}
+
+#[test]
+fn a_clock_that_was_years_ahead_costs_no_key() {
+    let store = Arc::new(Store::in_memory().unwrap());
+    let open = |now| with_keys(&store, ring(&store, key_settings(Algorithm::EdDsa), now));
+    let token = management(&open(START), START);
+    let wrong = START + 3 * 365 * DAY_MS;
+    let control = open(wrong);
+    control.keys().tidy(wrong).unwrap();
+    assert!(control.prove_management(&token, wrong).is_err());
+    let control = open(START);
+    assert!(control.prove_management(&token, START).is_ok());
+    // What was made in the wrong time does not sign in the right one, also later.
+    let later = START + 40 * DAY_MS;
+    control.keys().tidy(later).unwrap();
+    let kid = jsonwebtoken::decode_header(management(&control, later))
+        .unwrap()
+        .kid;
+    let keys = store.signing_keys().unwrap();
+    let signed = keys
+        .iter()
+        .find(|key| Some(&key.id) == kid.as_ref())
+        .unwrap();
+    assert!(signed.made_ms <= later);
+}
+
+#[test]
+fn a_key_that_cannot_be_read_takes_no_other_with_it() {
+    let store = Arc::new(Store::in_memory().unwrap());
+    let token = management(
+        &with_keys(&store, ring(&store, key_settings(Algorithm::EdDsa), START)),
+        START,
+    );
+    let mut broken = store.signing_keys().unwrap().remove(0);
+    broken.id = "broken".to_owned();
+    broken.private = "no key".to_owned();
+    store.put_signing_keys(&[broken], &[]).unwrap();
+    let control = with_keys(&store, ring(&store, key_settings(Algorithm::EdDsa), START));
+    assert_eq!(control.keys().unreadable(), ["broken"]);
+    assert!(control.prove_management(&token, START).is_ok());
 }

@@ -19,7 +19,7 @@ pub(crate) const MANAGEMENT_AUDIENCE: &str = "nowconnect-control";
 const MAX_TOKEN_BYTES: usize = 4096;
 
 /// How far another hub's clock may be from ours, in seconds.
-const SKEW_SECONDS: u64 = 60;
+pub(crate) const SKEW_SECONDS: u64 = 60;
 
 /// What an ephemeral token says.
 #[derive(Serialize)]
@@ -64,9 +64,13 @@ pub struct Management {
     pub scope: String,
     /// Its role in policies.
     pub role: String,
+    /// Of which secret the client had this token.
+    #[serde(default)]
+    pub(crate) proof: String,
     /// Its id, by which it can be revoked.
     pub jti: String,
-    pub(crate) iat: u64,
+    /// When it was made, in seconds since 1970.
+    pub iat: u64,
     /// When it ends, in seconds since 1970.
     pub exp: u64,
 }

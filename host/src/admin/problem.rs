@@ -38,7 +38,7 @@ pub enum ProblemCode {
     Unauthenticated,
     /// Policy denies it.
     Denied,
-    /// `Host` or `Origin` are not those of the admin API.
+    /// `Host` or `Origin` are not those of the admin or control API.
     ForeignOrigin,
     /// No such route, flow, agent or decision.
     NotFound,

@@ -71,9 +71,9 @@ fn problem(code: ProblemCode) -> Text {
         )
         .logged(&[Line(events::ADMIN_REFUSED, ""), Line(events::DECISION, "")]),
         ProblemCode::ForeignOrigin => text(
-            "`Host` or `Origin` are not those of the admin API",
+            "`Host` or `Origin` are not those of the admin or control API",
             "A web page asks, or the port is reached by a name that it does not know.",
-            "name the host in `admin.allowed_hosts`",
+            "name the host in `admin.allowed_hosts`, or that of the control API in `control.public_url`",
         )
         .logged(&[Line(events::ADMIN_REFUSED, "code")]),
         ProblemCode::NotFound => text(

@@ -38,7 +38,7 @@ fn code(error: &ControlError) -> UpgradeCode {
         | ControlError::Claim(_)
         | ControlError::NotAnonymous
         | ControlError::BadClient
-        | ControlError::Busy
+        | ControlError::Delete(_)
         | ControlError::Key(_)
         | ControlError::Store(_) => UpgradeCode::Overloaded,
     }

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, header};
-use nowconnect_control::{Control, ControlError, Maker, Management, NameRefused};
-use nowconnect_store::{ClaimRefused, Endpoint, ReserveRefused, StoreError};
+use nowconnect_control::{Control, ControlError, Management, NameRefused, TokenRefused};
+use nowconnect_store::{ClaimRefused, DeleteRefused, Endpoint, ReserveRefused, StoreError};
+use tracing::warn;
 
 use super::ground::{Deed, Forbidden, Ground, Subject};
 use super::idempotency::Requests;
@@ -23,6 +24,7 @@ use super::names::Names;
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::authorize::unix_ms;
 use crate::config::Scope;
+use crate::telemetry::events;
 
 /// Entries on one page where the caller names no number.
 const PAGE: u32 = 100;
@@ -85,7 +87,11 @@ impl Api {
         // Checking an RSA signature takes long enough to keep off these threads, too.
         self.blocking(move |api| {
             let proven = api.control.prove_management(&token, now);
-            Ok(Some(proven.map_err(ControlError::from)?))
+            let client = proven.map_err(ControlError::from)?;
+            if api.ground.is_revoked(&client) {
+                return Err(ControlError::from(TokenRefused::Withdrawn).into());
+            }
+            Ok(Some(client))
         })
         .await
     }
@@ -133,14 +139,6 @@ fn unauthenticated() -> Refusal {
     )
 }
 
-/// What tells one caller's things from another's.
-fn caller_of(maker: &Maker, from: SocketAddr) -> String {
-    match maker {
-        Maker::Anonymous => format!("anonymous {}", from.ip().to_canonical()),
-        Maker::Client(client) => format!("client {} {}", client.tenant, client.sub),
-    }
-}
-
 fn limit(wanted: Option<u32>) -> Answer<usize> {
     let limit = wanted.unwrap_or(PAGE);
     if (1..=MAX_PAGE).contains(&limit) {
@@ -177,17 +175,31 @@ impl std::convert::From<ControlError> for Refusal {
             ControlError::Token(_) | ControlError::BadClient | ControlError::NotAnonymous => {
                 Code::Unauthenticated
             }
-            ControlError::Busy | ControlError::Key(_) | ControlError::Store(_) => Code::Unavailable,
+            ControlError::Delete(DeleteRefused::Full { .. }) => Code::QuotaExceeded,
+            ControlError::Delete(DeleteRefused::Store(_))
+            | ControlError::Key(_)
+            | ControlError::Store(_) => return failed(&error),
         };
         Self::new(code, &error.to_string())
     }
 }
 
+/// What failed is the operator's affair, who reads it in the log.
+fn failed(error: &dyn std::fmt::Display) -> Refusal {
+    warn!(event = events::CONTROL_STATE_FAILED, %error, "a call failed");
+    Refusal::new(
+        Code::Unavailable,
+        "the hub cannot do this now; try again later",
+    )
+}
+
 fn claim(refused: &ClaimRefused) -> Refusal {
     let code = match refused {
         ClaimRefused::Taken { .. } | ClaimRefused::Reserved { .. } => Code::NameTaken,
-        ClaimRefused::Quota { .. } => Code::QuotaExceeded,
-        ClaimRefused::Full { .. } | ClaimRefused::Store(_) => Code::Unavailable,
+        ClaimRefused::Quota { .. } | ClaimRefused::ManyDeleted => Code::QuotaExceeded,
+        ClaimRefused::Deleted => Code::Unauthenticated,
+        ClaimRefused::Full { .. } | ClaimRefused::Overtaken => Code::Unavailable,
+        ClaimRefused::Store(error) => return failed(error),
     };
     Refusal::new(code, &refused.to_string())
 }
@@ -197,7 +209,7 @@ impl std::convert::From<ReserveRefused> for Refusal {
         let code = match &refused {
             ReserveRefused::Taken { .. } => Code::NameTaken,
             ReserveRefused::Quota { .. } => Code::QuotaExceeded,
-            ReserveRefused::Store(_) => Code::Unavailable,
+            ReserveRefused::Store(error) => return failed(error),
         };
         Self::new(code, &refused.to_string())
     }
@@ -205,6 +217,6 @@ impl std::convert::From<ReserveRefused> for Refusal {
 
 impl std::convert::From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        Self::new(Code::Unavailable, &error.to_string())
+        failed(&error)
     }
 }

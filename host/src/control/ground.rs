@@ -102,6 +102,9 @@ pub(super) trait Ground: Send + Sync + 'static {
     /// The tenant's routes of the configuration, by name.
     fn routes(&self, tenant: &str) -> Vec<Route>;
 
+    /// Whether the operator has revoked a client's token before its time.
+    fn is_revoked(&self, client: &Management) -> bool;
+
     /// Whether a route of the configuration has the name or answers to the host.
     fn is_configured(&self, tenant: &str, name: &str, host: &str) -> bool;
 

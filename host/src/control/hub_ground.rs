@@ -1,7 +1,9 @@
 //! The running hub as the ground of its control plane.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use nowconnect_control::Management;
 use nowconnect_policy::AgentFacts;
@@ -16,6 +18,7 @@ use crate::authorize::{ControlClient, ControlDeed, ControlSubject, Denial, polic
 use crate::config::CloudConfig;
 use crate::drain::Phase;
 use crate::hub::Hub;
+use crate::identity::AgentIdentity;
 use crate::ingress::HostPattern;
 use crate::registry::AgentKey;
 use crate::revocation::{self, Revocation, RevocationError, Revoked, time};
@@ -187,6 +190,33 @@ impl Ground for HubGround {
             .collect();
         routes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         routes
+    }
+
+    fn is_revoked(&self, client: &Management) -> bool {
+        // A client counts as an agent of its name: what the list says of an id, a time or a tenant
+        // holds for it, too.
+        let (Some(hub), Some(key)) = (self.0.upgrade(), agent_key(&client.tenant, &client.sub))
+        else {
+            return true;
+        };
+        let at = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        let identity = AgentIdentity {
+            tenant: key.tenant,
+            agent_id: key.agent,
+            issuer: hub
+                .control()
+                .map(|plane| plane.issuer())
+                .unwrap_or_default(),
+            subject: Some(client.sub.clone()),
+            jti: Some(client.jti.clone()),
+            issued_at: at(client.iat),
+            expires_at: at(client.exp).unwrap_or(SystemTime::UNIX_EPOCH),
+            scopes: None,
+            tags: BTreeMap::new(),
+            groups: Vec::new(),
+            ephemeral: false,
+        };
+        hub.authorizer().revocations().is_revoked(&identity)
     }
 
     fn is_configured(&self, tenant: &str, name: &str, host: &str) -> bool {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderMap;
 use nowconnect_control::{
     Client, ClientRegister, Control, ControlError, KeyError, KeyRing, KeySettings, Role, Settings,
 };
-use nowconnect_store::{EndpointFilter, Limits, Store, StoreError};
+use nowconnect_store::{Endpoint, EndpointFilter, Limits, Store, StoreError};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -18,8 +19,8 @@ use super::ground::Ground;
 use super::hub_ground::HubGround;
 use super::idempotency::Requests;
 use super::names::Names;
+use super::origin;
 use super::server::{self, Routes};
-use crate::authorize::unix_ms;
 use crate::config::{CloudConfig, ControlConfig, secret};
 use crate::hub::Hub;
 use crate::identity::{AgentIdentity, OwnIssuer};
@@ -32,8 +33,15 @@ use crate::tls::{ServerTls, TlsError};
 const TIDY: Duration = Duration::from_secs(10);
 /// Endpoints that are looked at in one go.
 const TIDY_PAGE: usize = 1000;
-/// Used tokens that are remembered: at ten a second for as long as they live.
-const USED_TOKENS_MAX: u64 = 100_000;
+/// Entries whose time is over that leave the file in one go.
+const FORGOTTEN_PAGE: usize = 1000;
+/// Deleted tunnels of one tenant that are remembered beside those that it may have, of some 200
+/// bytes each.
+const DELETED_PER_TENANT: u64 = 100_000;
+/// The same for one address of anonymous callers.
+const DELETED_PER_SOURCE: u64 = 1000;
+/// A difference between the clock and the time that passed, between two rounds, that is a jump.
+const CLOCK_JUMP: Duration = Duration::from_secs(5);
 /// How long before it signs a key is shown: whoever caches the key set asks again by then.
 const KEY_SHOWN_BEFORE: Duration = Duration::from_secs(3600);
 
@@ -116,6 +124,8 @@ pub(crate) struct ControlPlane {
     routes: ArcSwap<Routes>,
     tls: ArcSwapOption<ServerTls>,
     rates: ArcSwap<SourceRates>,
+    /// The host of the API's own URL, where the operator names it.
+    public_host: ArcSwapOption<String>,
     issuer: Arc<str>,
     address: SocketAddr,
     begun: Instant,
@@ -145,11 +155,28 @@ impl std::fmt::Debug for NextControl {
 /// Opens the file and reads the keys; blocks on the disk.
 fn open_store(config: &ControlConfig) -> Result<(Arc<Store>, Arc<KeyRing>), OpenError> {
     let store = Arc::new(match &config.state_file {
-        Some(path) => Store::open(path)?,
+        Some(path) => open_file(path)?,
         None => Store::in_memory()?,
     });
     let keys = KeyRing::open(Arc::clone(&store), key_settings(config), now_ms())?;
+    for key in keys.unreadable() {
+        warn!(
+            event = events::CONTROL_STATE_FAILED,
+            key, "a signing key cannot be read: what it signed counts no longer"
+        );
+    }
     Ok((store, Arc::new(keys)))
+}
+
+fn open_file(path: &Path) -> Result<Store, StoreError> {
+    let store = Store::open(path)?;
+    if store.is_made_anew() {
+        warn!(
+            path = %path.display(),
+            "there was no state file, so it was made: no name is reserved and no token of before counts"
+        );
+    }
+    Ok(store)
 }
 
 fn key_settings(config: &ControlConfig) -> KeySettings {
@@ -186,10 +213,13 @@ impl ControlPlane {
         let ground: Arc<dyn Ground> = Arc::new(HubGround(Arc::downgrade(hub)));
         let names = Names::new(Arc::clone(&hub.published), Arc::clone(&ground));
         let control = Arc::new(rules(config, &issuer, &store, &keys)?);
+        // Nobody could come while the hub was off.
+        control.resume(now_ms())?;
         names.refresh_all(&control)?;
         let plane = Self {
             tls: ArcSwapOption::new(tls(&config.control)?.map(Arc::new)),
             rates: ArcSwap::from_pointee(rates(config)),
+            public_host: ArcSwapOption::new(public_host(config)),
             routes: ArcSwap::default(),
             current: ArcSwap::new(Arc::clone(&control)),
             names: Arc::new(names),
@@ -217,6 +247,8 @@ impl ControlPlane {
     pub(crate) fn renew(&self, next: NextControl, config: &CloudConfig) {
         self.tls.store(next.tls.map(Arc::new));
         self.rates.store(Arc::new(rates(config)));
+        self.public_host.store(public_host(config));
+        self.keys.set(key_settings(&config.control));
         self.route(&next.control, config);
         self.current.store(next.control);
     }
@@ -232,6 +264,10 @@ impl ControlPlane {
         self.routes.store(Arc::new(Routes::new(api)));
     }
 
+    pub(super) fn issuer(&self) -> Arc<str> {
+        Arc::clone(&self.issuer)
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -242,6 +278,12 @@ impl ControlPlane {
 
     pub(super) fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
+    }
+
+    /// Whether a web page of somebody else asks.
+    pub(super) fn is_foreign(&self, headers: &HeaderMap) -> bool {
+        let public = self.public_host.load();
+        origin::is_foreign(headers, public.as_ref().map(|host| host.as_str()))
     }
 
     pub(super) fn allows(&self, source: IpAddr) -> bool {
@@ -258,9 +300,8 @@ impl ControlPlane {
     pub(crate) fn admit(&self, identity: &AgentIdentity) -> Result<(), ControlError> {
         let endpoint = identity.subject.as_deref().unwrap_or_default();
         let token = identity.jti.as_deref().unwrap_or_default();
-        let until = unix_ms(identity.expires_at);
         let control = self.current.load_full();
-        control.admit(endpoint, token, until, now_ms()).map(|_| ())
+        control.admit(endpoint, token, now_ms()).map(|_| ())
     }
 
     /// Writes a copy of what is kept to a new file. Blocks on the disk.
@@ -286,27 +327,52 @@ impl ControlPlane {
 
     /// Keeps names for the agents that are here and looks after keys, until dropped.
     pub(crate) async fn tidy(self: Arc<Self>) {
+        let mut watch = ClockWatch::new();
         loop {
             // Names are kept for the grace time from each round on: three of them fit into it.
             let pause = TIDY.min(self.current.load().settings().grace / 3);
             tokio::time::sleep(pause).await;
             let plane = Arc::clone(&self);
-            let done = tokio::task::spawn_blocking(move || plane.tidy_once(now_ms())).await;
+            let jumped = watch.has_jumped();
+            let done = tokio::task::spawn_blocking(move || plane.tidy_once(now_ms(), jumped)).await;
             if let Ok(Err(error)) = done {
                 warn!(event = events::CONTROL_STATE_FAILED, %error, "the state file failed");
             }
         }
     }
 
-    fn tidy_once(&self, now_ms: u64) -> Result<(), ControlError> {
-        self.keys.tidy(now_ms)?;
+    fn tidy_once(&self, now_ms: u64, jumped: bool) -> Result<(), ControlError> {
+        if self.store.heal()? {
+            warn!(
+                event = events::CONTROL_STATE_FAILED,
+                "the state file was opened anew after a failure"
+            );
+        }
         let control = self.current.load_full();
+        // What goes wrong with one of these is no reason to leave the others undone.
+        let kept = self.keep_names(&control, now_ms, jumped);
+        let retried = self.names.retry(&control);
+        let forgotten = self
+            .store
+            .forget_answers(now_ms, FORGOTTEN_PAGE)
+            .and_then(|_| self.store.forget_deleted(now_ms, FORGOTTEN_PAGE));
+        self.keys.tidy(now_ms)?;
+        kept?;
+        retried?;
+        forgotten?;
+        Ok(())
+    }
+
+    fn keep_names(&self, control: &Control, now_ms: u64, jumped: bool) -> Result<(), StoreError> {
+        if jumped {
+            control.resume(now_ms)?;
+        }
         let mut filter = EndpointFilter::default();
         loop {
             let page = control.list(&filter, TIDY_PAGE)?;
             let here: Vec<String> = page
                 .iter()
-                .filter(|endpoint| self.ground.is_here(&endpoint.tenant, &endpoint.agent))
+                .filter(|endpoint| self.is_here(endpoint))
                 .map(|endpoint| endpoint.id.clone())
                 .collect();
             control.keep(&here, now_ms)?;
@@ -316,11 +382,52 @@ impl ControlPlane {
             }
         }
         // Now the names of all agents that are here are kept; what is over is over.
-        for gone in self.store.expire_endpoints(now_ms, TIDY_PAGE)? {
-            self.names.refresh(&control, &gone.name)?;
+        let is_here = |endpoint: &Endpoint| self.is_here(endpoint);
+        for gone in self.store.expire_endpoints(now_ms, TIDY_PAGE, is_here)? {
+            // One that fails is read again in the next round.
+            let _ = self.names.refresh(control, &gone.name);
         }
         Ok(())
     }
+
+    fn is_here(&self, endpoint: &Endpoint) -> bool {
+        self.ground.is_here(&endpoint.tenant, &endpoint.agent)
+    }
+}
+
+/// Tells whether the clock went otherwise than time did: it was set, or the machine slept.
+struct ClockWatch {
+    began: Instant,
+    clock_ms: u64,
+}
+
+impl ClockWatch {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            clock_ms: now_ms(),
+        }
+    }
+
+    /// Since the last time that this was asked.
+    fn has_jumped(&mut self) -> bool {
+        let was = std::mem::replace(self, Self::new());
+        jumped(
+            self.began.duration_since(was.began),
+            was.clock_ms,
+            self.clock_ms,
+        )
+    }
+}
+
+fn jumped(passed: Duration, from_ms: u64, to_ms: u64) -> bool {
+    let expected = from_ms.saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
+    Duration::from_millis(expected.abs_diff(to_ms)) > CLOCK_JUMP
+}
+
+fn public_host(config: &CloudConfig) -> Option<Arc<String>> {
+    let url = config.control.public_url.as_ref()?;
+    url.host_str().map(|host| Arc::new(host.to_owned()))
 }
 
 fn rates(config: &CloudConfig) -> SourceRates {
@@ -351,8 +458,11 @@ fn rules(
         limits: Limits {
             per_tenant: control.max_endpoints_per_tenant,
             total: control.max_endpoints,
+            deleted_per_tenant: control
+                .max_endpoints_per_tenant
+                .saturating_add(DELETED_PER_TENANT),
+            deleted_per_source: DELETED_PER_SOURCE,
         },
-        used_tokens_max: USED_TOKENS_MAX,
     };
     Ok(Control::new(
         Arc::clone(store),
@@ -402,4 +512,21 @@ fn clients(config: &ControlConfig) -> Result<ClientRegister, OpenError> {
         ));
     }
     Ok(ClientRegister::new(clients))
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_has_jumped_and_one_that_is_slewed_has_not() {
+        let ten = Duration::from_secs(10);
+        for (to_ms, has) in [
+            (1_010_000, false),
+            (1_012_000, false),
+            (1_070_000, true),
+            (900_000, true),
+        ] {
+            assert_eq!(jumped(ten, 1_000_000, to_ms), has, "{to_ms}");
+        }
+    }
 }

@@ -25,10 +25,13 @@ use super::api::{self, Api, From};
 use super::openapi;
 use super::plane::ControlPlane;
 use crate::admin::problem::{Problem, ProblemCode, Told};
+use crate::limit::SourceSlots;
 use crate::telemetry::events;
 
 /// Connections served at once; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;
+/// Of these from one source, so that no one host has them all.
+const MAX_CONNECTIONS_PER_SOURCE: usize = 16;
 /// Longest time for a TLS handshake, and for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time of a connection, so that one that reads slowly gives its place to others.
@@ -96,6 +99,7 @@ async fn other_method() -> Problem {
 /// Serves until dropped.
 pub(super) async fn serve(listener: TcpListener, plane: Arc<ControlPlane>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let sources = SourceSlots::new(MAX_CONNECTIONS_PER_SOURCE);
     let mut connections = JoinSet::new();
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -104,10 +108,14 @@ pub(super) async fn serve(listener: TcpListener, plane: Arc<ControlPlane>) {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, from)) => {
+                // Before TLS, which costs more than a refusal: one host too many is cut.
+                let Some(place) = sources.take(from.ip()) else {
+                    continue;
+                };
                 let plane = Arc::clone(&plane);
                 connections.spawn(async move {
                     let _ = tokio::time::timeout(WHOLE, serve_one(stream, from, plane)).await;
-                    drop(slot);
+                    drop((slot, place));
                 });
             }
             Err(error) => {
@@ -150,7 +158,11 @@ async fn answer(
     from: SocketAddr,
     plane: &ControlPlane,
 ) -> Response<Body> {
-    let mut response = if plane.allows(from.ip()) {
+    let mut response = if plane.is_foreign(request.headers()) {
+        let detail = "web pages of other hosts have no access; the API's own is that of \
+                      `control.public_url`";
+        Problem::new(ProblemCode::ForeignOrigin, detail).into_response()
+    } else if plane.allows(from.ip()) {
         request.extensions_mut().insert(From(from));
         let mut app = plane.routes().0.clone();
         match tokio::time::timeout(ANSWER_TIMEOUT, app.call(request)).await {
@@ -170,9 +182,11 @@ async fn answer(
     tell(&response, from);
     let status = response.status();
     let headers = response.headers_mut();
-    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
-        // The bound is on a second.
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if gives_its_place_back(status) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(seconds) = retry_after(status) {
+        headers.insert(header::RETRY_AFTER, seconds);
     }
     // Answers hold tokens.
     headers
@@ -183,6 +197,28 @@ async fn answer(
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// In how many seconds it may be otherwise.
+fn retry_after(status: StatusCode) -> Option<HeaderValue> {
+    match status {
+        // The bound is on a second.
+        StatusCode::TOO_MANY_REQUESTS => Some(HeaderValue::from_static("1")),
+        // In the next round a file that failed is opened anew, and names that are over go.
+        StatusCode::SERVICE_UNAVAILABLE => Some(HeaderValue::from_static("10")),
+        _ => None,
+    }
+}
+
+/// Whoever gets nothing here makes room for others.
+fn gives_its_place_back(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 /// Who was refused for what he showed or may not do: what an operator looks for after an attack.

@@ -46,9 +46,13 @@ pub(super) struct CreateTunnel {
 }
 
 impl CreateTunnel {
-    /// Tells two wishes apart, and nothing of their tokens.
+    /// Tells two wishes apart. The same wish with a newer management token is the same.
     pub(super) fn digest(&self) -> String {
-        let text = serde_json::to_vec(self).unwrap_or_default();
+        let wish = Self {
+            management_token: None,
+            ..self.clone()
+        };
+        let text = serde_json::to_vec(&wish).unwrap_or_default();
         URL_SAFE_NO_PAD.encode(Sha256::digest(text))
     }
 }
@@ -114,9 +118,10 @@ pub(super) struct CreatedTunnel {
     /// For the same tunnel again.
     pub(super) recreate_token: String,
     /// Until when `candidates` and `ephemeral_token` hold (RFC 3339).
-    #[schema(example = "2026-11-21T12:00:00Z")]
+    #[schema(format = DateTime, example = "2026-11-21T12:00:00Z")]
     pub(super) candidates_expires_at: String,
     /// Until when `recreate_token` holds (RFC 3339).
+    #[schema(format = DateTime)]
     pub(super) recreate_expires_at: String,
     /// What a person should know.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,8 +187,10 @@ pub(super) struct Tunnel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) edge_id: Option<String>,
     /// When it was made (RFC 3339).
+    #[schema(format = DateTime)]
     pub(super) created_at: String,
     /// When its name is free again if its agent does not come (RFC 3339).
+    #[schema(format = DateTime)]
     pub(super) expires_at: String,
 }
 
@@ -297,6 +304,7 @@ pub(super) struct ReservedName {
     /// Whose it is.
     pub(super) tenant: String,
     /// Since when (RFC 3339).
+    #[schema(format = DateTime)]
     pub(super) created_at: String,
 }
 

@@ -221,6 +221,12 @@ fn put_rows(hub: &Hub, config: &CloudConfig, doors: &[Arc<Door>]) {
             left_listeners.push(row);
         }
     }
+    // A route may have had the row of a name that an agent publishes, which is the name's again.
+    for published in hub.published.all() {
+        if !endpoints.contains(&published.facts.endpoint) {
+            facts.put_endpoint(&published.facts);
+        }
+    }
     left_endpoints.extend(endpoints);
     left_listeners.extend(listeners);
     rows.endpoints = left_endpoints;

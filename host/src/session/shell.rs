@@ -175,6 +175,10 @@ fn in_use() -> Refused {
     )
 }
 
+fn was_deleted() -> Refused {
+    (CloseCode::Revoked, "its tunnel was deleted".to_owned())
+}
+
 fn too_many_agents() -> Refused {
     (
         CloseCode::Overloaded,
@@ -489,7 +493,18 @@ impl At {
     ) -> Result<Option<Arc<LiveTunnel>>, Refused> {
         let hub = &self.hub;
         let max_agents = usize::try_from(hub.config().limits.max_agents).unwrap_or(usize::MAX);
+        // Asked while the router takes nobody else in: whoever deletes it later finds the tunnel.
+        let deleted = || {
+            self.identity.ephemeral
+                && !connectors.iter().all(|connector| {
+                    hub.published.leads_to(&ConnectorKey {
+                        tenant: live.key.tenant.clone(),
+                        name: connector.clone(),
+                    })
+                })
+        };
         let refuse = |current: Option<&LiveTunnel>, agents: usize| match current {
+            _ if deleted() => Some(was_deleted()),
             Some(current) if is_foreign(live, current) => Some(in_use()),
             Some(_) => None,
             None => (agents >= max_agents).then(too_many_agents),

@@ -59,7 +59,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub fn account(&self, directory: &str) -> Result<Option<AuthorityAccount>, StoreError> {
-        ACCOUNTS.get(&self.read()?, directory)
+        self.read(|transaction| ACCOUNTS.get(transaction, directory))
     }
 
     /// Keeps an account, in the place of an earlier one at the same authority.
@@ -84,9 +84,11 @@ impl Store {
     /// The store failed.
     pub fn certificates(&self) -> Result<Vec<IssuedCertificate>, StoreError> {
         let mut all = Vec::new();
-        CERTIFICATES.each(&self.read()?, None, |_, certificate: IssuedCertificate| {
-            all.push(certificate);
-            true
+        self.read(|transaction| {
+            CERTIFICATES.each(transaction, None, |_, certificate: IssuedCertificate| {
+                all.push(certificate);
+                true
+            })
         })?;
         Ok(all)
     }
@@ -105,7 +107,7 @@ impl Store {
             let mut table = CERTIFICATES.open(transaction)?;
             table.put(&certificate.name, certificate)?;
             let mut others = Vec::new();
-            table.each(|name, other: IssuedCertificate| {
+            table.each_of("", |name, other: IssuedCertificate| {
                 if name != certificate.name {
                     others.push((other.not_after, name.to_owned()));
                 }

@@ -40,43 +40,33 @@ impl Store {
     /// The store failed.
     pub fn signing_keys(&self) -> Result<Vec<SigningKey>, StoreError> {
         let mut keys = Vec::new();
-        KEYS.each(&self.read()?, None, |_, key: SigningKey| {
-            keys.push(key);
-            true
+        self.read(|transaction| {
+            KEYS.each(transaction, None, |_, key: SigningKey| {
+                keys.push(key);
+                true
+            })
         })?;
         Ok(keys)
     }
 
-    /// Writes a new key and what changed of others, and forgets those that prove nothing any
-    /// more, in one step.
+    /// Writes a new key and what changed of others, and takes away those of these ids, in one step.
     ///
     /// # Errors
     /// The store failed; then nothing has changed.
-    pub fn put_signing_keys(&self, keys: &[SigningKey], now_ms: u64) -> Result<(), StoreError> {
+    pub fn put_signing_keys(
+        &self,
+        keys: &[SigningKey],
+        without: &[String],
+    ) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut table = KEYS.open(transaction)?;
             for key in keys {
                 table.put(&key.id, key)?;
             }
-            let mut over = Vec::new();
-            table.each(|id, key: SigningKey| {
-                if key.proves_until_ms <= now_ms {
-                    over.push(id.to_owned());
-                }
-                true
-            })?;
-            for id in over {
-                table.remove(&id)?;
+            for id in without {
+                table.remove(id)?;
             }
             Ok(())
         })
-    }
-
-    /// Forgets a key at once: whatever it signed counts no longer.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn remove_signing_key(&self, id: &str) -> Result<bool, StoreError> {
-        self.write(|transaction| KEYS.open(transaction)?.remove(id))
     }
 }

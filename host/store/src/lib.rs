@@ -6,12 +6,17 @@
 //! block on the disk for some milliseconds, so an async caller makes them on a blocking thread.
 //! Nothing here reads the clock: callers give the time, in milliseconds since 1970.
 //!
+//! A disk that fails, even for a moment, makes the engine refuse everything from then on: it cannot
+//! know what is written. [`Store::heal`] closes the file and opens it anew, as it was after the
+//! last change that was told to be done.
+//!
 //! The file carries a schema version. An older one is migrated when it is opened, in one
 //! transaction; a newer one is refused, since what an older release does not know it could lose.
 
 mod answer;
 mod backup;
 mod certificate;
+mod deleted;
 mod endpoint;
 mod error;
 mod key;
@@ -21,15 +26,19 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fmt, fs};
 
+use parking_lot::{Mutex, RwLock};
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Database, DatabaseError};
 
-pub use answer::{Answer, Remembered};
+pub use answer::{Answer, Keyed, Remembered};
 pub use certificate::{AuthorityAccount, IssuedCertificate};
+pub use deleted::{DeleteRefused, Deletion};
 pub use endpoint::{ClaimRefused, Endpoint, EndpointFilter, Limits, NewEndpoint};
 pub use error::StoreError;
 pub use key::SigningKey;
@@ -40,7 +49,33 @@ pub use schema::VERSION as SCHEMA_VERSION;
 /// The database. Share it behind an `Arc`: reads run beside each other and beside the one write.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// `None` while it could not be opened again after a failure.
+    database: RwLock<Option<Database>>,
+    source: Source,
+    /// The engine has failed, and refuses what comes after.
+    failed: AtomicBool,
+    made_anew: bool,
+    /// One backup at a time: two of one name would share their unfinished file.
+    backups: Mutex<()>,
+}
+
+/// Where the database is opened again.
+enum Source {
+    File(PathBuf),
+    Memory,
+    #[cfg(test)]
+    Test(Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.fmt(f),
+            Self::Memory => f.write_str("memory"),
+            #[cfg(test)]
+            Self::Test(_) => f.write_str("test"),
+        }
+    }
 }
 
 impl Store {
@@ -49,10 +84,6 @@ impl Store {
     /// # Errors
     /// Another process has it open, it is damaged, it is of a newer release, or the disk fails.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |reason: String| StoreError::Open {
-            path: path.to_owned(),
-            reason,
-        };
         if let Some(folder) = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
@@ -61,32 +92,21 @@ impl Store {
                 .recursive(true)
                 .mode(0o700)
                 .create(folder)
-                .map_err(|error| failed(format!("cannot make its folder: {error}")))?;
+                .map_err(|error| cannot_open(path, format!("cannot make its folder: {error}")))?;
         }
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| failed(error.to_string()))?;
-        let about = file.metadata().map_err(|error| failed(error.to_string()))?;
-        if about.permissions().mode() & 0o077 != 0 {
-            let reason = "others may read it, and it holds signing keys; `chmod 600` it";
-            return Err(failed(reason.to_owned()));
-        }
-        let database = FileBackend::new(file)
-            .and_then(|file| Database::builder().create_with_backend(file))
-            .map_err(|error| {
-                if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-                    let path = path.to_owned();
-                    StoreError::InUse { path }
-                } else {
-                    failed(error.to_string())
-                }
-            })?;
-        Self::ready(database)
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        let (file, made_anew) = match options.clone().create_new(true).open(path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let file = options.open(path);
+                let file = file.map_err(|error| cannot_open(path, error.to_string()))?;
+                (file, false)
+            }
+            Err(error) => return Err(cannot_open(path, error.to_string())),
+        };
+        let database = open_file(path, file)?;
+        Self::ready(database, Source::File(path.to_owned()), made_anew)
     }
 
     /// One that ends with the process.
@@ -97,33 +117,152 @@ impl Store {
         let database = Database::builder()
             .create_with_backend(InMemoryBackend::new())
             .map_err(|error| StoreError::engine("open", &error))?;
-        Self::ready(database)
+        Self::ready(database, Source::Memory, true)
     }
 
-    fn ready(database: Database) -> Result<Self, StoreError> {
+    fn ready(database: Database, source: Source, made_anew: bool) -> Result<Self, StoreError> {
         schema::migrate(&database)?;
-        Ok(Self { database })
+        Ok(Self {
+            database: RwLock::new(Some(database)),
+            source,
+            failed: AtomicBool::new(false),
+            made_anew,
+            backups: Mutex::default(),
+        })
+    }
+
+    /// Whether there was no file: all that somebody could have expected in it is not there.
+    #[must_use]
+    pub fn is_made_anew(&self) -> bool {
+        self.made_anew
+    }
+
+    /// Whether the engine has failed: then every call fails until [`heal`](Self::heal) succeeds.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Opens the file anew where it has failed, with every change that was done before. `true` if
+    /// it did. Call it now and then.
+    ///
+    /// # Errors
+    /// The disk fails still, or a change that began before has not ended; try again later.
+    pub fn heal(&self) -> Result<bool, StoreError> {
+        if !self.has_failed() {
+            return Ok(false);
+        }
+        let mut database = self.database.write();
+        if !self.has_failed() {
+            return Ok(false);
+        }
+        let opened = match &self.source {
+            Source::File(path) => {
+                // Its lock goes with it.
+                *database = None;
+                let file = fs::OpenOptions::new().read(true).write(true).open(path);
+                let file = file.map_err(|error| cannot_open(path, error.to_string()))?;
+                open_file(path, file)?
+            }
+            // There is nothing from which it could come back.
+            Source::Memory => return Err(closed()),
+            #[cfg(test)]
+            Source::Test(open) => {
+                *database = None;
+                open()?
+            }
+        };
+        *database = Some(opened);
+        self.failed.store(false, Ordering::Release);
+        Ok(true)
     }
 
     /// Runs a change; it is on the disk when this returns, and undone if `change` fails.
-    fn write<T, E: From<StoreError>>(
+    fn write<T, E: From<StoreError> + MayBeEngine>(
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        let transaction = self
-            .database
-            .begin_write()
-            .map_err(|error| StoreError::engine("begin", &error))?;
-        // An early return drops the transaction, and dropping it undoes it.
-        let done = change(&transaction)?;
-        transaction
-            .commit()
-            .map_err(|error| StoreError::engine("commit", &error))?;
-        Ok(done)
+        let done = self.begin_write().map_err(E::from).and_then(|transaction| {
+            // An early return drops the transaction, and dropping it undoes it.
+            let done = change(&transaction)?;
+            transaction
+                .commit()
+                .map_err(|error| StoreError::engine("commit", &error))?;
+            Ok(done)
+        });
+        if done.as_ref().is_err_and(MayBeEngine::is_engine) {
+            self.failed.store(true, Ordering::Release);
+        }
+        done
     }
 
-    fn read(&self) -> Result<redb::ReadTransaction, StoreError> {
-        redb::ReadableDatabase::begin_read(&self.database)
+    fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
+        let database = self.database.read();
+        database
+            .as_ref()
+            .ok_or_else(closed)?
+            .begin_write()
+            .map_err(|error| StoreError::engine("begin", &error))
+    }
+
+    /// Looks at the state of one moment.
+    fn read<T>(
+        &self,
+        look: impl FnOnce(&redb::ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let done = self.begin_read().and_then(|transaction| look(&transaction));
+        if done.as_ref().is_err_and(MayBeEngine::is_engine) {
+            self.failed.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        let database = self.database.read();
+        let database = database.as_ref().ok_or_else(closed)?;
+        redb::ReadableDatabase::begin_read(database)
             .map_err(|error| StoreError::engine("read", &error))
     }
+}
+
+/// Whether an error is the engine's, which goes on failing then.
+trait MayBeEngine {
+    fn is_engine(&self) -> bool;
+}
+
+impl MayBeEngine for StoreError {
+    fn is_engine(&self) -> bool {
+        matches!(self, Self::Engine { .. })
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::engine("open", &"it has failed and is not open again yet")
+}
+
+fn cannot_open(path: &Path, reason: String) -> StoreError {
+    StoreError::Open {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+fn open_file(path: &Path, file: fs::File) -> Result<Database, StoreError> {
+    let about = file
+        .metadata()
+        .map_err(|error| cannot_open(path, error.to_string()))?;
+    if about.permissions().mode() & 0o077 != 0 {
+        let reason = "others may read it, and it holds signing keys; `chmod 600` it";
+        return Err(cannot_open(path, reason.to_owned()));
+    }
+    FileBackend::new(file)
+        .and_then(|file| Database::builder().create_with_backend(file))
+        .map_err(|error| {
+            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                let path = path.to_owned();
+                StoreError::InUse { path }
+            } else {
+                cannot_open(path, error.to_string())
+            }
+        })
 }

@@ -1,27 +1,25 @@
-//! What counts one time only: ids of single-use tokens, nonces of signed requests.
+//! What counts one time only: nonces of signed requests.
 
+use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::ONCE;
+use crate::schema::{ONCE, ONCE_ENDS};
 use crate::{Store, StoreError};
+
+/// Entries whose time is over that go with each new one: more than come, so that they run out.
+const FORGOTTEN_EACH: usize = 16;
 
 /// What is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Once {
-    /// An ephemeral token, by its id.
-    Token,
     /// A nonce of a signed request, together with who signed.
     Nonce,
-    /// An endpoint that was deleted, by its id: nobody may have it again.
-    Deleted,
 }
 
 impl Once {
     const fn prefix(self) -> &'static str {
         match self {
-            Self::Token => "token/",
             Self::Nonce => "nonce/",
-            Self::Deleted => "deleted/",
         }
     }
 }
@@ -45,15 +43,6 @@ struct Until {
 }
 
 impl Store {
-    /// Whether something was used before, without using it.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn was_used(&self, what: Once, id: &str) -> Result<bool, StoreError> {
-        let key = format!("{}{id}", what.prefix());
-        Ok(ONCE.get::<Until>(&self.read()?, &key)?.is_some())
-    }
-
     /// Uses something up. It is remembered until `until_ms`, when it must count no longer by
     /// its own time; at most `limit` are remembered.
     ///
@@ -69,28 +58,26 @@ impl Store {
     ) -> Result<Used, StoreError> {
         let key = format!("{}{id}", what.prefix());
         self.write(|transaction| {
-            let mut once = ONCE.open(transaction)?;
-            if once.get::<Until>(&key)?.is_some() {
+            if ONCE.open(transaction)?.get::<Until>(&key)?.is_some() {
                 // Also after its time: by then it is refused for that.
                 return Ok(Used::Again);
             }
+            forget(transaction, now_ms)?;
+            let mut once = ONCE.open(transaction)?;
             if once.len()? >= limit {
-                let mut over = Vec::new();
-                once.each(|key, until: Until| {
-                    if until.ms <= now_ms {
-                        over.push(key.to_owned());
-                    }
-                    true
-                })?;
-                for key in &over {
-                    once.remove(key)?;
-                }
-                if over.is_empty() {
-                    return Ok(Used::Full);
-                }
+                return Ok(Used::Full);
             }
             once.put(&key, &Until { ms: until_ms })?;
+            ONCE_ENDS.open(transaction)?.ends(until_ms, &key)?;
             Ok(Used::First)
         })
     }
+}
+
+fn forget(transaction: &WriteTransaction, now_ms: u64) -> Result<(), StoreError> {
+    let mut once = ONCE.open(transaction)?;
+    for key in ONCE_ENDS.open(transaction)?.over(now_ms, FORGOTTEN_EACH)? {
+        once.remove(&key)?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Endpoint, Has};
 use crate::schema::{ENDPOINTS, RESERVATIONS, TENANTS};
-use crate::{Store, StoreError};
+use crate::{MayBeEngine, Store, StoreError};
 
 /// A reserved name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,15 @@ pub enum ReserveRefused {
     Store(#[from] StoreError),
 }
 
+impl MayBeEngine for ReserveRefused {
+    fn is_engine(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_engine())
+    }
+}
+
 impl Store {
-    /// Reserves a name; one that the tenant has already stays as it is.
+    /// Reserves a name; one that the tenant has already stays as it is. `is_here` says whether the
+    /// agent of an endpoint is connected: then its name is not free.
     ///
     /// # Errors
     /// The name is another's, or the quota is used up.
@@ -50,6 +57,7 @@ impl Store {
         wanted: &Reservation,
         now_ms: u64,
         per_tenant: u64,
+        is_here: impl Fn(&Endpoint) -> bool,
     ) -> Result<(), ReserveRefused> {
         self.write(|transaction| {
             let mut names = RESERVATIONS.open(transaction)?;
@@ -64,8 +72,9 @@ impl Store {
                 };
             }
             let held: Option<Endpoint> = ENDPOINTS.open(transaction)?.get(&wanted.name)?;
-            if held.is_some_and(|held| held.tenant != wanted.tenant && held.kept_until_ms > now_ms)
-            {
+            if held.is_some_and(|held| {
+                held.tenant != wanted.tenant && (held.kept_until_ms > now_ms || is_here(&held))
+            }) {
                 return Err(taken());
             }
             let mut tenants = TENANTS.open(transaction)?;
@@ -93,9 +102,9 @@ impl Store {
             if theirs {
                 names.remove(name)?;
                 let mut tenants = TENANTS.open(transaction)?;
-                let mut has: Has = tenants.get(tenant)?.unwrap_or_default();
-                has.reservations = has.reservations.saturating_sub(1);
-                tenants.put(tenant, &has)?;
+                Has::change(&mut tenants, tenant, |has| {
+                    has.reservations = has.reservations.saturating_sub(1);
+                })?;
             }
             Ok(theirs)
         })
@@ -106,7 +115,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub fn reservation(&self, name: &str) -> Result<Option<Reservation>, StoreError> {
-        RESERVATIONS.get(&self.read()?, name)
+        self.read(|transaction| RESERVATIONS.get(transaction, name))
     }
 
     /// At most `limit` reserved names in their order, of one tenant or of all.
@@ -123,11 +132,13 @@ impl Store {
         if limit == 0 {
             return Ok(found);
         }
-        RESERVATIONS.each(&self.read()?, after, |_, reserved: Reservation| {
-            if tenant.is_none_or(|tenant| tenant == reserved.tenant) {
-                found.push(reserved);
-            }
-            found.len() < limit
+        self.read(|transaction| {
+            RESERVATIONS.each(transaction, after, |_, reserved: Reservation| {
+                if tenant.is_none_or(|tenant| tenant == reserved.tenant) {
+                    found.push(reserved);
+                }
+                found.len() < limit
+            })
         })?;
         Ok(found)
     }

@@ -16,17 +16,28 @@ pub(crate) struct Json(pub(crate) &'static str);
 pub(crate) const ENDPOINTS: Json = Json("endpoints");
 /// An endpoint's name by its id.
 pub(crate) const ENDPOINT_IDS: Json = Json("endpoint_ids");
+/// An endpoint's name by its tenant and name, so that a tenant's list reads nobody else's.
+pub(crate) const TENANT_ENDPOINTS: Json = Json("tenant_endpoints");
+/// Deleted endpoints, by tenant and id.
+pub(crate) const DELETED: Json = Json("deleted");
 /// Reserved names.
 pub(crate) const RESERVATIONS: Json = Json("reservations");
 /// Signing keys by key id.
 pub(crate) const KEYS: Json = Json("keys");
-/// What was used and may not be used again, with when that can be forgotten.
+/// What was used and may not be used again.
 pub(crate) const ONCE: Json = Json("once");
 /// Answers to requests with an idempotency key.
 pub(crate) const ANSWERS: Json = Json("answers");
-
 /// How much each tenant has, so that a quota needs no count of everything.
 pub(crate) const TENANTS: Json = Json("tenants");
+/// The same for each maker of endpoints within its tenant.
+pub(crate) const MAKERS: Json = Json("makers");
+/// Keys of [`DELETED`] by when they can be forgotten.
+pub(crate) const DELETED_ENDS: Json = Json("deleted_ends");
+/// Keys of [`ONCE`], likewise.
+pub(crate) const ONCE_ENDS: Json = Json("once_ends");
+/// Keys of [`ANSWERS`], likewise.
+pub(crate) const ANSWER_ENDS: Json = Json("answer_ends");
 
 /// Accounts at certificate authorities by the URL of their directory.
 pub(crate) const ACCOUNTS: Json = Json("authority_accounts");
@@ -34,9 +45,11 @@ pub(crate) const ACCOUNTS: Json = Json("authority_accounts");
 pub(crate) const CERTIFICATES: Json = Json("certificates");
 
 /// Every table, for backups.
-pub(crate) const ALL: [Json; 9] = [
+pub(crate) const ALL: [Json; 15] = [
     ENDPOINTS,
     ENDPOINT_IDS,
+    TENANT_ENDPOINTS,
+    DELETED,
     RESERVATIONS,
     KEYS,
     ONCE,
@@ -44,6 +57,10 @@ pub(crate) const ALL: [Json; 9] = [
     TENANTS,
     ACCOUNTS,
     CERTIFICATES,
+    MAKERS,
+    DELETED_ENDS,
+    ONCE_ENDS,
+    ANSWER_ENDS,
 ];
 
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
@@ -179,6 +196,49 @@ impl Json {
         Ok(())
     }
 
+    /// Entries whose keys begin with `prefix`, in their order and after `after`, until `each` says
+    /// `false`. `after` begins with `prefix` itself.
+    pub(crate) fn each_of<T: DeserializeOwned>(
+        self,
+        transaction: &ReadTransaction,
+        prefix: &str,
+        after: Option<&str>,
+        mut each: impl FnMut(&str, T) -> bool,
+    ) -> Result<(), StoreError> {
+        use std::ops::Bound;
+        let Some(table) = self.read(transaction)? else {
+            return Ok(());
+        };
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let entries = table
+            .range::<&str>((from, Bound::Unbounded))
+            .map_err(|error| StoreError::engine("read", &error))?;
+        for entry in entries {
+            let (key, bytes) = entry.map_err(|error| StoreError::engine("read", &error))?;
+            if !key.value().starts_with(prefix)
+                || !each(key.value(), decode(self.0, bytes.value())?)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a table of ends: whether nothing can be forgotten yet, which needs no change to be seen.
+    pub(crate) fn none_over(
+        self,
+        transaction: &ReadTransaction,
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let mut none = true;
+        let past = format!("{:020}/", now_ms.saturating_add(1));
+        self.each(transaction, None, |at, _: String| {
+            none = at >= past.as_str();
+            false
+        })?;
+        Ok(none)
+    }
+
     /// Every entry as it is written, for a copy.
     pub(crate) fn raw(
         self,
@@ -227,6 +287,13 @@ impl Open<'_> {
             .transpose()
     }
 
+    pub(crate) fn contains(&self, key: &str) -> Result<bool, StoreError> {
+        let found = self.table.get(key);
+        found
+            .map(|found| found.is_some())
+            .map_err(|error| StoreError::engine("read", &error))
+    }
+
     pub(crate) fn put<T: Serialize>(&mut self, key: &str, value: &T) -> Result<(), StoreError> {
         let bytes =
             serde_json::to_vec(value).map_err(|error| StoreError::engine("encode", &error))?;
@@ -253,22 +320,65 @@ impl Open<'_> {
             .map_err(|error| StoreError::engine("count", &error))
     }
 
-    /// Every entry, until `each` says `false`.
-    pub(crate) fn each<T: DeserializeOwned>(
+    /// Entries whose keys begin with `prefix`, in their order, until `each` says `false`.
+    pub(crate) fn each_of<T: DeserializeOwned>(
         &self,
+        prefix: &str,
         mut each: impl FnMut(&str, T) -> bool,
     ) -> Result<(), StoreError> {
         let entries = self
             .table
-            .iter()
+            .range::<&str>(prefix..)
             .map_err(|error| StoreError::engine("read", &error))?;
         for entry in entries {
             let (key, bytes) = entry.map_err(|error| StoreError::engine("read", &error))?;
-            if !each(key.value(), decode(self.name, bytes.value())?) {
+            if !key.value().starts_with(prefix)
+                || !each(key.value(), decode(self.name, bytes.value())?)
+            {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// How many keys begin with `prefix`.
+    pub(crate) fn count_of(&self, prefix: &str) -> Result<usize, StoreError> {
+        let entries = self
+            .table
+            .range::<&str>(prefix..)
+            .map_err(|error| StoreError::engine("read", &error))?;
+        let mut count = 0;
+        for entry in entries {
+            let (key, _) = entry.map_err(|error| StoreError::engine("read", &error))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// In a table of ends: notes when an entry of its table can be forgotten.
+    pub(crate) fn ends(&mut self, until_ms: u64, key: &str) -> Result<(), StoreError> {
+        self.put(&format!("{until_ms:020}/{key}"), &key)
+    }
+
+    /// In a table of ends: takes out the keys of at most `most` entries whose time may be over,
+    /// the earliest first. An entry that was written again since ends later: look at its own end.
+    pub(crate) fn over(&mut self, now_ms: u64, most: usize) -> Result<Vec<String>, StoreError> {
+        let mut over: Vec<(String, String)> = Vec::new();
+        let past = format!("{:020}/", now_ms.saturating_add(1));
+        self.each_of("", |at, key: String| {
+            let is_over = at < past.as_str() && over.len() < most;
+            if is_over {
+                over.push((at.to_owned(), key));
+            }
+            is_over
+        })?;
+        for (at, _) in &over {
+            self.remove(at)?;
+        }
+        Ok(over.into_iter().map(|(_, key)| key).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Public names for private services: the control API on a real hub, with real agents.
 
+mod guard;
 mod keys;
 mod names;
 mod published;

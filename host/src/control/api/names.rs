@@ -84,7 +84,8 @@ pub(in crate::control) async fn reserve(
             };
             api.may(from, &client, Deed::Reserve, Some(&as_endpoint(&reserved)))?;
             let store = api.control.store();
-            store.reserve(&reserved, now, api.max_names_per_tenant)?;
+            let is_here = |holder: &Endpoint| api.ground.is_here(&holder.tenant, &holder.agent);
+            store.reserve(&reserved, now, api.max_names_per_tenant, is_here)?;
             // Policies can tell a reserved name from others.
             api.names.refresh(&api.control, &reserved.name)?;
             Ok(store.reservation(&reserved.name)?.unwrap_or(reserved))

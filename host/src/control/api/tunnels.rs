@@ -8,25 +8,31 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use nowconnect_control::{Created, Maker, Planned, TunnelRequest};
+use nowconnect_control::{Control, ControlError, Created, Maker, Planned, TunnelRequest};
 use nowconnect_store::{ClaimRefused, Endpoint, EndpointFilter};
 use tracing::info;
 
 use super::body::Body;
-use super::{Answer, Api, From, caller_of, limit, next, now_ms, unauthenticated, with_scope};
+use super::{Answer, Api, From, limit, next, now_ms, unauthenticated, with_scope};
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::config::Scope;
 use crate::control::edges;
 use crate::control::ground::{Deed, Wanted};
-use crate::control::idempotency;
+use crate::control::idempotency::{self, Keep};
 use crate::control::shapes::{
     Candidate, CreateTunnel, CreatedTunnel, DeleteTunnel, PageQuery, Tunnel, TunnelPage,
     TunnelState,
 };
 use crate::telemetry::{events, rfc3339_ms};
 
-/// A maker's endpoints are counted up to here; no policy asks for more.
-const MAX_COUNTED: usize = 10_000;
+/// How often policies are asked anew, where one maker asks for several tunnels at once.
+const DECISION_ATTEMPTS: usize = 16;
+
+/// Longest `region_hint`.
+const MAX_REGION_CHARACTERS: usize = 64;
+
+/// Shortest life of a recreate token that can be asked for, in seconds.
+const MIN_RECREATE_SECONDS: u64 = 60;
 
 /// How many random names are tried; with 50 bits each, two that are taken mean something else.
 const NAME_ATTEMPTS: usize = 4;
@@ -58,21 +64,16 @@ pub(in crate::control) async fn create(
         .bearer(&headers, wish.management_token.as_deref())
         .await?
     {
-        Some(client) => Maker::Client(with_scope(client, Scope::Tunnels)?),
+        Some(client) => Maker::Client(Box::new(with_scope(client, Scope::Tunnels)?)),
         None => Maker::Anonymous,
     };
+    check(&wish)?;
     let key = idempotency::key_of(&headers)?;
     let body = api
         .blocking(move |api| {
-            let once = idempotency::Once {
-                caller: caller_of(&maker, from),
-                key,
-                request: wish.digest(),
-            };
-            api.requests.answer(api.control.store(), once, || {
-                let created = api.create_now(from, &maker, wish)?;
-                serde_json::to_string(&created)
-                    .map_err(|_| Refusal::new(Code::Unavailable, "the answer has no JSON form"))
+            let once = idempotency::Once::new(&maker, from, key, wish.digest())?;
+            api.requests.answer(api.control.store(), once, |keep| {
+                api.create_now(from, &maker, wish, keep)
             })
         })
         .await?;
@@ -106,7 +107,6 @@ pub(in crate::control) async fn list(
     let filter = EndpointFilter {
         tenant: Some(client.tenant),
         after: page.after,
-        ..EndpointFilter::default()
     };
     let found = api
         .blocking(move |api| Ok(api.control.list(&filter, limit)?))
@@ -143,18 +143,27 @@ pub(in crate::control) async fn delete(
     };
     let now = now_ms();
     api.blocking(move |api| {
+        let id = &wish.tunnel_id;
         let endpoint = match (&client, &wish.recreate_token) {
             (Some(client), _) => {
-                let found = api.control.find(&wish.tunnel_id)?;
+                let found = api.control.find(id)?;
                 let found = found.filter(|endpoint| endpoint.tenant == client.tenant);
                 if let Some(endpoint) = &found {
                     api.may(from, client, Deed::Close, Some(endpoint))?;
+                } else if Control::is_id(id) {
+                    // Its name may be over, and its recreate token in somebody's hands.
+                    let lapsed = lapsed(id, &client.tenant);
+                    api.may(from, client, Deed::Close, Some(&lapsed))?;
+                    api.control.delete(id, &client.tenant, now)?;
                 }
                 found
             }
             (None, Some(token)) => {
-                let control = &api.control;
-                control.find_by_recreate_token(&wish.tunnel_id, token, now)?
+                let tenant = api.control.tenant_by_recreate_token(id, token, now);
+                let tenant = tenant.map_err(ControlError::from)?;
+                let found = api.control.find(id)?;
+                let found = found.filter(|endpoint| endpoint.tenant == tenant);
+                return api.delete_now(&found.unwrap_or_else(|| lapsed(id, &tenant)), now);
             }
             (None, None) => return Err(unauthenticated()),
         };
@@ -168,6 +177,39 @@ pub(in crate::control) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What the document says about bounds.
+fn check(wish: &CreateTunnel) -> Answer<()> {
+    let refused = |detail: &str| Err(Refusal::new(Code::InvalidRequest, detail));
+    let hint = wish.region_hint.as_ref();
+    if hint.is_some_and(|hint| hint.chars().count() > MAX_REGION_CHARACTERS) {
+        return refused("`region_hint` has at most 64 characters");
+    }
+    if wish
+        .recreate_token_ttl_seconds
+        .is_some_and(|ttl| ttl < MIN_RECREATE_SECONDS)
+    {
+        return refused("`recreate_token_ttl_seconds` has to be at least 60");
+    }
+    Ok(())
+}
+
+/// What is known of an endpoint whose name is over.
+fn lapsed(id: &str, tenant: &str) -> Endpoint {
+    Endpoint {
+        id: id.to_owned(),
+        name: String::new(),
+        tenant: tenant.to_owned(),
+        agent: id.to_owned(),
+        made_by: String::new(),
+        source: String::new(),
+        protocol: String::new(),
+        made_ms: 0,
+        kept_until_ms: 0,
+        was_held: true,
+        token_id: None,
+    }
+}
+
 impl Api {
     /// Asks, makes and publishes.
     fn create_now(
@@ -175,7 +217,8 @@ impl Api {
         from: SocketAddr,
         maker: &Maker,
         wish: CreateTunnel,
-    ) -> Answer<CreatedTunnel> {
+        keep: &Keep,
+    ) -> Answer<String> {
         // There is one hub until hubs form a cluster, with one address or several.
         let candidates = edges::candidates(self.ground.edges(), wish.region_hint.as_deref());
         if candidates.is_empty() {
@@ -189,10 +232,10 @@ impl Api {
             recreate_token: wish.recreate_token,
         };
         let mut attempt = 1;
-        let created = loop {
+        let (created, body) = loop {
             let planned = self.control.plan(maker, &request, from.ip(), now_ms())?;
             let is_wished = planned.is_wished();
-            match self.publish(from, planned) {
+            match self.publish(from, &planned, &candidates, keep) {
                 Err(refused)
                     if refused.code == Code::NameTaken.as_str()
                         && !is_wished
@@ -203,7 +246,8 @@ impl Api {
                 done => break done?,
             }
         };
-        self.names.refresh(&self.control, &created.endpoint.name)?;
+        // It is given out and on the disk; a name that cannot be read now is read again soon.
+        let _ = self.names.refresh(&self.control, &created.endpoint.name);
         info!(
             event = events::ENDPOINT_PUBLISHED,
             endpoint = created.endpoint.id,
@@ -213,11 +257,35 @@ impl Api {
             peer = %from,
             "a name was given out"
         );
-        Ok(self.show_created(created, candidates))
+        Ok(body)
+    }
+
+    /// Asks and makes, anew where the maker got another one in between.
+    fn publish(
+        &self,
+        from: SocketAddr,
+        planned: &Planned,
+        candidates: &[Candidate],
+        keep: &Keep,
+    ) -> Answer<(Created, String)> {
+        for _ in 0..DECISION_ATTEMPTS {
+            match self.try_publish(from, planned.clone(), candidates, keep)? {
+                Ok(done) => return Ok(done),
+                Err(ControlError::Claim(ClaimRefused::Overtaken)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ClaimRefused::Overtaken.into())
     }
 
     /// Asks the policies about an endpoint, and makes the very one that they were asked about.
-    fn publish(&self, from: SocketAddr, planned: Planned) -> Answer<Created> {
+    fn try_publish(
+        &self,
+        from: SocketAddr,
+        planned: Planned,
+        candidates: &[Candidate],
+        keep: &Keep,
+    ) -> Answer<Result<(Created, String), ControlError>> {
         let endpoint = planned.endpoint();
         let host = self.control.host(&endpoint.name);
         let ground = &self.ground;
@@ -226,42 +294,59 @@ impl Api {
             return Err(ClaimRefused::Taken { name }.into());
         }
         let reserved = self.control.store().reservation(&endpoint.name)?;
-        let open = self.control.open_endpoints(endpoint, MAX_COUNTED)?;
+        let others = self.control.others_of_maker(endpoint)?;
         ground.may_create(
             from,
             &Wanted {
                 endpoint,
                 host: &host,
                 reserved: reserved.is_some_and(|reserved| reserved.tenant == endpoint.tenant),
-                open_endpoints: u32::try_from(open).unwrap_or(u32::MAX),
+                open_endpoints: u32::try_from(others).unwrap_or(u32::MAX),
                 token_until_ms: endpoint.kept_until_ms,
             },
         )?;
-        Ok(self.control.publish(planned, now_ms())?)
+        let offered = self.control.offer(planned, others, now_ms())?;
+        let body = serde_json::to_string(&self.show_created(&offered.created, candidates.to_vec()))
+            .map_err(|_| Refusal::new(Code::Unavailable, "the answer has no JSON form"))?;
+        let answered = keep.answer(&body);
+        let is_here = |holder: &Endpoint| ground.is_here(&holder.tenant, &holder.agent);
+        let created = self
+            .control
+            .publish(offered, now_ms(), is_here, answered.as_ref());
+        Ok(created.map(|created| (created, body)))
     }
 
+    /// Also one that is not there: no token brings it back.
     pub(super) fn delete_now(&self, endpoint: &Endpoint, now: u64) -> Answer<()> {
-        self.control.delete(&endpoint.id, now)?;
-        self.names.refresh(&self.control, &endpoint.name)?;
-        self.ground.send_away(&endpoint.tenant, &endpoint.agent);
+        let gone = self.control.delete(&endpoint.id, &endpoint.tenant, now)?;
+        // From here on it is deleted, whatever the disk does.
+        let gone = gone.as_ref().unwrap_or(endpoint);
+        if !gone.name.is_empty() {
+            self.names.forget(&self.control, gone);
+        }
+        // After the name: a tunnel that comes up in between is refused for it.
+        self.ground.send_away(&gone.tenant, &gone.agent);
+        if !gone.name.is_empty() {
+            let _ = self.names.refresh(&self.control, &gone.name);
+        }
         info!(
             event = events::ENDPOINT_DELETED,
-            endpoint = endpoint.id,
-            tenant = endpoint.tenant,
-            host = self.control.host(&endpoint.name),
-            "a name was taken back"
+            endpoint = gone.id,
+            tenant = gone.tenant,
+            name = gone.name,
+            "a tunnel was deleted"
         );
         Ok(())
     }
 
-    fn show_created(&self, created: Created, candidates: Vec<Candidate>) -> CreatedTunnel {
+    fn show_created(&self, created: &Created, candidates: Vec<Candidate>) -> CreatedTunnel {
         CreatedTunnel {
             public_url: self.ground.public_url(&created.host),
-            public_hostname: created.host,
+            public_hostname: created.host.clone(),
             candidates,
-            tunnel_id: created.endpoint.id,
-            ephemeral_token: created.ephemeral_token,
-            recreate_token: created.recreate_token,
+            tunnel_id: created.endpoint.id.clone(),
+            ephemeral_token: created.ephemeral_token.clone(),
+            recreate_token: created.recreate_token.clone(),
             candidates_expires_at: rfc3339_ms(created.ephemeral_until_ms),
             recreate_expires_at: rfc3339_ms(created.recreate_until_ms),
             note: None,

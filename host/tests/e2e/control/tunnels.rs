@@ -216,6 +216,11 @@ async fn a_tunnel_without_a_client_is_deleted_with_its_recreate_token() {
         .post("/tunnels/delete", &with(created.text("recreate_token")))
         .await;
     assert_eq!(right.status, 204);
+    // Sent again it is as deleted as before.
+    let twice = caller
+        .post("/tunnels/delete", &with(created.text("recreate_token")))
+        .await;
+    assert_eq!(twice.status, 204);
 }
 
 #[tokio::test]
@@ -367,6 +372,8 @@ async fn quotas_and_rates_are_bounds() {
 
 #[tokio::test]
 async fn a_request_sent_again_with_its_key_is_done_once() {
+    const KEY: &str = "9f3c1a52-7d0e-4e6b-8a53-0b1f2c3d4e5f";
+    const OTHER_KEY: &str = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9";
     let hub = open_hub().start().await;
     let caller = anonymous(&hub);
     let send = async |key: &str, wish: serde_json::Value| {
@@ -375,12 +382,18 @@ async fn a_request_sent_again_with_its_key_is_done_once() {
             .call("POST", "/tunnels/create", &fields, Some(&wish))
             .await
     };
-    let first = send("k-1", json!({"requested_name": "shop"})).await;
-    let again = send("k-1", json!({"requested_name": "shop"})).await;
+    let first = send(KEY, json!({"requested_name": "shop"})).await;
+    let again = send(KEY, json!({"requested_name": "shop"})).await;
     assert_eq!((first.status, again.status), (201, 201));
     assert_eq!(first.body, again.body);
-    let other = send("k-1", json!({"requested_name": "other"})).await;
+    let other = send(KEY, json!({"requested_name": "other"})).await;
     assert_eq!((other.status, other.code()), (409, "idempotency_conflict"));
-    let next = send("k-2", json!({})).await;
+    let next = send(OTHER_KEY, json!({})).await;
     assert_ne!(next.text("tunnel_id"), first.text("tunnel_id"));
+    // Whoever shares this address could have guessed it.
+    let guessable = send("k-1", json!({})).await;
+    assert_eq!(
+        (guessable.status, guessable.code()),
+        (400, "invalid_request")
+    );
 }
