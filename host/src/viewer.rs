@@ -34,7 +34,7 @@ use nowconnect_plugins as plugins;
 use nowconnect_policy::{Name, Viewer, ViewerFacts};
 use nowconnect_protocol::TenantName;
 
-use crate::config::{METHOD_TAG, SecurityConfig, ViewerAuthConfig, ViewerWay};
+use crate::config::{ListenerName, METHOD_TAG, SecurityConfig, ViewerAuthConfig, ViewerWay};
 use crate::identity::Authenticator;
 use bearer::Tokens;
 pub(crate) use certificate::ClientCertificate;
@@ -58,7 +58,7 @@ pub(crate) struct ViewerAuth {
 enum Way {
     Bearer(Tokens),
     Basic(Arc<Users>),
-    Mtls,
+    Mtls(Vec<ListenerName>),
     SignedUrl(UrlKeys),
 }
 
@@ -146,18 +146,18 @@ impl ViewerAuth {
                 ViewerWay::Bearer(bearer) => {
                     let kept = earlier().find_map(|way| match way {
                         Way::Bearer(tokens) => Some(tokens),
-                        Way::Basic(_) | Way::Mtls | Way::SignedUrl(_) => None,
+                        Way::Basic(_) | Way::Mtls(_) | Way::SignedUrl(_) => None,
                     });
                     Way::Bearer(Tokens::build(bearer, security, kept)?)
                 }
                 ViewerWay::Basic(path) => {
                     let kept = earlier().find_map(|way| match way {
                         Way::Basic(users) => Some(users),
-                        Way::Bearer(_) | Way::Mtls | Way::SignedUrl(_) => None,
+                        Way::Bearer(_) | Way::Mtls(_) | Way::SignedUrl(_) => None,
                     });
                     Way::Basic(Users::read(path, kept)?)
                 }
-                ViewerWay::Mtls => Way::Mtls,
+                ViewerWay::Mtls(listeners) => Way::Mtls(listeners.clone()),
                 ViewerWay::SignedUrl(urls) => Way::SignedUrl(UrlKeys::read(urls)?),
             })
         });
@@ -172,7 +172,7 @@ impl ViewerAuth {
         for way in &self.ways {
             match way {
                 Way::Bearer(tokens) => tokens.keep_fresh(),
-                Way::Basic(_) | Way::Mtls | Way::SignedUrl(_) => {}
+                Way::Basic(_) | Way::Mtls(_) | Way::SignedUrl(_) => {}
             }
         }
     }
@@ -191,15 +191,15 @@ impl ViewerAuth {
         for (way, settings) in self.ways.iter().zip(&self.config.ways) {
             let proven = match way {
                 Way::Bearer(tokens) => match authorization.of("bearer") {
-                    Some(token) => Some(tokens.prove(token, of_agents).await?),
+                    Some(token) => Some(tokens.prove(token, of_agents, carried.tenant).await?),
                     None => None,
                 },
                 Way::Basic(users) => match authorization.of("basic") {
                     Some(pair) => Some(users.prove(pair, carried, hashing).await?),
                     None => None,
                 },
-                Way::Mtls => match carried.certificate {
-                    Some(certificate) => Some(certificate.prove(carried.tenant)?),
+                Way::Mtls(listeners) => match carried.certificate {
+                    Some(certificate) => Some(certificate.prove(carried.tenant, listeners)?),
                     None => None,
                 },
                 Way::SignedUrl(keys) => keys.prove(carried, SystemTime::now())?,

@@ -19,7 +19,7 @@ pub enum Command {
     ///
     /// Method, host, path and query are signed; scheme and port are not. Nothing is asked of a hub.
     Sign {
-        /// The whole URL, such as https://files.example.com/report.pdf
+        /// The whole URL, such as `https://files.example.com/report.pdf`
         url: String,
         /// The name of the key in the hub's `signed_url.keys`
         #[arg(short, long, value_name = "NAME")]

@@ -17,7 +17,7 @@ use super::problem::Problems;
 use super::tree::{Node, Path};
 use super::{
     AcmeConfig, Balance, ChallengeKind, ClientCertificates, ConnectorKey, ListenerName,
-    ProxyProtocolIn, RateLimit, TlsFiles, ViewerAuthConfig,
+    ProxyProtocolIn, RateLimit, TlsFiles, ViewerAuthConfig, ViewerWay,
 };
 use crate::ingress::{HostPattern, normal_path};
 
@@ -547,19 +547,62 @@ fn check_viewer_auth(
             );
         }
     }
-    let asks = |listener: &HttpListenerConfig| listener.client_certificates.is_some();
-    if listeners.is_empty() || listeners.iter().any(asks) {
+    if listeners.is_empty() {
         return;
     }
     for (index, set) in sets.iter().enumerate() {
-        if set.has("mtls") {
+        let mtls = set.ways.iter().find_map(|way| match way {
+            ViewerWay::Mtls(named) => Some(named),
+            ViewerWay::Bearer(_) | ViewerWay::Basic(_) | ViewerWay::SignedUrl(_) => None,
+        });
+        if let Some(named) = mtls {
             let at = path.key("viewer_auth").index(index);
+            check_mtls(named, listeners, &at, problems);
+        }
+    }
+}
+
+/// Which authorities vouch for the viewers of a set must not depend on the listener that somebody
+/// chooses to come in at.
+fn check_mtls(
+    named: &[ListenerName],
+    listeners: &[HttpListenerConfig],
+    at: &Path,
+    problems: &mut Problems<'_>,
+) {
+    let asking = |listener: &HttpListenerConfig| {
+        let certificates = listener.client_certificates.as_ref()?;
+        Some((listener.name.clone(), certificates.ca_file.clone()))
+    };
+    let asking: Vec<_> = listeners.iter().filter_map(asking).collect();
+    if asking.is_empty() {
+        problems.add_with_help(
+            at,
+            format!("`{at}` has the way `mtls`, and no listener asks for certificates"),
+            "set `client_certificates` of a listener with `tls`",
+        );
+        return;
+    }
+    for name in named {
+        if !asking.iter().any(|(listener, _)| listener == name) {
             problems.add_with_help(
-                &at,
-                format!("`{at}` has the way `mtls`, and no listener asks for certificates"),
-                "set `client_certificates` of a listener with `tls`",
+                at,
+                format!("`{at}` names the listener `{name}`, which asks for no certificates"),
+                "correct the name, or set `client_certificates` of that listener",
             );
         }
+    }
+    let other = asking.iter().find(|(_, ca_file)| *ca_file != asking[0].1);
+    if let (true, Some((other, _))) = (named.is_empty(), other) {
+        let first = &asking[0].0;
+        problems.add_with_help(
+            at,
+            format!(
+                "`{at}` has the way `mtls`, and the listeners `{first}` and `{other}` have \
+                 different authorities: certificates of either would count at its routes"
+            ),
+            "name those that count: `mtls: {listeners: [NAME]}`",
+        );
     }
 }
 

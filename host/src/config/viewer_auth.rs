@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TRANSFER_ENCODING};
+use nowconnect_protocol::TenantName;
 
 use super::build::{Surroundings, ms, name};
 use super::file::{
@@ -39,8 +40,8 @@ pub enum ViewerWay {
     Bearer(ViewerBearer),
     /// A name and a password of this file.
     Basic(PathBuf),
-    /// A client certificate.
-    Mtls,
+    /// A client certificate of one of these listeners; empty means any.
+    Mtls(Vec<ListenerName>),
     /// A signed URL.
     SignedUrl(ViewerSignedUrl),
 }
@@ -54,6 +55,8 @@ pub struct ViewerBearer {
     pub issuers: Vec<IssuerConfig>,
     /// Which claims reach policies.
     pub claims: ClaimsConfig,
+    /// Whose tokens count at a route beside those of its own tenant.
+    pub other_tenants: BTreeSet<TenantName>,
 }
 
 /// Which signed URLs count.
@@ -175,7 +178,7 @@ impl ViewerAuthConfig {
                     );
                 }
                 ViewerWay::Basic(path) => files.push(path),
-                ViewerWay::Mtls => {}
+                ViewerWay::Mtls(_) => {}
                 ViewerWay::SignedUrl(urls) => {
                     files.extend(urls.keys.iter().map(|(_, path)| path));
                 }
@@ -209,7 +212,17 @@ impl ViewerWay {
             )
             .map(Self::Bearer),
             (None, Some(basic), None, None) => Some(Self::Basic(around.path(&basic.users_file))),
-            (None, None, Some(_), None) => Some(Self::Mtls),
+            (None, None, Some(mtls), None) => {
+                let at = path.key("mtls").key("listeners");
+                let listeners =
+                    mtls.listeners
+                        .iter()
+                        .enumerate()
+                        .filter_map(|(index, listener)| {
+                            name(ListenerName::parse(listener), &at.index(index), problems)
+                        });
+                Some(Self::Mtls(listeners.collect()))
+            }
             (None, None, None, Some(urls)) => {
                 ViewerSignedUrl::build(urls, &path.key("signed_url"), around, problems)
                     .map(Self::SignedUrl)
@@ -231,7 +244,7 @@ impl ViewerWay {
         match self {
             Self::Bearer(_) => "bearer",
             Self::Basic(_) => "basic",
-            Self::Mtls => "mtls",
+            Self::Mtls(_) => "mtls",
             Self::SignedUrl(_) => "signed_url",
         }
     }
@@ -300,8 +313,17 @@ impl ViewerBearer {
                 "leave the claim out, or let the issuer give it another name",
             );
         }
+        let at = path.key("other_tenants");
+        let other_tenants = file
+            .other_tenants
+            .iter()
+            .enumerate()
+            .filter_map(|(index, tenant)| {
+                name(TenantName::parse(tenant), &at.index(index), problems)
+            });
         Some(Self {
             audience: file.audience.clone(),
+            other_tenants: other_tenants.collect(),
             issuers,
             claims: ClaimsConfig {
                 tags: file.tag_claims.clone(),

@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::headers;
+use super::leash::Leash;
 use super::progress::{Progress, Trouble};
 use super::running::Running;
 use crate::viewer::IdentityNames;
@@ -184,7 +185,7 @@ impl Body for ReplyBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
+        let polled = match self.get_mut() {
             Self::Whole(body) => match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(frame) => {
                     Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
@@ -192,7 +193,11 @@ impl Body for ReplyBody {
                 Poll::Pending => Poll::Pending,
             },
             Self::Origin(body) => body.poll_frame(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            Leash::given(frame.data_ref().map_or(0, Bytes::len));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

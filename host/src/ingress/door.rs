@@ -29,7 +29,7 @@ use super::rewind::Rewind;
 use super::viewer_http;
 use super::viewer_socket::{SocketFate, ViewerSocket};
 use crate::certificates::Issued;
-use crate::config::{CloudConfig, HttpListenerConfig, ProxyProtocolAccept};
+use crate::config::{CloudConfig, HttpListenerConfig, ListenerName, ProxyProtocolAccept};
 use crate::hub::Hub;
 use crate::limit::{Gate, Pass, SourceRates, SourceSlot};
 use crate::listener;
@@ -322,7 +322,7 @@ impl Door {
                 };
                 let session = stream.get_ref().1;
                 let speaks_http2 = session.alpn_protocol() == Some(b"h2");
-                let viewer = viewer(told_by(session));
+                let viewer = viewer(told_by(&rules.config.name, session));
                 viewer_http::serve(viewer, stream, speaks_http2, &limits).await;
             }
             None if rules.config.http2 => {
@@ -355,12 +355,17 @@ async fn begins_with_preface(stream: &mut (impl AsyncRead + Unpin)) -> io::Resul
     Ok((read == PREFACE, read))
 }
 
-fn told_by(session: &rustls::ServerConnection) -> (Option<Tls>, Option<ClientCertificate>) {
+fn told_by(
+    listener: &ListenerName,
+    session: &rustls::ServerConnection,
+) -> (Option<Tls>, Option<ClientCertificate>) {
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         _ => "TLSv1.2",
     };
-    let certificate = session.peer_certificates().and_then(ClientCertificate::of);
+    let certificate = session
+        .peer_certificates()
+        .and_then(|chain| ClientCertificate::of(listener, chain));
     let first_san = certificate.as_ref().and_then(|one| one.first_san.clone());
     let tls = Tls {
         version: version.to_owned(),

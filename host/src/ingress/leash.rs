@@ -4,6 +4,10 @@
 //! viewer has none is never asked again, and cannot end itself. What drives the exchange can: over
 //! HTTP/1.1 that is the connection, over HTTP/2 the stream. Each of the two runs inside
 //! [`Leashed`], and whoever answers a request finds its [`Leash`] by [`Leash::current`].
+//!
+//! The library may hold the last bytes of an answer for as long as the viewer has no room for them,
+//! when all that the answer needed is given back already. So a stream stays on its leash until it
+//! ends, also one whose answer is the hub's own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,7 +34,12 @@ pub(crate) struct Leash {
     stall_timeout: Option<Duration>,
     /// The exchange whose response is on its way.
     held: Mutex<Option<Arc<InFlight>>>,
+    /// When the library got the bytes that it was given last, and how many they were.
+    given: Mutex<Option<(std::time::Instant, usize)>>,
 }
+
+/// What a viewer that takes something at all takes within a stall's time.
+const TAKEN_AT_LEAST: usize = 64 * 1024;
 
 /// While it lives, the exchange ends when its request is cut or stalls.
 #[derive(Debug)]
@@ -54,12 +63,23 @@ impl Leash {
             socket: Arc::clone(socket),
             stall_timeout,
             held: Mutex::new(None),
+            given: Mutex::new(None),
         })
     }
 
     /// That of the exchange which this task answers now; none outside of [`Leashed`].
     pub(crate) fn current() -> Option<Arc<Self>> {
         CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// The library has got `length` bytes of the answer that this task gives now.
+    pub(crate) fn given(length: usize) {
+        // Outside of `Leashed` there is nobody who could end it.
+        let _ = CURRENT.try_with(|leash| {
+            if leash.stall_timeout.is_some() {
+                *leash.given.lock() = Some((std::time::Instant::now(), length));
+            }
+        });
     }
 
     pub(crate) fn hold(self: &Arc<Self>, request: &Arc<InFlight>) -> Hold {
@@ -85,8 +105,7 @@ impl Leash {
     /// Ready once the exchange has to end. `timer` is the caller's own.
     fn poll_end(&self, cx: &mut Context<'_>, timer: &mut Option<Pin<Box<Sleep>>>) -> Poll<()> {
         let Some(request) = self.held.lock().clone() else {
-            *timer = None;
-            return Poll::Pending;
+            return self.poll_taken(cx, timer);
         };
         if request.poll_fate(cx).is_ready() {
             self.breaks_off();
@@ -113,6 +132,23 @@ impl Leash {
             }
             *timer = None;
         }
+    }
+}
+
+impl Leash {
+    /// Ready once what was given last has waited for too long, where nothing more will come.
+    fn poll_taken(&self, cx: &mut Context<'_>, timer: &mut Option<Pin<Box<Sleep>>>) -> Poll<()> {
+        let (Some(within), Some((since, length))) = (self.stall_timeout, *self.given.lock()) else {
+            *timer = None;
+            return Poll::Pending;
+        };
+        let times = u32::try_from(length / TAKEN_AT_LEAST).unwrap_or(u32::MAX);
+        let deadline = Instant::from_std(since) + within.saturating_mul(times.saturating_add(1));
+        let mut sleep = Box::pin(sleep_until(deadline));
+        let polled = sleep.as_mut().poll(cx);
+        // Kept, for it is what wakes this task; one that was there may be for another time.
+        *timer = Some(sleep);
+        polled
     }
 }
 
@@ -194,6 +230,26 @@ mod tests {
         request.taking.given();
         assert!(leashed.await.is_none());
         assert_eq!(request.fate(), Some(Fate::Stalled));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_last_has_its_time_as_well() {
+        let socket = Arc::default();
+        let within = Duration::from_millis(20);
+        let answering = |length: usize| async move {
+            Leash::given(length);
+            std::future::pending::<()>().await
+        };
+        let stream = Leashed::new(answering(100), Leash::of_stream(&socket, within));
+        assert!(stream.await.is_none());
+        let long = answering(100 * TAKEN_AT_LEAST);
+        let long = Leashed::new(long, Leash::of_stream(&socket, within));
+        let waited = tokio::time::timeout(within * 5, long).await;
+        assert!(waited.is_err(), "who takes something is not stalled");
+        // Of a connection its socket sees to that.
+        let connection = Leashed::new(answering(100), Leash::of_connection(&socket));
+        let waited = tokio::time::timeout(within * 5, connection).await;
+        assert!(waited.is_err());
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use nowconnect_protocol::TenantName;
+
 use super::{OWN_PREFIXES, Proven, Refusal, RefusalKind, ViewerAuthError};
 use crate::config::{Secret, SecurityConfig, ViewerBearer};
 use crate::identity::{AuthError, Authenticator, KeepFresh, ViewerIdentity, ViewerTokens};
@@ -61,6 +63,7 @@ impl Tokens {
         &self,
         token: &str,
         of_agents: &Authenticator,
+        tenant: &TenantName,
     ) -> Result<Proven, Refusal> {
         let authenticator = self
             .own
@@ -74,6 +77,12 @@ impl Tokens {
             .verify_viewer(&Secret::new(token), wanted)
             .await
             .map_err(|error| refusal(&error))?;
+        // Groups have the names that issuers give them, so another tenant's issuer could put its
+        // viewers into a group of this one.
+        if identity.tenant != *tenant && !self.config.other_tenants.contains(&identity.tenant) {
+            let detail = format!("it is of the tenant `{}`", identity.tenant);
+            return Err(Refusal::new(RefusalKind::TokenRefused, detail));
+        }
         proven(identity)
     }
 }

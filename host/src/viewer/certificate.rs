@@ -12,6 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
 use super::{Proven, Refusal, RefusalKind};
+use crate::config::ListenerName;
 
 /// The longest name of a certificate that is taken, in bytes: as that of a claim.
 const MAX_NAME_BYTES: usize = 256;
@@ -23,14 +24,16 @@ pub(crate) struct ClientCertificate {
     name: Option<String>,
     /// Its first alternative name, for policies.
     pub(crate) first_san: Option<String>,
+    /// Whose authorities vouch for it.
+    listener: ListenerName,
     issuer: String,
     not_after: SystemTime,
 }
 
 impl ClientCertificate {
-    /// Of a verified chain; `None` where its first certificate cannot be read, which then proves
+    /// Of a chain that the authorities of a listener have verified; `None` where its first certificate cannot be read, which then proves
     /// nothing.
-    pub(crate) fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+    pub(crate) fn of(listener: &ListenerName, chain: &[CertificateDer<'_>]) -> Option<Self> {
         let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
         let names = alternative_names(&leaf);
         let pick = |kind: Kind| {
@@ -51,13 +54,22 @@ impl ClientCertificate {
         Some(Self {
             name,
             first_san: names.into_iter().next().map(|(_, name)| name),
+            listener: listener.clone(),
             issuer: leaf.issuer().to_string(),
             not_after: UNIX_EPOCH + Duration::from_secs(not_after),
         })
     }
 
-    pub(super) fn prove(&self, tenant: &TenantName) -> Result<Proven, Refusal> {
+    /// `listeners` are those whose authorities count; empty means any.
+    pub(super) fn prove(
+        &self,
+        tenant: &TenantName,
+        listeners: &[ListenerName],
+    ) -> Result<Proven, Refusal> {
         let refused = |why| Err(Refusal::new(RefusalKind::CertificateRefused, why));
+        if !listeners.is_empty() && !listeners.contains(&self.listener) {
+            return refused("the authorities of this listener do not count for the route");
+        }
         let Some(name) = &self.name else {
             return refused("the certificate names nobody, or by a name that is too long");
         };
@@ -134,7 +146,7 @@ mod tests {
             (vec![], "cert:CN=ann"),
         ] {
             let certificate = certificate(names, "ann", 2090);
-            let proven = certificate.prove(&TenantName::default()).unwrap();
+            let proven = certificate.prove(&TenantName::default(), &[]).unwrap();
             assert_eq!(proven.id, expected);
             assert_eq!(proven.issuer.as_deref(), Some("CN=ann"));
         }
@@ -146,9 +158,29 @@ mod tests {
         let ended = certificate(vec![], "ann", 2020);
         let long = certificate(vec![], &"a".repeat(300), 2090);
         for certificate in [none, ended, long] {
-            let refused = certificate.prove(&TenantName::default()).err().unwrap();
+            let refused = certificate
+                .prove(&TenantName::default(), &[])
+                .err()
+                .unwrap();
             assert_eq!(refused.kind, RefusalKind::CertificateRefused);
         }
+    }
+
+    #[test]
+    fn it_counts_only_where_its_listeners_authorities_do() {
+        let certificate = certificate(vec![], "ann", 2090);
+        let prove = |listeners: &[ListenerName]| {
+            let proven = certificate.prove(&TenantName::default(), listeners);
+            proven.map(drop).map_err(|refused| refused.kind)
+        };
+        assert_eq!(prove(&[]), Ok(()));
+        assert_eq!(prove(&[listener("other"), listener("web")]), Ok(()));
+        let refused = Err(RefusalKind::CertificateRefused);
+        assert_eq!(prove(&[listener("other")]), refused);
+    }
+
+    fn listener(name: &str) -> ListenerName {
+        ListenerName::parse(name).unwrap()
     }
 
     fn certificate(names: Vec<SanType>, common: &str, until: i32) -> ClientCertificate {
@@ -160,6 +192,6 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().clone();
-        ClientCertificate::of(&[der]).unwrap()
+        ClientCertificate::of(&listener("web"), &[der]).unwrap()
     }
 }

@@ -107,7 +107,7 @@ impl ViewerAuth {
             ViewerWay::Bearer(_) => format!("Bearer realm=\"{realm}\""),
             ViewerWay::Basic(_) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
             // Names of our own: for these there is none that clients know.
-            ViewerWay::Mtls => format!("ClientCertificate realm=\"{realm}\""),
+            ViewerWay::Mtls(_) => format!("ClientCertificate realm=\"{realm}\""),
             ViewerWay::SignedUrl(_) => format!("SignedUrl realm=\"{realm}\""),
         };
         let values: Result<Vec<HeaderValue>, InvalidHeaderValue> = self

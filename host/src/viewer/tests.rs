@@ -117,7 +117,7 @@ async fn a_changed_file_counts_at_once_and_an_unchanged_one_keeps_what_it_knows(
     at.ask(&first, &shown).await.unwrap();
     let users = |auth: &ViewerAuth| match &auth.ways[0] {
         Way::Basic(users) => Arc::clone(users),
-        Way::Bearer(_) | Way::Mtls | Way::SignedUrl(_) => panic!("{auth:?}"),
+        Way::Bearer(_) | Way::Mtls(_) | Way::SignedUrl(_) => panic!("{auth:?}"),
     };
     let again = at.auth_after(&first);
     assert!(Arc::ptr_eq(&users(&first), &users(&again)));

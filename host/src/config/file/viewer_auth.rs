@@ -72,6 +72,11 @@ pub struct ViewerBearerFile {
     /// The claim whose list of texts becomes the viewer's groups. Default `null`.
     #[serde(default)]
     pub groups_claim: Option<String>,
+    /// Tenants beside the route's own whose viewers are let in; policies decide about them then,
+    /// and their groups have the names that their issuers give. Default empty.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub other_tenants: Vec<String>,
 }
 
 /// Who issues tokens to viewers, and none to agents.
@@ -117,7 +122,13 @@ pub struct ViewerBasicFile {
 /// Client certificates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct ViewerMtlsFile {}
+pub struct ViewerMtlsFile {
+    /// The listeners whose `client_certificates` vouch for the viewers of this set. Default empty:
+    /// all, which is refused where listeners have different authorities, because each route is
+    /// reached at every listener.
+    #[schemars(length(max = 64))]
+    pub listeners: Vec<String>,
+}
 
 /// Signed URLs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -310,6 +310,11 @@ fn viewers_who_could_never_be_meant_so_are_refused() {
                 .to_owned(),
             "no listener asks",
         ),
+        (two_authorities("mtls: {}"), "different authorities"),
+        (
+            two_authorities("mtls: {listeners: [acme, absent]}"),
+            "the listener `absent`",
+        ),
         (
             "ingress: {listeners: [{name: w, bind: '0.0.0.0:1', client_certificates: {ca_file: \
              a}}]}"
@@ -321,4 +326,20 @@ fn viewers_who_could_never_be_meant_so_are_refused() {
         let shown = format!("{} {:?}", found.message, found.help);
         assert!(shown.contains(part), "{text}: {found:?}");
     }
+}
+
+/// Two listeners that ask for certificates, each with authorities of its own, and a set with this
+/// way.
+fn two_authorities(way: &str) -> String {
+    let listener = |name: &str, port: u16| {
+        format!(
+            "{{name: {name}, bind: '0.0.0.0:{port}', tls: {{cert_file: c, key_file: k}}, \
+             client_certificates: {{ca_file: {name}.pem}}}}"
+        )
+    };
+    format!(
+        "ingress: {{listeners: [{}, {}], viewer_auth: [{{name: a, ways: [{{{way}}}]}}]}}",
+        listener("acme", 1),
+        listener("beta", 2)
+    )
 }

@@ -64,6 +64,32 @@ async fn a_stream_that_is_not_read_is_reset_and_no_other() {
     assert_eq!(response.unwrap().unwrap().status(), 200);
 }
 
+/// Neither an answer of the hub's own nor the end of a short response holds anything by then.
+#[tokio::test]
+async fn answers_that_are_complete_and_not_taken_end_as_well() {
+    let origin = origin(&[]).await;
+    let hub = web_hub_with(&[SHOP], "limits: {send_timeout_ms: 300}")
+        .start()
+        .await;
+    let _agent = hub.plant("shop", origin.address()).await;
+    let stream = TcpStream::connect(web(&hub)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let missing = Request::get("http://elsewhere.example.com/").body(Full::default());
+    for request in [missing.unwrap(), super::http2::get("/a")] {
+        let response = timeout(SOON, sender.send_request(request)).await.unwrap();
+        let body = response.unwrap().into_body();
+        let ended = timeout(SOON, body.collect()).await.unwrap();
+        assert!(ended.is_err(), "it was taken: {ended:?}");
+    }
+    drop(sender);
+    timeout(SOON, connection).await.unwrap().unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_response_that_says_nothing_for_long_is_not_stalled() {
     let origin = Played::new().await;

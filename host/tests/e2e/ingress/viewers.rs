@@ -102,6 +102,11 @@ async fn a_token_says_who_asks_and_policies_say_what_he_may() {
             viewer("ann", &["ops"]).without("tenant"),
             "viewer_token_refused",
         ),
+        // Another tenant's issuer may put whom it likes into a group of this name.
+        (
+            viewer("ann", &["ops"]).with("tenant", "acme"),
+            "viewer_token_refused",
+        ),
     ] {
         let answer = with(
             web(&hub),
@@ -123,7 +128,7 @@ async fn a_token_says_who_asks_and_policies_say_what_he_may() {
     let metrics = hub.metrics();
     for line in [
         "nowconnect_http_sign_ins_total{method=\"bearer\",result=\"ok\"} 2",
-        "nowconnect_http_sign_ins_total{method=\"none\",result=\"viewer_token_refused\"} 4",
+        "nowconnect_http_sign_ins_total{method=\"none\",result=\"viewer_token_refused\"} 5",
         "nowconnect_http_sign_ins_total{method=\"none\",result=\"sign_in_required\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
