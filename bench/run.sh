@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures this tree beside its rivals and writes bench/results/<date>.md and .json.
-# `bench/run.sh --quick` takes about six minutes, without it about 40; other
+# `bench/run.sh --quick` takes about eight minutes, without it about an hour; other
 # options go on to `nowconnect-bench run` (see its --help).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 install_rivals() {
     local missing=()
     for part in haproxy:haproxy sshd:openssh-server ssh:openssh-client slapd:slapd \
-        ldapsearch:ldap-utils openssl:openssl; do
+        ldapsearch:ldap-utils openssl:openssl nginx:nginx wrk:wrk h2load:nghttp2-client; do
         PATH="$PATH:/usr/sbin:/sbin" command -v "${part%%:*}" >/dev/null || missing+=("${part##*:}")
     done
     if [ "${#missing[@]}" -gt 0 ]; then
