@@ -104,6 +104,17 @@ fn the_control_plane_stands_on_the_store_and_neither_knows_the_hub() {
 }
 
 #[test]
+fn the_registry_knows_neither_the_hub_nor_http_and_alone_speaks_redis() {
+    let reached = reachable("nowconnect-registry");
+    let ours: Vec<_> = reached.iter().filter(|name| is_ours(name)).collect();
+    assert_eq!(ours, ["nowconnect-protocol", "nowconnect-registry"]);
+    for http in ["axum", "hyper", "reqwest", "tokio-tungstenite"] {
+        assert!(!reached.contains(http), "the registry reaches {http}");
+    }
+    assert_eq!(importers("redis"), ["nowconnect-registry"]);
+}
+
+#[test]
 fn cedar_has_one_importing_crate() {
     assert_eq!(importers("cedar-policy"), ["nowconnect-policy"]);
 }

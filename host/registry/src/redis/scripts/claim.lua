@@ -1,0 +1,14 @@
+-- KEYS: record. ARGV: counter to be above, replica, lease ms, memory ms, highest counter.
+local key, floor, replica = KEYS[1], tonumber(ARGV[1]), ARGV[2]
+local lease, memory, highest = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local record = redis.call('HMGET', key, 'counter', 'replica', 'until')
+local stored = math.max(tonumber(record[1] or '0'), floor)
+if stored >= highest then return { 'spent', text(stored) } end
+local at = now()
+redis.call('HSET', key, 'counter', text(stored + 1), 'replica', replica,
+  'until', text(at + lease), 'revision', '0', 'connectors', '', 'facts', '')
+redis.call('PEXPIRE', key, memory)
+if record[1] and tonumber(record[3]) > at then
+  return { 'granted', text(stored + 1), record[1], record[2] }
+end
+return { 'granted', text(stored + 1) }

@@ -1,0 +1,15 @@
+//! The registry against one suite, in memory and in real Redis, and against what goes wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod claimants;
+mod cluster;
+mod faults;
+mod memory;
+mod names;
+mod sentinel;
+mod servers;
+mod standalone;
+mod suite;
+mod tls;
+mod wait;
