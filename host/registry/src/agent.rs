@@ -146,6 +146,8 @@ pub struct AgentPresence {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
     use super::*;
 
     fn name(text: &str) -> ConnectorName {

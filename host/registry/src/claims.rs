@@ -258,7 +258,7 @@ impl Claims {
                 .collect()
         };
         let away = AtomicBool::new(false);
-        let again = round % REOFFER_ROUNDS == 0;
+        let again = round.is_multiple_of(REOFFER_ROUNDS);
         futures_util::stream::iter(due)
             .map(|(agent, claim)| {
                 let away = &away;

@@ -96,6 +96,8 @@ impl EpochFence {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
     use std::num::NonZeroUsize;
 
     use nowconnect_protocol::{AgentId, ReplicaId, TenantName};

@@ -128,6 +128,8 @@ fn others(mut hubs: Vec<HubPresence>, replica: &ReplicaId) -> Vec<HubPresence> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
     use super::*;
     use crate::hub::HaMode;
     use crate::memory::MemoryRegistry;

@@ -17,6 +17,7 @@ mod reply;
 mod script;
 mod shared;
 mod sweep;
+mod url;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -28,7 +28,7 @@ impl Connection {
             Self::Single(connection) => connection.req_packed_command(command).await,
             Self::Cluster(connection) => connection.req_packed_command(command).await,
         }?;
-        answer.extract_error().map_err(Into::into)
+        answer.extract_error()
     }
 }
 

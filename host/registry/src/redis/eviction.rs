@@ -88,6 +88,8 @@ fn texts(value: &Value, found: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
     use super::*;
 
     fn info(version: &str, policy: &str) -> Value {

@@ -93,6 +93,8 @@ fn spread(kind: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
     use nowconnect_protocol::{AgentId, TenantName};
 
     use super::*;

@@ -29,10 +29,12 @@ impl RedisRegistry {
             .arg("NX")
             .arg("PX")
             .arg(ms(ttl).max(1));
-        match self.link.send("use once", &command).await? {
-            Value::Nil => Ok(Used::Again),
-            _first => Ok(Used::First),
-        }
+        let answer = self.link.send("use once", &command).await?;
+        Ok(if answer == Value::Nil {
+            Used::Again
+        } else {
+            Used::First
+        })
     }
 
     pub(super) async fn value(
@@ -43,10 +45,7 @@ impl RedisRegistry {
         check_name(name)?;
         let key = self.keys.value(bucket, name);
         let value = self.link.send("read", cmd("GET").arg(key)).await?;
-        match value {
-            Value::Nil => Ok(None),
-            value => Ok(from_redis_value(value).ok()),
-        }
+        Ok(from_redis_value::<Option<Vec<u8>>>(value).ok().flatten())
     }
 
     pub(super) async fn compare_and_set(

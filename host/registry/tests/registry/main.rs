@@ -1,6 +1,6 @@
 //! The registry against one suite, in memory and in real Redis, and against what goes wrong.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod claimants;
 mod cluster;
