@@ -8,13 +8,13 @@ use cedar_policy::{Authorizer, PolicyId, Response};
 use sha2::{Digest as _, Sha256};
 
 use crate::check::{Checked, check};
+use crate::context::ContextReaders;
 use crate::core_schema::CoreVersion;
 use crate::decision::{Decision, PolicyRef, ReasonKind};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::facts::Facts;
 use crate::groups::Groups;
 use crate::index::Index;
-use crate::meta::MetaReaders;
 use crate::question::Question;
 use crate::request::{Asked, Kit, Shared};
 use crate::scene::Scene;
@@ -29,7 +29,7 @@ pub struct PolicyBundle {
     pub(crate) vocabulary: Vocabulary,
     pub(crate) groups: Groups,
     slices: Slices,
-    meta: MetaReaders,
+    readers: ContextReaders,
     pub(crate) authorizer: Authorizer,
     places: HashMap<PolicyId, Arc<PolicyRef>>,
     warnings: Vec<Diagnostic>,
@@ -66,7 +66,7 @@ impl PolicyBundle {
         } = checked;
         let schema_digest = crate::archive::sha256(vocabulary.json.to_string().as_bytes());
         Ok(Self {
-            meta: MetaReaders::of(&policies, &vocabulary),
+            readers: ContextReaders::of(&policies, &vocabulary),
             index: Index::new(policies, &vocabulary),
             vocabulary,
             groups,
@@ -205,7 +205,7 @@ impl PolicyBundle {
             generation: self.generation,
             groups: &self.groups,
             slices: &self.slices,
-            meta: (!explain).then_some(&self.meta),
+            readers: (!explain).then_some(&self.readers),
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use cedar_policy::{Context, Entities, EntityUid, Request, RestrictedExpression, Schema};
 
+use crate::context::{ContextReaders, Part, Parts};
 use crate::core_schema::{Action, CoreVersion};
 use crate::diagnostic::with_causes;
 use crate::facts::{Facts, Tables};
 use crate::groups::Groups;
-use crate::meta::MetaReaders;
 use crate::question::{
     Admin, AdminDeed, AdminTarget, Announce, EndpointCreate, Hello, Http, HttpRequest, MeshForward,
     MeshJoin, Meta, Net, Open, Question, Signals, Tls, UpstreamOpen, Viewer,
@@ -53,7 +53,9 @@ impl Asked {
             .action(action_of(question, kit.vocabulary.core.version))
             .ok_or_else(|| "the schema has no such action".to_owned())?;
         let mut form = Form {
-            reads_meta: kit.meta.is_none_or(|meta| meta.read_by(&action.uid)),
+            read: kit
+                .readers
+                .map_or(Parts::ALL, |readers| readers.of_action(&action.uid)),
             tables: &facts.read(),
             kit,
             context: Vec::with_capacity(8),
@@ -81,8 +83,8 @@ pub(crate) struct Kit<'a> {
     pub(crate) vocabulary: &'a Vocabulary,
     pub(crate) groups: &'a Groups,
     pub(crate) slices: &'a Slices,
-    /// Which policies read `context.meta`; `None` gives it to all requests.
-    pub(crate) meta: Option<&'a MetaReaders>,
+    /// Which parts of the context policies read; `None` gives all to all requests.
+    pub(crate) readers: Option<&'a ContextReaders>,
     pub(crate) generation: u64,
 }
 
@@ -93,8 +95,9 @@ type Scope = (Arc<Row>, Arc<Row>);
 struct Form<'a> {
     tables: &'a Tables,
     kit: Kit<'a>,
-    reads_meta: bool,
-    context: Vec<(String, RestrictedExpression)>,
+    /// The parts of the context that some policy about this action reads.
+    read: Parts,
+    context: Vec<(Part, RestrictedExpression)>,
     /// What the context names.
     rows: Vec<Arc<Row>>,
     /// Whether all rows are likely to be met again.
@@ -117,8 +120,9 @@ impl Form<'_> {
             let schema = &self.kit.vocabulary.schema;
             request(&principal, action, &resource, whole, Some(schema))?;
         }
-        if !self.reads_meta {
-            self.context.retain(|(name, _)| name != "meta");
+        if cfg!(debug_assertions) {
+            let read = self.read;
+            self.context.retain(|(part, _)| read.has(*part));
         }
         let request = request(&principal, action, &resource, self.context, None)?;
         let entities = self.kit.slices.of(action, self.rows, self.lasting)?;
@@ -136,14 +140,13 @@ impl Form<'_> {
         let node = self.node(&hello.meta.hub);
         self.net(&hello.net)?;
         self.meta(&hello.meta);
-        self.entity_fact("claimed", agent_uid(&hello.claimed));
-        self.fact("agentVersion", string(&hello.agent_version));
-        let announced = hello
-            .announced
-            .iter()
-            .map(|name| RestrictedExpression::new_entity_uid(connector_uid(name)));
-        self.fact("announced", RestrictedExpression::new_set(announced));
-        self.fact("replacing", RestrictedExpression::new_bool(hello.replacing));
+        self.fact(Part::Claimed, || entity(&agent_uid(&hello.claimed)));
+        self.fact(Part::AgentVersion, || string(&hello.agent_version));
+        self.fact(Part::Announced, || {
+            let announced = hello.announced.iter();
+            RestrictedExpression::new_set(announced.map(|name| entity(&connector_uid(name))))
+        });
+        self.fact(Part::Replacing, || boolean(hello.replacing));
         if hello.claimed != hello.agent.agent
             && let Some(row) = self.tables.agents.get(&hello.claimed)
         {
@@ -167,8 +170,7 @@ impl Form<'_> {
         let connector = self.kit.groups.join(connector);
         self.net(&announce.net)?;
         self.meta(&announce.meta);
-        let required = RestrictedExpression::new_bool(announce.scopes_required);
-        self.fact("scopesRequired", required);
+        self.fact(Part::ScopesRequired, || boolean(announce.scopes_required));
         Ok((agent, connector))
     }
 
@@ -184,7 +186,7 @@ impl Form<'_> {
             .join(Arc::new(Row::endpoint(&create.endpoint)));
         self.net(&create.net)?;
         self.meta(&create.meta);
-        self.fact("openEndpoints", long(create.open_endpoints.into()));
+        self.fact(Part::OpenEndpoints, || long(create.open_endpoints.into()));
         Ok((agent, endpoint))
     }
 
@@ -194,8 +196,8 @@ impl Form<'_> {
         self.net(&open.net)?;
         self.meta(&open.meta);
         self.agent(&open.agent)?;
-        self.fact("openFlows", long(open.open_flows.into()));
-        self.fact("viaMesh", RestrictedExpression::new_bool(open.via_mesh));
+        self.fact(Part::OpenFlows, || long(open.open_flows.into()));
+        self.fact(Part::ViaMesh, || boolean(open.via_mesh));
         self.signals(&open.signals);
         Ok((viewer, connector))
     }
@@ -212,9 +214,9 @@ impl Form<'_> {
         self.net(&request.net)?;
         self.meta(&request.meta);
         self.agent(&request.agent)?;
-        self.entity_fact("connector", connector.uid.clone());
+        self.fact(Part::Connector, || entity(&connector.uid));
         self.rows.push(Arc::clone(&connector));
-        self.fact("http", http(&request.http)?);
+        self.fact(Part::Http, || http(&request.http));
         self.signals(&request.signals);
         Ok((viewer, endpoint))
     }
@@ -224,7 +226,7 @@ impl Form<'_> {
         let connector = self.connector(&open.connector)?;
         self.meta(&open.meta);
         self.agent(&open.agent)?;
-        self.fact("why", string(&open.why));
+        self.fact(Part::Why, || string(&open.why));
         Ok((node, connector))
     }
 
@@ -244,18 +246,16 @@ impl Form<'_> {
         self.meta(&forward.meta);
         self.agent(&forward.agent)?;
         let replica = self.node(&forward.epoch_replica);
-        let epoch = record(vec![
-            attribute("counter", long(forward.epoch_counter)),
-            attribute(
-                "replica",
-                RestrictedExpression::new_entity_uid(replica.uid.clone()),
-            ),
-        ])?;
-        self.fact("epoch", epoch);
+        self.fact(Part::Epoch, || {
+            record(vec![
+                attribute("counter", long(forward.epoch_counter)),
+                attribute("replica", entity(&replica.uid)),
+            ])
+        });
         self.rows.push(Arc::clone(&replica));
-        self.entity_fact("originViewer", viewer.uid.clone());
+        self.fact(Part::OriginViewer, || entity(&viewer.uid));
         self.rows.push(Arc::clone(&viewer));
-        self.fact("originGeneration", long(forward.origin_generation));
+        self.fact(Part::OriginGeneration, || long(forward.origin_generation));
         self.signals(&forward.signals);
         Ok((origin, connector))
     }
@@ -326,12 +326,12 @@ impl Form<'_> {
         Ok(self.kit.groups.join(Arc::clone(row)))
     }
 
-    fn fact(&mut self, name: &'static str, value: RestrictedExpression) {
-        self.context.push(attribute(name, value));
-    }
-
-    fn entity_fact(&mut self, name: &'static str, uid: EntityUid) {
-        self.fact(name, RestrictedExpression::new_entity_uid(uid));
+    /// Makes a part of the context, if a policy reads it. Where tests run all are made, so that
+    /// each is held against the schema.
+    fn fact(&mut self, part: Part, value: impl FnOnce() -> RestrictedExpression) {
+        if cfg!(debug_assertions) || self.read.has(part) {
+            self.context.push((part, value()));
+        }
     }
 
     fn proven_agent(&mut self, agent: &Arc<AgentFacts>, shared: &mut Shared) -> Arc<Row> {
@@ -353,7 +353,7 @@ impl Form<'_> {
             .get(name)
             .ok_or_else(|| missing("agent", name))?;
         let row = self.kit.groups.join(Arc::clone(row));
-        self.entity_fact("agent", row.uid.clone());
+        self.fact(Part::Agent, || entity(&row.uid));
         self.rows.push(Arc::clone(&row));
         Ok(())
     }
@@ -384,47 +384,46 @@ impl Form<'_> {
             .listeners
             .get(&net.listener)
             .ok_or_else(|| missing("listener", &net.listener))?;
-        let mut fields = vec![
-            attribute("srcIp", self.kit.slices.address(net.source_ip)),
-            attribute("srcPort", long(net.source_port.into())),
-            attribute(
-                "listener",
-                RestrictedExpression::new_entity_uid(row.uid.clone()),
-            ),
-        ];
-        if let Some(tls) = &net.tls {
-            fields.push(attribute("tls", tls_record(tls)?));
-        }
         self.rows.push(Arc::clone(row));
-        self.fact("net", record(fields)?);
+        let slices = self.kit.slices;
+        self.fact(Part::Net, || {
+            let mut fields = vec![
+                attribute("srcIp", slices.address(net.source_ip)),
+                attribute("srcPort", long(net.source_port.into())),
+                attribute("listener", entity(&row.uid)),
+            ];
+            fields.extend(
+                net.tls
+                    .as_ref()
+                    .map(|tls| attribute("tls", tls_record(tls))),
+            );
+            record(fields)
+        });
         Ok(())
     }
 
     fn meta(&mut self, meta: &Meta) {
         let hub = self.node(&meta.hub);
         self.rows.push(Arc::clone(&hub));
-        if !self.reads_meta && !cfg!(debug_assertions) {
-            return;
-        }
-        let mut fields = vec![
-            attribute("now", datetime(meta.now_ms)),
-            attribute("hub", RestrictedExpression::new_entity_uid(hub.uid.clone())),
-            attribute("requestId", string(&meta.request_id)),
-        ];
-        if let Some(trace_id) = &meta.trace_id {
-            fields.push(attribute("traceId", string(trace_id)));
-        }
-        if self.kit.vocabulary.core.version > CoreVersion::V1 {
-            let recheck = RestrictedExpression::new_bool(meta.recheck);
-            fields.push(attribute("recheck", recheck));
-        }
-        let meta = record(fields).expect("the names above differ");
-        self.fact("meta", meta);
+        let core = self.kit.vocabulary.core.version;
+        self.fact(Part::Meta, || {
+            let mut fields = vec![
+                attribute("now", datetime(meta.now_ms)),
+                attribute("hub", entity(&hub.uid)),
+                attribute("requestId", string(&meta.request_id)),
+            ];
+            let trace_id = meta.trace_id.as_deref();
+            fields.extend(trace_id.map(|id| attribute("traceId", string(id))));
+            if core > CoreVersion::V1 {
+                fields.push(attribute("recheck", boolean(meta.recheck)));
+            }
+            record(fields)
+        });
     }
 
     fn signals(&mut self, signals: &Signals) {
-        self.fact("signals", strings(&signals.present));
-        self.fact("signalsMissing", strings(&signals.missing));
+        self.fact(Part::Signals, || strings(&signals.present));
+        self.fact(Part::SignalsMissing, || strings(&signals.missing));
     }
 }
 
@@ -432,9 +431,12 @@ fn request(
     principal: &Row,
     action: &Action,
     resource: &Row,
-    context: Vec<(String, RestrictedExpression)>,
+    context: Vec<(Part, RestrictedExpression)>,
     schema: Option<&Schema>,
 ) -> Result<Request, Unanswerable> {
+    let context = context
+        .into_iter()
+        .map(|(part, value)| attribute(part.name(), value));
     let context = Context::from_pairs(context).map_err(|error| with_causes(&error))?;
     Request::new(
         principal.uid.clone(),
@@ -450,24 +452,29 @@ fn missing(what: &str, name: &Name) -> Unanswerable {
     format!("{what} `{name}` is not known to this hub")
 }
 
-fn record(
-    fields: Vec<(String, RestrictedExpression)>,
-) -> Result<RestrictedExpression, Unanswerable> {
-    RestrictedExpression::new_record(fields).map_err(|error| with_causes(&error))
+/// A record of fields whose names stand in this module, each once.
+fn record(fields: Vec<(String, RestrictedExpression)>) -> RestrictedExpression {
+    RestrictedExpression::new_record(fields).expect("the names of a record's fields differ")
 }
 
-fn tls_record(tls: &Tls) -> Result<RestrictedExpression, Unanswerable> {
+fn entity(uid: &EntityUid) -> RestrictedExpression {
+    RestrictedExpression::new_entity_uid(uid.clone())
+}
+
+fn boolean(value: bool) -> RestrictedExpression {
+    RestrictedExpression::new_bool(value)
+}
+
+fn tls_record(tls: &Tls) -> RestrictedExpression {
     let mut fields = vec![attribute("version", string(&tls.version))];
-    if let Some(sni) = &tls.sni {
-        fields.push(attribute("sni", string(sni)));
-    }
-    if let Some(san) = &tls.client_san {
-        fields.push(attribute("clientSan", string(san)));
-    }
+    let sni = tls.sni.as_deref();
+    fields.extend(sni.map(|sni| attribute("sni", string(sni))));
+    let san = tls.client_san.as_deref();
+    fields.extend(san.map(|san| attribute("clientSan", string(san))));
     record(fields)
 }
 
-fn http(http: &Http) -> Result<RestrictedExpression, Unanswerable> {
+fn http(http: &Http) -> RestrictedExpression {
     record(vec![
         attribute("method", string(&http.method)),
         attribute("host", string(&http.host)),

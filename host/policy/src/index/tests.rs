@@ -109,6 +109,9 @@ fn policy() -> impl Strategy<Value = String> {
         1 => Just("when { context has net && context.net.srcPort < 30000 }"),
         1 => Just(r#"when { context["m\u{65}ta"].requestId like "r*" }"#),
         1 => Just("when { context.meta.requestId like \"r*\" }"),
+        1 => Just("when { context has openFlows && context.openFlows == 0 }"),
+        1 => Just("when { context has \"scopes\\u{52}equired\" && context.scopesRequired }"),
+        1 => Just("when { context has agent && context.agent == principal || context has viaMesh }"),
         // Fails for every port but 0: a policy that must not be asked must not fail either.
         1 => Just("when { context has net && context.net.srcPort + 9223372036854775807 > 5 }"),
     ];
