@@ -147,6 +147,11 @@ impl AgentEnd {
                 self.tunnel.handle_resume_rst(now, &flow_ref, code);
                 Ok(())
             }
+            Frame::Rewind {
+                cid,
+                received,
+                limit,
+            } => self.tunnel.handle_rewind(now, cid, received, limit),
             Frame::Hello(_)
             | Frame::Renew(_)
             | Frame::Goodbye { .. }

@@ -11,17 +11,20 @@ mod codec;
 mod codes;
 mod hello;
 mod open;
-mod tlv;
+pub(crate) mod tlv;
 
 use bytes::Bytes;
 
-pub(crate) use codec::write_data_header;
 pub use codec::{DecodeError, decode, encode};
+pub(crate) use codec::{
+    check_length, decode_body, encode_body, next_frame, write_data_header, write_length,
+};
 pub use codes::{CloseCode, ResetClass, ResetCode};
 pub use hello::{
     Features, Hello, HelloAck, InstanceId, Refusal, Renew, RenewAck, ResumeToken, Role,
 };
 pub use open::{Open, OpenAck, ProxyProtocol};
+pub(crate) use open::{put_flow_ref, take_flow_ref};
 
 use crate::flow_ref::FlowRef;
 
@@ -73,13 +76,45 @@ pub enum FrameType {
     ResumeRst = 0x19,
     /// A UDP datagram of a flow of kind `udp`. Reserved.
     Datagram = 0x1a,
-    /// The mesh's first frame. Reserved with the rest of 0x40 to 0x4f for hub to hub links.
+    /// Send a direction again from an offset: what a relay had of it is lost.
+    Rewind = 0x1b,
+    /// A hub's first frame on a link.
     MeshHello = 0x40,
+    /// Proves what M_HELLO says.
+    MeshProof = 0x41,
+    /// Opens a flow at the hub that holds the agent.
+    MeshOpen = 0x42,
+    /// OPEN_ACK of a flow on a link.
+    MeshOpenAck = 0x43,
+    /// DATA of a flow on a link.
+    MeshData = 0x44,
+    /// FIN of a flow on a link.
+    MeshFin = 0x45,
+    /// RST of a flow on a link.
+    MeshRst = 0x46,
+    /// WINDOW of a flow on a link; made by an end, passed on by the relay.
+    MeshWindow = 0x47,
+    /// What a relay has received of a flow and what it will take.
+    MeshCredit = 0x48,
+    /// The agent, which is here now, knows this flow.
+    MeshResume = 0x49,
+    /// Its origin knows it too; it goes on here.
+    MeshResumed = 0x4a,
+    /// Its origin does not go on with it here.
+    MeshResumeRst = 0x4b,
+    /// The agent is here now and has named all its flows.
+    MeshResumeEnd = 0x4c,
+    /// PING of a link.
+    MeshPing = 0x4d,
+    /// PONG of a link.
+    MeshPong = 0x4e,
+    /// GOODBYE of a link.
+    MeshGoodbye = 0x4f,
 }
 
 impl FrameType {
     /// Every tag in use or reserved.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 36] = [
         Self::Hello,
         Self::HelloAck,
         Self::Renew,
@@ -99,15 +134,42 @@ impl FrameType {
         Self::ResumeEnd,
         Self::ResumeRst,
         Self::Datagram,
+        Self::Rewind,
         Self::MeshHello,
+        Self::MeshProof,
+        Self::MeshOpen,
+        Self::MeshOpenAck,
+        Self::MeshData,
+        Self::MeshFin,
+        Self::MeshRst,
+        Self::MeshWindow,
+        Self::MeshCredit,
+        Self::MeshResume,
+        Self::MeshResumed,
+        Self::MeshResumeRst,
+        Self::MeshResumeEnd,
+        Self::MeshPing,
+        Self::MeshPong,
+        Self::MeshGoodbye,
     ];
 
     /// The type that `tag` stands for.
     #[must_use]
     pub fn from_tag(tag: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| *known as u8 == tag)
+        BY_TAG.get(usize::from(tag)).copied().flatten()
     }
 }
+
+/// The types at their tags: each frame that arrives is looked up here.
+const BY_TAG: [Option<FrameType>; 0x50] = {
+    let mut table = [None; 0x50];
+    let mut at = 0;
+    while at < FrameType::ALL.len() {
+        table[FrameType::ALL[at] as usize] = Some(FrameType::ALL[at]);
+        at += 1;
+    }
+    table
+};
 
 /// Which way bytes of a flow go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -234,6 +296,16 @@ pub enum Frame {
         /// The reason.
         code: ResetCode,
     },
+    /// Only to an agent that names [`Features::REWIND`]: the hub that holds the client's socket
+    /// has received less than the agent sent, and what was between them is lost.
+    Rewind {
+        /// The flow on this tunnel.
+        cid: u32,
+        /// What that hub has received (as in WINDOW).
+        received: u64,
+        /// What it will take (as in WINDOW).
+        limit: u64,
+    },
 }
 
 impl Frame {
@@ -259,6 +331,7 @@ impl Frame {
             Self::Resumed { .. } => FrameType::Resumed,
             Self::ResumeEnd => FrameType::ResumeEnd,
             Self::ResumeRst { .. } => FrameType::ResumeRst,
+            Self::Rewind { .. } => FrameType::Rewind,
         }
     }
 }

@@ -103,7 +103,8 @@ pub struct HubEnd {
 pub(crate) const FEATURES: Features = Features::RESUME
     .or(Features::DRAIN)
     .or(Features::PROXY_PROTOCOL)
-    .or(Features::MESSAGE_BOUND);
+    .or(Features::MESSAGE_BOUND)
+    .or(Features::REWIND);
 
 impl HubEnd {
     /// A tunnel whose transport is up; the agent speaks first.
@@ -235,7 +236,8 @@ impl HubEnd {
             | Frame::Rst { .. }
             | Frame::Window { .. }
             | Frame::Resumed { .. }
-            | Frame::ResumeRst { .. } => Err(unexpected(frame_type, "an agent never sends it")),
+            | Frame::ResumeRst { .. }
+            | Frame::Rewind { .. } => Err(unexpected(frame_type, "an agent never sends it")),
         }
     }
 

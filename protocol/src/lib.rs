@@ -37,6 +37,7 @@ pub mod frame;
 mod hub_end;
 pub mod limits;
 mod liveness;
+pub mod mesh;
 pub mod name;
 mod scheduler;
 mod tunnel;

@@ -11,6 +11,9 @@ pub const FRAME_HEADER_BYTES: usize = 4;
 /// Bytes of a DATA frame before its payload: header, cid and offset.
 pub const DATA_HEADER_BYTES: usize = FRAME_HEADER_BYTES + 4 + 8;
 
+/// Bytes of an M_DATA frame before its payload: header, epoch, cid and offset.
+pub const MESH_DATA_HEADER_BYTES: usize = DATA_HEADER_BYTES + 8;
+
 /// Largest WebSocket message that an end sends or takes, in bytes.
 ///
 /// Two full DATA frames fit, so a message is worth its TLS records; more would only lengthen
@@ -111,6 +114,35 @@ pub const MAX_TOKEN_BYTES: usize = 16_384;
 /// Pairs of labels in HELLO, and of metadata in OPEN.
 pub const MAX_PAIRS: usize = 64;
 
+/// Bytes of a claim on a link: three names with their lengths, and the epoch's counter.
+pub const MAX_CLAIM_BYTES: usize = 64 + 128 + 64 + 3 * 2 + 8;
+
+/// Bytes of the body of an M_PROOF: a chain of certificates and a signature.
+pub const MAX_PROOF_BODY_BYTES: usize = 65_536;
+
+/// Certificates in an M_PROOF.
+pub const MAX_PROOF_CERTIFICATES: usize = 8;
+
+/// Frames and pieces of flows that wait to be written to one link. Beyond it no flow is opened
+/// over it.
+pub const MESH_SEND_QUEUE: u32 = 1_000;
+
+/// Largest flow window that a hub may name in M_HELLO, in bytes: its peers take that much of
+/// each new flow.
+pub const MESH_FLOW_WINDOW_MAX_BYTES: u32 = 1024 * 1024;
+
+/// Agents of which a link remembers the highest epoch. One that falls out of memory is fenced
+/// again by the next frame that names it.
+pub const MAX_FENCED_AGENTS: usize = 65_536;
+
+/// Flows of a link that it remembers to have fenced, so that what still comes for them is
+/// counted.
+pub const MAX_FENCED_FLOWS: usize = 4_096;
+
+/// Size up to which a relay gathers small pieces of a flow, in bytes: each piece costs memory
+/// beyond its bytes.
+pub const RELAY_GATHER_BYTES: usize = 16 * 1024;
+
 /// Time from the upgrade to a whole HELLO.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -153,5 +185,8 @@ const _: () = assert!(INTERACTIVE_FLOW_INFLIGHT_BYTES > WINDOW_UPDATE_BYTES);
 const _: () = assert!(MAX_DATA_PAYLOAD_BYTES as usize + DATA_HEADER_BYTES <= MIN_MESSAGE_BYTES);
 const _: () = assert!(INTERACTIVE_MESSAGE_BYTES <= MIN_MESSAGE_BYTES);
 const _: () = assert!(MIN_MESSAGE_BYTES <= MAX_MESSAGE_BYTES);
+const _: () =
+    assert!(MAX_DATA_PAYLOAD_BYTES as usize + MESH_DATA_HEADER_BYTES <= MIN_MESSAGE_BYTES);
+const _: () = assert!(MAX_PROOF_BODY_BYTES + FRAME_HEADER_BYTES <= MIN_MESSAGE_BYTES);
 const _: () = assert!(FLOW_WINDOW_MIN_BYTES <= FLOW_WINDOW_SHORT_PATH_BYTES);
 const _: () = assert!(MAX_CONTROL_BODY_BYTES + FRAME_HEADER_BYTES <= MIN_MESSAGE_BYTES);

@@ -85,6 +85,16 @@ fn reset(code: ResetCode) -> Text {
             "The hub is newer than the agent and asked for something that the agent does not know.",
             "upgrade the agent",
         ),
+        ResetCode::NotOwner => text(
+            "the hub that was asked does not hold the agent",
+            "The agent has moved to another hub, and the one that holds the client had not heard of it yet.",
+            "nothing: the registry is read again and the flow is tried where the agent is",
+        ),
+        ResetCode::MeshUnavailable => text(
+            "the hub that holds the agent cannot be reached, or its link takes no more now",
+            "The link between the two hubs is down, is being made anew, or has `send_queue_depth` frames waiting.",
+            "look at the mesh's links: their state, their errors and their queues",
+        ),
         ResetCode::WsBroken => text(
             "the tunnel broke and the flow could not be resumed",
             "The connection between agent and hub was lost, and no new tunnel came within the grace time.",

@@ -10,8 +10,9 @@ use super::{
     ResetCode,
 };
 use crate::limits::{
-    DATA_HEADER_BYTES, FRAME_HEADER_BYTES, MAX_CONTROL_BODY_BYTES, MAX_DATA_PAYLOAD_BYTES,
-    MAX_OPEN_BODY_BYTES, MAX_TEXT_BYTES,
+    DATA_HEADER_BYTES, FRAME_HEADER_BYTES, MAX_CLAIM_BYTES, MAX_CONTROL_BODY_BYTES,
+    MAX_DATA_PAYLOAD_BYTES, MAX_OPEN_BODY_BYTES, MAX_PROOF_BODY_BYTES, MAX_TEXT_BYTES,
+    MESH_DATA_HEADER_BYTES,
 };
 use crate::name::NameError;
 
@@ -35,8 +36,8 @@ pub enum DecodeError {
         /// The tag found.
         tag: u8,
     },
-    /// The type is known but is not spoken on a tunnel.
-    #[error("a {frame:?} frame does not belong on a tunnel")]
+    /// The type is known but is not spoken here: a tunnel's on a link, or a link's on a tunnel.
+    #[error("a {frame:?} frame does not belong here")]
     Misplaced {
         /// The frame.
         frame: FrameType,
@@ -118,7 +119,8 @@ pub(crate) fn write_data_header(at: &mut [u8], cid: u32, seq: u64, payload: usiz
     at[8..16].copy_from_slice(&seq.to_be_bytes());
 }
 
-fn encode_body(frame: &Frame, out: &mut BytesMut) {
+/// Appends what follows the header of `frame`.
+pub(crate) fn encode_body(frame: &Frame, out: &mut BytesMut) {
     match frame {
         Frame::Hello(hello) => hello.encode(out),
         Frame::HelloAck(ack) => ack.encode(out),
@@ -179,6 +181,15 @@ fn encode_body(frame: &Frame, out: &mut BytesMut) {
             out.put_u64(*limit);
         }
         Frame::ResumeEnd => {}
+        Frame::Rewind {
+            cid,
+            received,
+            limit,
+        } => {
+            out.put_u32(*cid);
+            out.put_u64(*received);
+            out.put_u64(*limit);
+        }
         Frame::ResumeRst { flow_ref, code } => {
             put_flow_ref(out, flow_ref);
             out.put_u16(code.to_wire());
@@ -203,6 +214,22 @@ fn clip(text: &str) -> &[u8] {
 /// [`DecodeError`] where the message is not a sequence of frames. The tunnel cannot go on
 /// then, since nothing says where the next frame would start.
 pub fn decode(message: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
+    let Some((frame_type, mut body)) = next_frame(message)? else {
+        return Ok(None);
+    };
+    check_length(frame_type, body.len())?;
+    let frame = decode_body(frame_type, &mut body)?;
+    if !body.is_empty() {
+        return Err(DecodeError::Trailing {
+            frame: frame_type,
+            bytes: body.len(),
+        });
+    }
+    Ok(Some(frame))
+}
+
+/// Takes the type and body of the next frame that this build knows.
+pub(crate) fn next_frame(message: &mut Bytes) -> Result<Option<(FrameType, Bytes)>, DecodeError> {
     loop {
         if message.is_empty() {
             return Ok(None);
@@ -213,35 +240,32 @@ pub fn decode(message: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
         let tag = message[0];
         let length =
             usize::from(message[1]) << 16 | usize::from(message[2]) << 8 | usize::from(message[3]);
-        let mut body = {
+        let body = {
             let _header = message.split_to(FRAME_HEADER_BYTES);
             take(message, length)?
         };
-        let Some(frame_type) = FrameType::from_tag(tag) else {
-            if tag >= 0x80 {
-                continue;
-            }
-            return Err(DecodeError::UnknownType { tag });
-        };
-        check_length(frame_type, length)?;
-        let frame = decode_body(frame_type, &mut body)?;
-        if !body.is_empty() {
-            return Err(DecodeError::Trailing {
-                frame: frame_type,
-                bytes: body.len(),
-            });
+        if let Some(frame_type) = FrameType::from_tag(tag) {
+            return Ok(Some((frame_type, body)));
         }
-        return Ok(Some(frame));
+        if tag < 0x80 {
+            return Err(DecodeError::UnknownType { tag });
+        }
     }
 }
 
-fn check_length(frame: FrameType, bytes: usize) -> Result<(), DecodeError> {
+/// Refuses a body that is longer than its type allows.
+pub(crate) fn check_length(frame: FrameType, bytes: usize) -> Result<(), DecodeError> {
     let max = match frame {
         FrameType::Hello | FrameType::HelloAck | FrameType::Renew | FrameType::RenewAck => {
             MAX_CONTROL_BODY_BYTES
         }
         FrameType::Open => MAX_OPEN_BODY_BYTES,
+        FrameType::MeshOpen => MAX_OPEN_BODY_BYTES + MAX_CLAIM_BYTES,
+        FrameType::MeshProof => MAX_PROOF_BODY_BYTES,
         FrameType::Data => DATA_HEADER_BYTES - FRAME_HEADER_BYTES + MAX_DATA_PAYLOAD_BYTES as usize,
+        FrameType::MeshData => {
+            MESH_DATA_HEADER_BYTES - FRAME_HEADER_BYTES + MAX_DATA_PAYLOAD_BYTES as usize
+        }
         FrameType::Goodbye
         | FrameType::Drain
         | FrameType::Ping
@@ -255,7 +279,20 @@ fn check_length(frame: FrameType, bytes: usize) -> Result<(), DecodeError> {
         | FrameType::ResumeEnd
         | FrameType::ResumeRst
         | FrameType::Datagram
-        | FrameType::MeshHello => MAX_TEXT_BYTES + 64,
+        | FrameType::Rewind
+        | FrameType::MeshHello
+        | FrameType::MeshOpenAck
+        | FrameType::MeshFin
+        | FrameType::MeshRst
+        | FrameType::MeshWindow
+        | FrameType::MeshCredit
+        | FrameType::MeshResume
+        | FrameType::MeshResumed
+        | FrameType::MeshResumeRst
+        | FrameType::MeshResumeEnd
+        | FrameType::MeshPing
+        | FrameType::MeshPong
+        | FrameType::MeshGoodbye => MAX_TEXT_BYTES + 64,
     };
     if bytes > max {
         return Err(DecodeError::BodyTooLarge { frame, bytes, max });
@@ -267,7 +304,8 @@ fn rest(body: &mut Bytes) -> Bytes {
     body.split_to(body.len())
 }
 
-fn decode_body(frame_type: FrameType, body: &mut Bytes) -> Result<Frame, DecodeError> {
+/// Reads what follows the header of a tunnel's frame.
+pub(crate) fn decode_body(frame_type: FrameType, body: &mut Bytes) -> Result<Frame, DecodeError> {
     Ok(match frame_type {
         FrameType::Hello => Frame::Hello(Box::new(Hello::decode(rest(body))?)),
         FrameType::HelloAck => Frame::HelloAck(Box::new(HelloAck::decode(rest(body))?)),
@@ -339,7 +377,28 @@ fn decode_body(frame_type: FrameType, body: &mut Bytes) -> Result<Frame, DecodeE
             flow_ref: take_flow_ref(body)?,
             code: ResetCode::from_wire(take_u16(body)?).unwrap_or(ResetCode::Internal),
         },
-        FrameType::Datagram | FrameType::MeshHello => {
+        FrameType::Rewind => Frame::Rewind {
+            cid: take_u32(body)?,
+            received: take_u64(body)?,
+            limit: take_u64(body)?,
+        },
+        FrameType::Datagram
+        | FrameType::MeshHello
+        | FrameType::MeshProof
+        | FrameType::MeshOpen
+        | FrameType::MeshOpenAck
+        | FrameType::MeshData
+        | FrameType::MeshFin
+        | FrameType::MeshRst
+        | FrameType::MeshWindow
+        | FrameType::MeshCredit
+        | FrameType::MeshResume
+        | FrameType::MeshResumed
+        | FrameType::MeshResumeRst
+        | FrameType::MeshResumeEnd
+        | FrameType::MeshPing
+        | FrameType::MeshPong
+        | FrameType::MeshGoodbye => {
             return Err(DecodeError::Misplaced { frame: frame_type });
         }
     })

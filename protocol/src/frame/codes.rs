@@ -77,6 +77,10 @@ codes! {
         Draining = 7, "draining", ResetClass::NotStarted;
         /// The kind of flow asked for is not served.
         UnsupportedKind = 8, "unsupported_kind", ResetClass::NotStarted;
+        /// The hub that was asked does not hold the agent: another claim is higher.
+        NotOwner = 9, "not_owner", ResetClass::NotStarted;
+        /// The hub that holds the agent cannot be reached, or its link takes no more now.
+        MeshUnavailable = 10, "mesh_unavailable", ResetClass::NotStarted;
 
         /// The tunnel broke and the flow could not be resumed.
         WsBroken = 32, "ws_broken", ResetClass::Started;

@@ -52,6 +52,8 @@ impl Features {
     pub const PROXY_PROTOCOL: Self = Self(1 << 3);
     /// The agent sends no message that is longer than HELLO_ACK says.
     pub const MESSAGE_BOUND: Self = Self(1 << 4);
+    /// The agent follows REWIND, so its flows outlive a link between hubs.
+    pub const REWIND: Self = Self(1 << 5);
 
     /// Whether all of `other` is in here.
     #[must_use]

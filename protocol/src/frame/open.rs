@@ -78,13 +78,13 @@ mod key {
     pub(super) const PROXY_PROTOCOL: u8 = 7;
 }
 
-pub(super) fn put_flow_ref(out: &mut BytesMut, flow_ref: &FlowRef) {
+pub(crate) fn put_flow_ref(out: &mut BytesMut, flow_ref: &FlowRef) {
     out.put_u64(flow_ref.boot);
     out.put_u64(flow_ref.number);
     put_short_text(out, flow_ref.origin.as_str());
 }
 
-pub(super) fn take_flow_ref(input: &mut Bytes) -> Result<FlowRef, DecodeError> {
+pub(crate) fn take_flow_ref(input: &mut Bytes) -> Result<FlowRef, DecodeError> {
     let boot = take_u64(input)?;
     let number = take_u64(input)?;
     let origin = ReplicaId::parse(&take_short_text(input)?)?;
@@ -106,7 +106,7 @@ fn bounded(text: String) -> Result<String, DecodeError> {
 }
 
 impl Open {
-    pub(super) fn encode(&self, out: &mut BytesMut) {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         out.put_u32(self.cid);
         put_flow_ref(out, &self.flow_ref);
         let mut out = FieldWriter::new(out);
@@ -128,7 +128,7 @@ impl Open {
         }
     }
 
-    pub(super) fn decode(mut body: Bytes) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut body: Bytes) -> Result<Self, DecodeError> {
         let cid = take_u32(&mut body)?;
         let flow_ref = take_flow_ref(&mut body)?;
         let mut connector = None;

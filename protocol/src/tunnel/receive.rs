@@ -43,7 +43,8 @@ impl Tunnel {
             | Frame::Resume { .. }
             | Frame::Resumed { .. }
             | Frame::ResumeEnd
-            | Frame::ResumeRst { .. }) => return Ok(Some(other)),
+            | Frame::ResumeRst { .. }
+            | Frame::Rewind { .. }) => return Ok(Some(other)),
         }
         Ok(None)
     }
@@ -60,7 +61,7 @@ impl Tunnel {
 
     /// Frames for a flow that ended here may still be on their way; those for a number that was
     /// never given are a fault.
-    fn check_given(&self, cid: u32) -> Result<(), ProtocolViolation> {
+    pub(super) fn check_given(&self, cid: u32) -> Result<(), ProtocolViolation> {
         if cid == 0 || cid > self.last_cid {
             return Err(ProtocolViolation::Cid {
                 cid,

@@ -228,6 +228,31 @@ impl Tunnel {
         }
     }
 
+    /// A relay lost bytes of a living flow: they are sent again.
+    pub(crate) fn handle_rewind(
+        &mut self,
+        now: Instant,
+        cid: u32,
+        received: u64,
+        limit: u64,
+    ) -> Result<(), ProtocolViolation> {
+        let Some(flow) = self.flows.get_mut(&cid) else {
+            return self.check_given(cid);
+        };
+        self.hop_inflight -= flow.send.inflight();
+        if let Err(fault) = flow.send.rewind(received, limit) {
+            self.hop_inflight += flow.send.inflight();
+            return Err(ProtocolViolation::Offsets {
+                cid,
+                detail: fault.to_string(),
+            });
+        }
+        self.liveness.note_inflight(now, self.hop_inflight);
+        self.enqueue(cid);
+        self.forget_if_done(cid);
+        Ok(())
+    }
+
     /// The hub does not have a flow that the agent named.
     pub(crate) fn handle_resume_rst(&mut self, now: Instant, flow_ref: &FlowRef, code: ResetCode) {
         if let Some(flow) = self.awaiting.remove(flow_ref) {

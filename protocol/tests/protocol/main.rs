@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod hostile_agent;
+mod mesh_samples;
+mod mesh_wire;
 mod messages;
 mod samples;
 mod wire_properties;

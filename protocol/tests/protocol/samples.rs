@@ -216,10 +216,18 @@ pub(crate) fn all() -> Vec<(&'static str, Frame)> {
                 proxy_protocol: Some(ProxyProtocol::V2),
             })),
         ),
+        (
+            "rewind",
+            Frame::Rewind {
+                cid: 1,
+                received: 5,
+                limit: 32_773,
+            },
+        ),
     ]
 }
 
-fn name() -> impl Strategy<Value = String> {
+pub(crate) fn name() -> impl Strategy<Value = String> {
     "[A-Za-z0-9._-]{1,64}"
 }
 
@@ -227,11 +235,11 @@ fn any_connector() -> impl Strategy<Value = ConnectorName> {
     name().prop_map(|text| ConnectorName::parse(&text).unwrap())
 }
 
-fn any_replica() -> impl Strategy<Value = ReplicaId> {
+pub(crate) fn any_replica() -> impl Strategy<Value = ReplicaId> {
     name().prop_map(|text| ReplicaId::parse(&text).unwrap())
 }
 
-fn any_flow_ref() -> impl Strategy<Value = FlowRef> {
+pub(crate) fn any_flow_ref() -> impl Strategy<Value = FlowRef> {
     (any_replica(), any::<u64>(), any::<u64>()).prop_map(|(origin, boot, number)| FlowRef {
         origin,
         boot,
@@ -239,7 +247,7 @@ fn any_flow_ref() -> impl Strategy<Value = FlowRef> {
     })
 }
 
-fn any_epoch() -> impl Strategy<Value = Epoch> {
+pub(crate) fn any_epoch() -> impl Strategy<Value = Epoch> {
     (any::<u64>(), any_replica()).prop_map(|(counter, replica)| Epoch { counter, replica })
 }
 
@@ -258,7 +266,7 @@ fn any_token() -> impl Strategy<Value = ResumeToken> {
     any::<[u8; 32]>().prop_map(ResumeToken)
 }
 
-fn any_reset() -> impl Strategy<Value = ResetCode> {
+pub(crate) fn any_reset() -> impl Strategy<Value = ResetCode> {
     proptest::sample::select(ResetCode::ALL)
 }
 
@@ -340,7 +348,7 @@ fn any_hello_ack() -> impl Strategy<Value = Frame> {
         })
 }
 
-fn any_open() -> impl Strategy<Value = Frame> {
+pub(crate) fn any_open() -> impl Strategy<Value = Frame> {
     (
         any::<u32>(),
         any_flow_ref(),
@@ -405,7 +413,7 @@ fn any_renewal() -> impl Strategy<Value = Frame> {
     ]
 }
 
-fn any_flow_frame() -> impl Strategy<Value = Frame> {
+pub(crate) fn any_flow_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         (any::<u32>(), any::<u64>(), vec(any::<u8>(), 1..200)).prop_map(|(cid, seq, payload)| {
             Frame::Data {
@@ -433,6 +441,11 @@ fn any_flow_frame() -> impl Strategy<Value = Frame> {
         }),
         (any::<u32>(), option::of(".{0,9}"))
             .prop_map(|(cid, alpn)| Frame::OpenAck(OpenAck { cid, alpn })),
+        (any::<u32>(), any::<[u64; 2]>()).prop_map(|(cid, at)| Frame::Rewind {
+            cid,
+            received: at[0],
+            limit: at[1],
+        }),
         (any_flow_ref(), any::<[u64; 3]>()).prop_map(|(flow_ref, at)| Frame::Resume {
             flow_ref,
             received: at[0],

@@ -85,6 +85,8 @@ impl EndedBy {
             | ResetCode::AgentBusy
             | ResetCode::Draining
             | ResetCode::UnsupportedKind
+            | ResetCode::NotOwner
+            | ResetCode::MeshUnavailable
             | ResetCode::WsBroken
             | ResetCode::QueueOverflow
             | ResetCode::ScopeLost
