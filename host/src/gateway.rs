@@ -145,12 +145,17 @@ impl From<OpenError> for BindError {
 /// How long the end waits for decisions that wait to be logged.
 const DECISION_LOG_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long the end waits for the state file to take what is not in it yet.
+const STATE_DEADLINE: Duration = Duration::from_secs(1);
+
 /// A hub that serves; dropping it ends everything at once.
 #[derive(Debug)]
 pub struct Running {
     hub: Arc<Hub>,
     tunnel_address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    /// Where it remembers agents.
+    state: Option<Arc<Store>>,
     tasks: JoinSet<()>,
     admin: Option<AdminServer>,
     end: mpsc::Receiver<Duration>,
@@ -184,6 +189,15 @@ impl Gateway {
             control.as_ref(),
         )
         .await?;
+
+        let state = control
+            .as_ref()
+            .map(Opened::store)
+            .or(certificate_store.as_ref())
+            .cloned();
+        if let Some(state) = &state {
+            remember_agents(&hub, state).await?;
+        }
 
         let tunnel = bind_tcp("the tunnel port", config.tunnel.listen()).await?;
         let tunnel_address = local_address(&tunnel, config.tunnel.listen())?;
@@ -234,6 +248,9 @@ impl Gateway {
         tasks.spawn(ingress::sweep(Arc::clone(&hub)));
         tasks.spawn(crate::target_health::look_at_targets(Arc::clone(&hub)));
         tasks.spawn(certificates::keep(Arc::clone(&hub), certificate_store));
+        if let Some(state) = &state {
+            tasks.spawn(session::save_addresses(Arc::clone(&hub), Arc::clone(state)));
+        }
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
@@ -255,6 +272,7 @@ impl Gateway {
             hub,
             tunnel_address,
             metrics_address,
+            state,
             tasks,
             admin: Some(admin),
             end: ended,
@@ -335,6 +353,11 @@ impl Running {
     pub async fn shutdown(mut self) {
         drain::cut(&self.hub).await;
         drain::be_heard(&self.hub).await;
+        if let Some(state) = &self.state {
+            // What is not taken in time is forgotten; nothing else waits for it.
+            let saved = self.hub.addresses.save(&self.hub, state);
+            let _ = tokio::time::timeout(STATE_DEADLINE, saved).await;
+        }
         self.end_tasks();
         info!(event = events::HUB_STOPPED, hub = %self.hub.replica, "the hub has ended");
     }
@@ -450,6 +473,19 @@ async fn open_certificate_store(
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed("opening the state file panicked".to_owned())),
     }
+}
+
+/// Tells the hub where agents dialled in from before.
+async fn remember_agents(hub: &Hub, state: &Arc<Store>) -> Result<(), BindError> {
+    let failed = |error: String| BindError::Control(error);
+    let reading = Arc::clone(state);
+    let read = tokio::task::spawn_blocking(move || reading.agent_tunnels());
+    let (tunnels, forgotten) = read
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))?;
+    hub.addresses.came_before(tunnels, forgotten);
+    Ok(())
 }
 
 async fn make_hub(

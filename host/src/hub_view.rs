@@ -9,17 +9,16 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use ipnet::IpNet;
 use nowconnect_policy::{BundleArchive, Question, TrustedKeys};
 use nowconnect_protocol::{AgentId, CloseCode, ConnectorName, ResetCode, Role, TenantName};
 use serde_json::Value;
 
 use crate::admin::UNSIGNED;
 use crate::admin::view::{
-    AdminAction, AdminCaller, AdminRefusal, AgentAddressPage, AgentAddressQuery, AgentState,
-    AgentStatus, BundlePush, ConnectorStatus, DrainProgress, DrainRequest, ExplainRequest,
-    FlowPage, FlowQuery, FlowStatus, GenerationStatus, HubStatus, HubView, ListenerStatus,
-    PluginStatus, RefusedConnector, ReloadReport, Totals, no_state,
+    AdminAction, AdminCaller, AdminRefusal, AgentAddress, AgentAddressPage, AgentAddressQuery,
+    AgentState, AgentStatus, BundlePush, ConnectorStatus, DrainProgress, DrainRequest,
+    ExplainRequest, FlowPage, FlowQuery, FlowStatus, GenerationStatus, HubStatus, HubView,
+    ListenerStatus, PluginStatus, RefusedConnector, ReloadReport, Totals, no_state,
 };
 use crate::authorize::{AdminSubject, policy_name, unix_ms};
 use crate::bundle::board::Order;
@@ -494,17 +493,26 @@ impl Hub {
         let id: DecisionId = text
             .parse()
             .map_err(|error| AdminRefusal::Invalid(format!("`{text}`: {error}")))?;
-        let record = self.decisions.by_id(id);
-        let agent = record
-            .as_ref()
-            .and_then(|record| Some((record.agent.as_deref()?, record.time_ms)));
-        let Some((agent, time_ms)) = agent else {
-            return Err(AdminRefusal::NotFound {
-                what: "decision about an agent",
-                name: text.clone(),
-            });
+        let missing = || AdminRefusal::NotFound {
+            what: "decision about an agent",
+            name: text.clone(),
         };
-        Ok(self.addresses.of(Some(agent), Some(time_ms)))
+        let record = self.decisions.by_id(id).ok_or_else(missing)?;
+        // Its own question, which it may have been denied: there is no tunnel then.
+        if let Some(address) = record.agent_address {
+            let agent = record.agent.as_deref().unwrap_or(&record.principal);
+            return Ok(AgentAddressPage {
+                addresses: vec![AgentAddress {
+                    agent: agent.to_owned(),
+                    session: None,
+                    address,
+                    since_ms: record.time_ms,
+                }],
+                forgotten: 0,
+            });
+        }
+        let agent = record.agent.as_deref().ok_or_else(missing)?;
+        Ok(self.addresses.of(Some(agent), Some(record.time_ms)))
     }
 
     /// What ended a flow where a re-check did, and else what let it in, as long as it runs.
@@ -673,7 +681,7 @@ fn live_agent(
             Role::Primary => "primary".to_owned(),
             Role::Standby => "standby".to_owned(),
         },
-        network: Some(network_of(tunnel.remote.ip())),
+        network: Some(redact::network_of(tunnel.remote.ip())),
         version: tunnel.agent_version.clone(),
         connectors: connectors
             .iter()
@@ -696,15 +704,6 @@ fn live_agent(
         token_expires_seconds: Some(seconds_until(standing.identity.expires_at)),
         labels: tunnel.labels.iter().cloned().collect(),
     }
-}
-
-/// What is told of an address to whoever may look at the hub.
-fn network_of(address: IpAddr) -> IpNet {
-    let (address, bits) = match address.to_canonical() {
-        IpAddr::V4(v4) => (IpAddr::V4(v4), 24),
-        IpAddr::V6(v6) => (IpAddr::V6(v6), 48),
-    };
-    IpNet::new_assert(address, bits).trunc()
 }
 
 fn parked_agent(agent: &AgentKey, connectors: &BTreeMap<&ConnectorName, u64>) -> AgentStatus {

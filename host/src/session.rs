@@ -29,7 +29,7 @@ use nowconnect_tunnel::{DetachedSession, TunnelEnd, TunnelSettings, WebSocketStr
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{Span, info};
 
-pub(crate) use addresses::AgentAddresses;
+pub(crate) use addresses::{AgentAddresses, save_addresses};
 pub(crate) use keeper::{end_revoked, keep_sessions};
 pub(crate) use live::{LiveTunnel, Standing};
 use parked::Parked;

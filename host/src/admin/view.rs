@@ -466,11 +466,12 @@ pub struct AgentStatus {
 pub struct AgentAddress {
     /// The agent id, `tenant/id` outside the default tenant.
     pub agent: String,
-    /// The session of the tunnel.
-    pub session: u64,
-    /// The far end of the tunnel.
+    /// The session of the tunnel; left out where a decision is named that came before any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+    /// The far end of the tunnel, or whoever asked for the decision.
     pub address: SocketAddr,
-    /// When the tunnel came up, Unix milliseconds.
+    /// When the tunnel came up or the decision was made, Unix milliseconds.
     pub since_ms: u64,
 }
 

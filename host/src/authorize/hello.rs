@@ -230,7 +230,7 @@ impl Authorizer {
         Draft::new(self, asking, DecisionAction::Hello)
             .principal("Agent", facts.agent.as_str())
             .resource("Node", &self.hub)
-            .client(ask.remote)
+            .dials_from(ask.remote)
             .agent(facts.agent.as_str())
             .recheck(ask.reason == HelloReason::Recheck)
     }

@@ -108,7 +108,7 @@ impl Authorizer {
         let draft = Draft::new(self, &asking, DecisionAction::EndpointCreate)
             .principal("Agent", &principal)
             .resource("Endpoint", &resource)
-            .client(from)
+            .dials_from(from)
             .question(&question)
             .policies(&decision);
         if decision.allow {

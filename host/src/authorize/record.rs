@@ -13,7 +13,7 @@ use crate::telemetry::decisions::{
     self, DecisionAction, DecisionId, DecisionRecord, Latency, PdpAnswer, PluginAnswer,
     PolicyAnswer, Why,
 };
-use crate::telemetry::traces;
+use crate::telemetry::{redact, traces};
 
 pub(super) fn why(kind: ReasonKind) -> Why {
     match kind {
@@ -96,6 +96,13 @@ impl<'a> Draft<'a> {
 
     pub(super) fn client(mut self, client: SocketAddr) -> Self {
         self.record.client = Some(client);
+        self
+    }
+
+    /// The address of an agent that asks.
+    pub(super) fn dials_from(mut self, agent: SocketAddr) -> Self {
+        self.record.agent_network = Some(redact::network_of(agent.ip()));
+        self.record.agent_address = Some(agent);
         self
     }
 

@@ -1,8 +1,11 @@
-//! `nowconnect agent`: take an agent's tokens out of force before their time.
+//! `nowconnect agent`: take an agent's tokens out of force before their time, and ask where it
+//! dials in from.
 //!
-//! The commands edit the list that `security.revocation_file` names. Every hub that shares the
+//! Revocations are in the list that `security.revocation_file` names. Every hub that shares the
 //! file sees the change within a second, ends the agent's flows with `revoked` and lets it in no
-//! more.
+//! more. Addresses are asked of the running hub, which records who asked.
+
+mod address;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -14,7 +17,7 @@ use super::Exit;
 use crate::config::{self, Env, ProcessEnv};
 use crate::revocation::{self, Revocation, RevocationError, Revoked, time};
 
-/// Revokes agents and tokens.
+/// Revokes agents and tokens, and tells where agents are.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Revoke an agent, a token, or everything issued before a time
@@ -47,6 +50,8 @@ pub enum Command {
         #[command(flatten)]
         list: ListFile,
     },
+    /// Show where agents have dialled in from; the hub asks its policies and records who asked
+    Address(address::Args),
 }
 
 /// What counts no more.
@@ -93,6 +98,7 @@ impl Command {
             Self::Revoke { what, reason, list } => revoke(&what, reason, &list, env, out),
             Self::Unrevoke { what, list } => unrevoke(&what, &list, env, out),
             Self::Revoked { json, list } => show(json, &list, env, out),
+            Self::Address(args) => return args.run(),
         };
         match done {
             Ok(()) => Exit::Success,

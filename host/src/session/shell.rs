@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use nowconnect_plugins::Carry;
 use nowconnect_policy::AgentFacts;
 use nowconnect_protocol::{CloseCode, ConnectorName, Hello, Renew, ResumeToken, TunnelCounters};
+use nowconnect_store::AgentTunnel;
 use nowconnect_tunnel::{
     DetachedSession, HelloVerdict, HubShell, RenewVerdict, TunnelHandle, Welcome, WorkerId,
 };
@@ -24,7 +25,6 @@ use super::keeper;
 use super::live::{LiveTunnel, Standing};
 use super::parked::{ResumeHashes, TokenHash};
 use super::refusals;
-use crate::admin::view::AgentAddress;
 use crate::authorize::{self, HelloAsk, HelloPermit, HelloReason};
 use crate::connector;
 use crate::control::admit;
@@ -448,7 +448,7 @@ impl At {
                 .traffic
                 .tunnel_reconnected(&live.metrics, &reason);
         }
-        hub.addresses.came(AgentAddress {
+        hub.addresses.came(AgentTunnel {
             agent: live.key.to_string(),
             session: live.session,
             address: live.remote,

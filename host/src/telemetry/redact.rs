@@ -20,6 +20,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 /// What stands where something was taken out.
 pub const ERASED: &str = "***";
 
@@ -190,6 +192,15 @@ impl Covers {
         }
     }
 
+    /// The same for what is told of an agent: whose address is in a client's place is an agent.
+    #[must_use]
+    pub const fn for_agents(self) -> Self {
+        Self {
+            client_ips: self.agent_ips,
+            ..self
+        }
+    }
+
     /// Covers the value of a field of this name.
     pub fn cover(self, name: &str, text: &mut String) {
         let is_address = (self.client_ips && CLIENT_FIELDS.contains(&name))
@@ -213,16 +224,14 @@ fn covered_address(text: &str) -> Option<String> {
 }
 
 fn covered_ip(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            IpAddr::from([a, b, c, 0])
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, ..] = v6.segments();
-            IpAddr::from([a, b, c, 0, 0, 0, 0, 0])
-        }
-    }
+    network_of(ip).network()
+}
+
+/// What is told of an address that is not told itself: its /24, or its /48 of IPv6.
+pub fn network_of(ip: IpAddr) -> IpNet {
+    let ip = ip.to_canonical();
+    let bits = if ip.is_ipv4() { 24 } else { 48 };
+    IpNet::new_assert(ip, bits).trunc()
 }
 
 /// Covers what stands before the `@` of what looks like an e-mail address.

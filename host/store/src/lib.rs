@@ -1,5 +1,6 @@
 //! What a hub remembers across restarts: published endpoints, reserved names, signing keys, what
-//! may be used only once, and certificates with the accounts that they were issued to.
+//! may be used only once, certificates with the accounts that they were issued to, and where agents
+//! have dialled in from.
 //!
 //! One file, one process. Every change is one transaction that is on the disk when the call
 //! returns: after `kill -9` the file is as it was before the change or as it was after it. Calls
@@ -13,6 +14,7 @@
 //! The file carries a schema version. An older one is migrated when it is opened, in one
 //! transaction; a newer one is refused, since what an older release does not know it could lose.
 
+mod agent_tunnel;
 mod answer;
 mod backup;
 mod certificate;
@@ -36,6 +38,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Database, DatabaseError};
 
+pub use agent_tunnel::AgentTunnel;
 pub use answer::{Answer, Keyed, Remembered};
 pub use certificate::{AuthorityAccount, IssuedCertificate};
 pub use deleted::{DeleteRefused, Deletion};

@@ -44,8 +44,11 @@ pub(crate) const ACCOUNTS: Json = Json("authority_accounts");
 /// Issued certificates by name.
 pub(crate) const CERTIFICATES: Json = Json("certificates");
 
+/// Where agents have dialled in from, by number.
+pub(crate) const AGENT_TUNNELS: Json = Json("agent_tunnels");
+
 /// Every table, for backups.
-pub(crate) const ALL: [Json; 15] = [
+pub(crate) const ALL: [Json; 16] = [
     ENDPOINTS,
     ENDPOINT_IDS,
     TENANT_ENDPOINTS,
@@ -61,6 +64,7 @@ pub(crate) const ALL: [Json; 15] = [
     DELETED_ENDS,
     ONCE_ENDS,
     ANSWER_ENDS,
+    AGENT_TUNNELS,
 ];
 
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
@@ -70,7 +74,7 @@ const SCHEMA: &str = "schema";
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
 /// The step at index `n` makes schema `n + 1` of schema `n`; an empty file has schema 0.
-const STEPS: [Step; 2] = [first, second];
+const STEPS: [Step; 3] = [first, second, third];
 
 /// The schema of this release.
 pub const VERSION: u64 = STEPS.len() as u64;
@@ -96,6 +100,11 @@ fn second(transaction: &WriteTransaction) -> Result<(), StoreError> {
     ACCOUNTS.open(transaction)?;
     CERTIFICATES.open(transaction)?;
     Ok(())
+}
+
+/// Where agents have dialled in from, which a backup of an earlier release would leave out.
+fn third(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    AGENT_TUNNELS.open(transaction).map(drop)
 }
 
 /// Brings the file to [`VERSION`], all steps or none.
@@ -318,6 +327,13 @@ impl Open<'_> {
     pub(crate) fn len(&self) -> Result<u64, StoreError> {
         redb::ReadableTableMetadata::len(&self.table)
             .map_err(|error| StoreError::engine("count", &error))
+    }
+
+    /// The last key in their order.
+    pub(crate) fn last_key(&self) -> Result<Option<String>, StoreError> {
+        let last = self.table.last();
+        last.map(|last| last.map(|(key, _)| key.value().to_owned()))
+            .map_err(|error| StoreError::engine("read", &error))
     }
 
     /// Entries whose keys begin with `prefix`, in their order, until `each` says `false`.

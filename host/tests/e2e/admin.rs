@@ -1,8 +1,11 @@
 //! What an operator sees and does at the admin socket.
 
+use nowconnect::admin::DecisionQuery;
 use nowconnect::admin::view::{
     AgentAddressQuery, AgentState, DrainRequest, ExplainRequest, FlowQuery,
 };
+
+use nowconnect::telemetry::decisions::DecisionAction;
 
 use crate::cluster::{command, echo, eventually, forbid_open, hub};
 
@@ -234,6 +237,24 @@ async fn where_an_agent_is_is_told_to_few_and_each_time_recorded() {
             .addresses
             .is_empty()
     );
+
+    // What was decided of the agent itself tells the network alone, whoever reads it.
+    let all = operator.decisions(&DecisionQuery::default()).await.unwrap();
+    let mut of_agent = 0;
+    for record in &all.decisions {
+        if matches!(
+            record.action,
+            DecisionAction::Hello | DecisionAction::Announce
+        ) {
+            of_agent += 1;
+            let network = record.agent_network.map(|network| network.to_string());
+            assert_eq!(network.as_deref(), Some("127.0.0.0/24"));
+            assert_eq!(record.client, None);
+            let told = serde_json::to_string(record).unwrap();
+            assert!(!told.contains(&seen.address.to_string()), "{told}");
+        }
+    }
+    assert!(of_agent >= 2);
 
     hub.write_policy(
         "addresses.cedar",

@@ -122,7 +122,7 @@ impl Authorizer {
         let draft = Draft::announce(self, asking)
             .principal("Agent", facts.agent.as_str())
             .resource("Connector", name.as_str())
-            .client(ask.remote)
+            .dials_from(ask.remote)
             .agent(facts.agent.as_str())
             .connector(name.as_str())
             .recheck(ask.reason == HelloReason::Recheck)

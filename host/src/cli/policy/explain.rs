@@ -254,6 +254,9 @@ fn record_text(record: &DecisionRecord) -> String {
     if let Some(client) = record.client {
         line("client", &client.to_string());
     }
+    if let Some(network) = record.agent_network {
+        line("from", &network.to_string());
+    }
     if let Some(agent) = &record.agent {
         line("agent", agent);
     }

@@ -7,9 +7,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::telemetry::redact;
+use crate::telemetry::redact::{self, Covers};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -273,9 +274,16 @@ pub struct DecisionRecord {
     pub principal: String,
     /// For what, as a Cedar uid or a name.
     pub resource: String,
-    /// The client's or agent's address, where there is one.
+    /// The client's address, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<SocketAddr>,
+    /// Where an agent asks from, where an agent asks: a /24, or a /48 of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_network: Option<IpNet>,
+    /// Its address. It leaves the process in logs alone, and there only where
+    /// `observability.redaction.agent_ips` is off; `/v1/agent-addresses` tells it and records that.
+    #[serde(skip)]
+    pub agent_address: Option<SocketAddr>,
     /// The listener that accepted, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<Arc<str>>,
@@ -349,6 +357,15 @@ impl fmt::Debug for Question {
 }
 
 impl DecisionRecord {
+    /// What of its addresses is covered in a log, where so much is of others.
+    pub(crate) fn covers(&self, covers: Covers) -> Covers {
+        if self.agent_address.is_some() {
+            covers.for_agents()
+        } else {
+            covers
+        }
+    }
+
     /// A record with the fields that each decision has; the rest is set on the value.
     pub fn new(
         decision_id: DecisionId,
@@ -372,6 +389,8 @@ impl DecisionRecord {
             principal: String::new(),
             resource: String::new(),
             client: None,
+            agent_network: None,
+            agent_address: None,
             listener: None,
             agent: None,
             connector: None,

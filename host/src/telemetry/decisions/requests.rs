@@ -203,7 +203,18 @@ impl Requests {
             stated.request.principal
         );
         let mut json = serde_json::to_value(stated).ok()?;
-        self.clean("", &mut json);
+        let covers = match question {
+            Question::Hello(_) | Question::Announce(_) | Question::EndpointCreate(_) => {
+                self.covers.for_agents()
+            }
+            Question::Open(_)
+            | Question::HttpRequest(_)
+            | Question::UpstreamOpen(_)
+            | Question::MeshJoin(_)
+            | Question::MeshForward(_)
+            | Question::Admin(_) => self.covers,
+        };
+        clean(covers, "", &mut json);
         let stated: Box<str> = json.to_string().into();
         let mut name = name;
         redact::in_place(&mut name);
@@ -229,32 +240,34 @@ impl Requests {
             bytes,
         })
     }
+}
 
-    /// The floor, and what the operator wants covered. A covered address stays an address, so
-    /// that the request can still be asked.
-    fn clean(&self, name: &str, value: &mut Value) {
-        match value {
-            Value::String(text) => {
-                redact::in_place(text);
-                let field = if name == "arg" || name == "srcIp" {
-                    "client"
+/// The floor, and what the operator wants covered. A covered address stays an address, so that the
+/// request can still be asked.
+fn clean(covers: Covers, name: &str, value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            redact::in_place(text);
+            let field = if name == "arg" || name == "srcIp" {
+                "client"
+            } else {
+                name
+            };
+            covers.cover(field, text);
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| clean(covers, name, item));
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if redact::is_sensitive_key(name) && value.is_string() {
+                    *value = Value::from(redact::ERASED);
                 } else {
-                    name
-                };
-                self.covers.cover(field, text);
-            }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(name, item)),
-            Value::Object(fields) => {
-                for (name, value) in fields {
-                    if redact::is_sensitive_key(name) && value.is_string() {
-                        *value = Value::from(redact::ERASED);
-                    } else {
-                        self.clean(name, value);
-                    }
+                    clean(covers, name, value);
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -191,6 +191,10 @@ fn decision_fields(decision: &DecisionRecord) -> Vec<(&'static str, Value)> {
         }
     };
     optional("client", decision.client.as_ref().map(|seen| seen as _));
+    optional(
+        "agent_address",
+        decision.agent_address.as_ref().map(|seen| seen as _),
+    );
     optional("listener", decision.listener.as_ref().map(|seen| seen as _));
     optional("agent_id", decision.agent.as_ref().map(|seen| seen as _));
     optional(

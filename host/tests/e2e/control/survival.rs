@@ -1,5 +1,6 @@
 //! What is given out outlives the hub.
 
+use nowconnect::admin::view::AgentAddressQuery;
 use serde_json::{Value, json};
 
 use super::{agent_of, anonymous, client, control_hub, open_hub};
@@ -150,4 +151,40 @@ async fn keys_change_at_run_time_and_what_they_signed_stays_good() {
     assert_eq!((refused.status, refused.code()), (401, "unauthenticated"));
     let third = anonymous(&hub).create(json!({})).await;
     agent_of(&hub, &third, target.address()).ready().await;
+}
+
+/// Only who may ask for it is told, and so also after a restart.
+#[tokio::test]
+async fn where_agents_were_is_known_after_a_restart() {
+    let file = "public_url: \"http://control.test\"\nstate_file: state/control.redb";
+    let mut hub = control_hub(file).start_process().await;
+    let target = echo().await;
+    let agent = hub.plant("echo", target.address()).await;
+    let asked = AgentAddressQuery {
+        agent: Some("plant".to_owned()),
+        ..AgentAddressQuery::default()
+    };
+    let before = hub.operator().agent_addresses(&asked).await.unwrap();
+    assert_eq!(before.addresses.len(), 1);
+    drop(agent);
+    hub.process().signal("TERM").await;
+    hub.process().ended().await;
+    hub.start_again().await;
+    let after = hub.operator().agent_addresses(&asked).await.unwrap();
+    assert_eq!(after, before);
+
+    let socket = hub.path("admin.sock");
+    let (code, out) = command(&[
+        "agent",
+        "address",
+        "plant",
+        "--socket",
+        socket.to_str().unwrap(),
+    ])
+    .await;
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains(&before.addresses[0].address.to_string()),
+        "{out}"
+    );
 }

@@ -119,6 +119,7 @@ impl Floods {
             record.resource.hash(&mut hash);
             record
                 .client
+                .or(record.agent_address)
                 .map(|client| source(client.ip()))
                 .hash(&mut hash);
         }

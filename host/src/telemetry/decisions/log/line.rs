@@ -176,12 +176,16 @@ impl Lines {
             line.push("problem", Value::from("the record is no object"));
             return;
         };
+        let covers = record.covers(self.covers);
         for (name, mut value) in fields {
             if name == "time_ms" {
                 continue;
             }
-            self.cover(&name, &mut value);
+            Self::cover(covers, &name, &mut value);
             line.push(&name, value);
+        }
+        if let Some(address) = record.agent_address.filter(|_| !covers.agent_ips) {
+            line.push("agent_address", Value::from(address.to_string()));
         }
     }
 
@@ -202,7 +206,8 @@ impl Lines {
                 .try_fold(&question, |value, name| value.get(name));
             if let Some(found) = found {
                 let mut value = found.clone();
-                self.clean(path.rsplit('.').next().unwrap_or(path), &mut value);
+                let name = path.rsplit('.').next().unwrap_or(path);
+                Self::clean(record.covers(self.covers), name, &mut value);
                 picked.insert(path.clone(), value);
             }
         }
@@ -210,25 +215,29 @@ impl Lines {
     }
 
     /// What the floor has not seen yet: parts of a question.
-    fn clean(&self, name: &str, value: &mut Value) {
+    fn clean(covers: Covers, name: &str, value: &mut Value) {
         if redact::is_sensitive_key(name) {
             *value = Value::from(ERASED);
             return;
         }
         match value {
             Value::String(text) => redact::in_place(text),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(name, item)),
+            Value::Array(items) => {
+                items
+                    .iter_mut()
+                    .for_each(|item| Self::clean(covers, name, item));
+            }
             Value::Object(fields) => fields
                 .iter_mut()
-                .for_each(|(name, value)| self.clean(name, value)),
+                .for_each(|(name, value)| Self::clean(covers, name, value)),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
-        self.cover(name, value);
+        Self::cover(covers, name, value);
     }
 
-    fn cover(&self, name: &str, value: &mut Value) {
+    fn cover(covers: Covers, name: &str, value: &mut Value) {
         if let Value::String(text) = value {
-            self.covers.cover(name, text);
+            covers.cover(name, text);
             if text.len() > MAX_FIELD_BYTES {
                 *text = redact::truncated(text, MAX_FIELD_BYTES).to_owned();
             }
