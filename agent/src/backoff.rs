@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+
 /// The shape of the waits between dials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackoffSettings {
@@ -31,8 +34,14 @@ impl Default for BackoffSettings {
 /// token): retried so that the mend is noticed, slowly so that the hub is not bothered.
 pub(crate) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
-/// A hub's `Retry-After` is honoured up to this, so that a mistaken header cannot park an agent.
+/// A `Retry-After` of a hub or a control API is honoured up to this, so that a mistaken header cannot park an agent.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// How long an answer asks to be left alone, where it says so in seconds.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse();
+    Some(Duration::from_secs(seconds.ok()?).min(RETRY_AFTER_MAX))
+}
 
 /// Counts failed dials and draws the waits between them.
 #[derive(Debug)]
@@ -72,10 +81,11 @@ impl Backoff {
         bound.mul_f64(draw.clamp(0.0, 1.0))
     }
 
-    /// A wait of at least `floor`, spread over half as much again.
+    /// A wait of at least `floor`, spread over half as much again; and no shorter than without it,
+    /// since others say what it is.
     pub(crate) fn at_least(&mut self, floor: Duration, draw: f64) -> Duration {
-        self.failures = self.failures.saturating_add(1);
-        floor + floor.mul_f64(draw.clamp(0.0, 1.0) / 2.0)
+        let usual = self.next_wait(draw);
+        usual.max(floor + floor.mul_f64(draw.clamp(0.0, 1.0) / 2.0))
     }
 }
 
@@ -132,6 +142,13 @@ mod tests {
             backoff.at_least(Duration::from_secs(60), 1.0),
             Duration::from_secs(90)
         );
+    }
+
+    #[test]
+    fn a_floor_of_nothing_makes_no_haste() {
+        let mut backoff = Backoff::new(BackoffSettings::default());
+        let waits = (0..3).map(|_| backoff.at_least(Duration::ZERO, 1.0).as_millis());
+        assert_eq!(waits.collect::<Vec<_>>(), [500, 1000, 2000]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod connect;
+mod end_signals;
 mod foreground;
 mod printer;
 mod publish;
@@ -49,6 +50,8 @@ Variables:
   NC_AGENT_ID                       tunnel.agent_id
   NC_TOKEN_FILE                     tunnel.auth.token_file
   NC_TOKEN                          the token itself; a file is read by fewer
+  NC_HMAC_SECRET_FILE               tunnel.auth.hmac_secret_file: what upgrades are signed with
+  NC_HMAC_SECRET                    that secret itself; a file is read by fewer
   NC_CONTROL_URL                    publish.control_url, --control
   NC_CLIENT_ID                      publish.client_id, --client-id
   NC_CLIENT_SECRET_FILE             publish.client_secret_file, --client-secret-file

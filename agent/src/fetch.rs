@@ -3,14 +3,16 @@
 //! Redirects are not followed: whoever is asked must answer itself, since the request carries a
 //! secret.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::FetchUrl;
-use crate::config::{Outbound, UrlError};
+use crate::backoff;
+use crate::config::{FetchUrl, Outbound, UrlError};
 use crate::hub_dial::{DialFailure, Transport, open_transport};
 
 /// Bodies of answers are at most this long: a token or an issuer's metadata fits many times.
@@ -25,6 +27,8 @@ pub(crate) struct Request<'a> {
 
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// When it asks to be asked again.
+    pub(crate) retry_after: Option<Duration>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -81,12 +85,14 @@ where
         if (300..400).contains(&status) {
             return Err(FetchError::Redirect(status));
         }
+        let retry_after = backoff::retry_after(response.headers());
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
             .collect()
             .await
             .map_err(|error| FetchError::Http(error.to_string()))?;
         Ok(Answer {
             status,
+            retry_after,
             body: body.to_bytes().to_vec(),
         })
     };

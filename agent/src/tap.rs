@@ -10,6 +10,8 @@ mod framing;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,16 +49,66 @@ pub(crate) enum Seen {
     Unreachable { reason: String },
 }
 
+/// How much of one service's use there was, shown or not.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    passed: AtomicU64,
+    failed: AtomicU64,
+    /// Since it was asked for last.
+    not_shown: AtomicU64,
+}
+
+impl Counts {
+    /// Requests and connections.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    /// Those among them, and those that did not reach the service, that went wrong there.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// How many were not shown since the last call.
+    pub(crate) fn take_not_shown(&self) -> u64 {
+        self.not_shown.swap(0, Ordering::Relaxed)
+    }
+
+    pub(crate) fn count(&self, seen: &Seen) {
+        let (passed, failed) = match seen {
+            Seen::Request { status, .. } => (1, u64::from(is_fault(*status))),
+            Seen::Connection { .. } => (1, 0),
+            Seen::Unreachable { .. } => (0, 1),
+        };
+        self.passed.fetch_add(passed, Ordering::Relaxed);
+        self.failed.fetch_add(failed, Ordering::Relaxed);
+    }
+}
+
+/// Whether a response, or that there is none, is the service's fault.
+pub(crate) fn is_fault(status: Option<u16>) -> bool {
+    status.is_none_or(|status| status >= 500)
+}
+
 /// Tells whoever watches one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Tap {
     protocol: Protocol,
     watcher: mpsc::Sender<Seen>,
+    counts: Arc<Counts>,
 }
 
 impl Tap {
-    pub(crate) fn new(protocol: Protocol, watcher: mpsc::Sender<Seen>) -> Self {
-        Self { protocol, watcher }
+    pub(crate) fn new(
+        protocol: Protocol,
+        watcher: mpsc::Sender<Seen>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            protocol,
+            watcher,
+            counts,
+        }
     }
 
     /// Reads along where HTTP/1.1 is spoken.
@@ -92,8 +144,11 @@ impl Tap {
     }
 
     fn tell(&self, seen: Seen) {
+        self.counts.count(&seen);
         // A screen that is behind misses some: traffic does not wait for it.
-        let _ = self.watcher.try_send(seen);
+        if self.watcher.try_send(seen).is_err() {
+            self.counts.not_shown.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -139,5 +194,32 @@ impl AsyncWrite for Followed {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_counted_all_the_same() {
+        let (watcher, mut seen) = mpsc::channel(1);
+        let counts = Arc::new(Counts::default());
+        let tap = Tap::new(Protocol::Http, watcher, Arc::clone(&counts));
+        for status in [Some(200), Some(502), None, Some(404)] {
+            tap.tell(Seen::Request {
+                method: "GET".to_owned(),
+                path: "/".to_owned(),
+                status,
+                took: Duration::ZERO,
+            });
+        }
+        tap.tell(Seen::Unreachable {
+            reason: "refused".to_owned(),
+        });
+        assert!(seen.try_recv().is_ok() && seen.try_recv().is_err());
+        assert_eq!((counts.passed(), counts.failed()), (4, 3));
+        assert_eq!(counts.take_not_shown(), 4);
+        assert_eq!(counts.take_not_shown(), 0);
     }
 }

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::sleep;
 
+use super::end_signals::EndSignals;
 use super::printer::Printer;
-use super::run::Signals;
 use super::say_error;
 use super::screen::{Screen, Style};
 use crate::agent::{Agent, Running, StartError, build_runtime};
@@ -101,7 +101,8 @@ struct Line {
     asker: Option<TokenAsker>,
 }
 
-/// Runs until SIGTERM or SIGINT, or until the terminal goes away; a second one ends at once.
+/// Runs until SIGTERM or SIGINT, or until the terminal goes away, unless `nohup` keeps it; a second
+/// signal ends at once.
 pub(super) fn run(plan: Plan) -> ExitCode {
     let mut observability = plan.observability.clone();
     // On a terminal the screen tells it better.
@@ -190,7 +191,7 @@ impl Foreground {
     }
 
     async fn conduct(&mut self) -> Result<(), Failure> {
-        let mut signals = Signals::take().map_err(StartError::Runtime)?;
+        let mut signals = EndSignals::take().map_err(StartError::Runtime)?;
         self.begin()?;
         let mut stopping = false;
         while !(stopping && self.agents.is_empty()) {
@@ -199,7 +200,7 @@ impl Foreground {
                     // By itself an agent ends only where it could not begin.
                     ended??;
                 }
-                () = signals.end() => {
+                () = signals.next() => {
                     self.publishing.abort_all();
                     self.screen.ending();
                     for running in self.lines.iter().filter_map(|line| line.running.as_ref()) {
@@ -283,7 +284,7 @@ impl Foreground {
     ) -> Result<(), StartError> {
         let (watcher, mut seen) = mpsc::channel(SEEN_WAITING_MAX);
         let (running, task) = Agent::prepare(config)?;
-        let task = task.with_tap(Tap::new(protocol, watcher));
+        let task = task.with_tap(Tap::new(protocol, watcher, self.screen.counts(place)));
         let mut state = running.watch();
         let tell = self.tell.clone();
         tokio::task::spawn_local(async move {

@@ -98,28 +98,19 @@ struct Conductor<'a> {
     health: Option<std::net::SocketAddr>,
 }
 
-pub(super) struct Signals {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    pub(super) fn take() -> std::io::Result<Self> {
+    fn take() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
         })
-    }
-
-    /// Waits until somebody wants the end; a terminal that goes away does, too.
-    pub(super) async fn end(&mut self) {
-        tokio::select! {
-            _ = self.hang_up.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

@@ -5,17 +5,20 @@
 //! it works.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plain::plain;
 use crate::state::{AgentState, Phase};
-use crate::tap::Seen;
+use crate::tap::{Counts, Seen, is_fault};
 
-/// Back to the start of the line, and nothing on it.
-const CLEAR_LINE: &str = "\r\x1b[2K";
-/// The last line must not wrap: it could not be cleared.
+/// Nothing from the start of the line to the end of the screen: a terminal that was made narrower
+/// may have wrapped the last line onto several.
+const CLEAR_LINE: &str = "\r\x1b[J";
+/// The last line must not wrap: others would move for it.
 const WRAP_OFF: &str = "\x1b[?7l";
-const WRAP_ON: &str = "\x1b[?7h";
+/// The cursor waits at the start, from where the line is cleared however it was wrapped since.
+const WRAP_ON: &str = "\x1b[?7h\r";
 /// Longest text of others on one line, in characters.
 const SHOWN_CHARS_MAX: usize = 600;
 const BOLD: &str = "1";
@@ -56,8 +59,7 @@ struct Row {
     target: String,
     state: AgentState,
     was_ready: bool,
-    told: u64,
-    failed: u64,
+    counts: Arc<Counts>,
 }
 
 /// See the module. What belongs together is written at once, and flushed after it. A reader that
@@ -89,6 +91,11 @@ impl<W: Write> Screen<W> {
             ..Row::default()
         });
         self.rows.len() - 1
+    }
+
+    /// What counts its use.
+    pub(super) fn counts(&self, place: usize) -> Arc<Counts> {
+        Arc::clone(&self.rows[place].counts)
     }
 
     /// Its address, or another one than before; on a terminal at once, else when it works.
@@ -147,7 +154,8 @@ impl<W: Write> Screen<W> {
 
     /// Something passed.
     pub(super) fn seen(&mut self, place: usize, seen: &Seen) {
-        let row = &mut self.rows[place];
+        let row = &self.rows[place];
+        let not_shown = row.counts.take_not_shown();
         let (text, colour) = match seen {
             Seen::Request {
                 method,
@@ -155,12 +163,9 @@ impl<W: Write> Screen<W> {
                 status,
                 took,
             } => {
-                let is_fault = status.is_none_or(|status| status >= 500);
-                row.told += 1;
-                row.failed += u64::from(is_fault);
                 let colour = match status {
                     Some(400..500) => YELLOW,
-                    _ if is_fault => RED,
+                    _ if is_fault(*status) => RED,
                     _ => GREEN,
                 };
                 let status = status.map_or_else(|| "---".to_owned(), |code| code.to_string());
@@ -176,19 +181,21 @@ impl<W: Write> Screen<W> {
                 bytes_out,
                 lasted,
             } => {
-                row.told += 1;
                 let lasted = span(*lasted);
                 let text = format!("connection in {bytes_in} B out {bytes_out} B {lasted}");
                 (text, GREEN)
             }
             Seen::Unreachable { reason } => {
-                row.failed += 1;
                 let reason = clean(reason);
                 (format!("{} is not reached: {reason}", row.target), RED)
             }
         };
         let text = self.paint(colour, &text);
         self.told_of(place, &text);
+        if not_shown > 0 {
+            let text = format!("({not_shown} more passed faster than they can be shown)");
+            self.told_of(place, &self.paint(DIM, &text));
+        }
         self.done();
     }
 
@@ -286,9 +293,9 @@ impl<W: Write> Screen<W> {
                 text += &format!("  round trip {}", span(round_trip));
             }
         }
-        let told: u64 = self.rows.iter().map(|row| row.told).sum();
-        let failed: u64 = self.rows.iter().map(|row| row.failed).sum();
-        text += &format!("  {told} seen, {failed} failed");
+        let passed: u64 = self.rows.iter().map(|row| row.counts.passed()).sum();
+        let failed: u64 = self.rows.iter().map(|row| row.counts.failed()).sum();
+        text += &format!("  {passed} seen, {failed} failed");
         text + &self.paint(DIM, "  Ctrl-C ends it")
     }
 
@@ -362,7 +369,9 @@ mod tests {
             screen.address_is(place, URL);
             screen.state(place, &offline("no way to the hub"));
             screen.state(place, &online());
-            screen.seen(place, &request(Some(502)));
+            let failed = request(Some(502));
+            screen.counts(place).count(&failed);
+            screen.seen(place, &failed);
         });
         let last = text.rsplit(CLEAR_LINE).next().unwrap();
         assert!(
@@ -374,6 +383,8 @@ mod tests {
             "{last}"
         );
         assert!(!last.contains('\n'), "{last}");
+        // From there it is cleared, also where the terminal has wrapped it meanwhile.
+        assert!(last.ends_with('\r'), "{last:?}");
         let whole_lines: Vec<&str> = text.split('\n').collect();
         assert!(whole_lines[0].ends_with("http://shop.localhost:8080 -> 127.0.0.1:3000"));
         assert!(text.contains("connecting  no way to the hub"));

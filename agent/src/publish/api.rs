@@ -17,7 +17,7 @@ use crate::secret::Secret;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// The wait after an answer that asks for fewer requests.
+/// The wait after an answer that asks for fewer requests and does not say for how long.
 const LIMITED_WAIT: Duration = Duration::from_secs(10);
 /// A management token is asked for anew this long before it ends.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
@@ -62,6 +62,8 @@ pub(crate) enum PublishError {
         url: String,
         code: String,
         detail: String,
+        /// What the answer asks for.
+        retry_after: Option<Duration>,
     },
     #[error("client secret file `{path}` cannot be read: {reason}")]
     ClientSecret { path: String, reason: String },
@@ -78,6 +80,10 @@ impl PublishError {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unreachable { .. } => None,
+            Self::Refused {
+                retry_after: Some(after),
+                ..
+            } => Some(*after),
             Self::Refused { code, .. } => match code.as_str() {
                 "unavailable" | "timeout" => None,
                 "rate_limited" => Some(LIMITED_WAIT),
@@ -265,6 +271,7 @@ impl ControlApi {
                     url: self.point.url.clone(),
                     code: plain(&problem.code, DETAIL_CHARS_MAX),
                     detail: plain(&problem.detail, DETAIL_CHARS_MAX),
+                    retry_after: answer.retry_after,
                 },
                 Err(_) => failed(format!(
                     "it answered {} and no reason; is this a control API?",
@@ -275,5 +282,29 @@ impl ControlApi {
         // The text of a parser's error could quote the answer, which holds tokens.
         serde_json::from_slice(&answer.body)
             .map_err(|_| failed("it answered what is no tunnel; is this a control API?".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_at_its_word_and_else_by_its_code() {
+        let refused = |code: &str, seconds: Option<u64>| {
+            let error = PublishError::Refused {
+                url: String::new(),
+                code: code.to_owned(),
+                detail: String::new(),
+                retry_after: seconds.map(Duration::from_secs),
+            };
+            error.retry_after()
+        };
+        for code in ["rate_limited", "unavailable", "name_taken"] {
+            assert_eq!(refused(code, Some(3)), Some(Duration::from_secs(3)));
+        }
+        assert_eq!(refused("rate_limited", None), Some(LIMITED_WAIT));
+        assert_eq!(refused("unavailable", None), None);
+        assert_eq!(refused("name_taken", None), Some(REFUSED_WAIT));
     }
 }

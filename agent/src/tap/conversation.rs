@@ -171,6 +171,8 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::sync::mpsc;
 
     use super::*;
@@ -232,7 +234,7 @@ mod tests {
 
     fn watch(parts: &[Part]) -> Vec<String> {
         let (watcher, mut seen) = mpsc::channel(64);
-        let mut conversation = Conversation::new(Tap::new(Protocol::Http, watcher));
+        let mut conversation = Conversation::new(Tap::new(Protocol::Http, watcher, Arc::default()));
         for part in parts {
             match part {
                 To(text) => conversation.asked(text.as_bytes()),

@@ -190,6 +190,34 @@ async fn a_terminal_that_goes_away_ends_it() {
 }
 
 #[tokio::test]
+async fn below_nohup_it_outlives_its_terminal() {
+    let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
+    let control = StubControl::start(&[&hub.url()]).await;
+    let service = origin().await.port().to_string();
+    let mut shell = Command::new("sh");
+    let agent = env!("CARGO_BIN_EXE_nowconnect-agent");
+    let ignoring = ["-c", "trap '' HUP; exec \"$@\"", "sh", agent];
+    shell
+        .args(ignoring)
+        .args(["http", &service])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("XDG_STATE_HOME", home.path())
+        .env("NC_CONTROL_URL", control.url())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut agent = Foreground::spawn(shell);
+    agent.until("online").await;
+    signal(&agent.child, "HUP").await;
+    let (mut client, _outcomes) = hub.open("tun_1").await;
+    let request = b"GET /still-here HTTP/1.1\r\nhost: x\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    agent.until("GET /still-here 200").await;
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_published_stops_nothing_else() {
     let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
     let control = StubControl::start(&[&hub.url()]).await;
@@ -213,6 +241,29 @@ async fn what_cannot_be_published_stops_nothing_else() {
     let (mut client, _outcomes) = hub.open("echo").await;
     exchange(&mut client, b"through").await;
     drop(client);
+    agent.end().await;
+}
+
+/// Without it the next question would come after a minute.
+#[tokio::test]
+async fn an_api_that_says_when_to_ask_again_is_asked_then() {
+    let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
+    let control = StubControl::start(&[&hub.url()]).await;
+    control.with(|book| {
+        book.refuse = Some((429, "quota_exceeded"));
+        book.retry_after = Some(1);
+    });
+    let path = home.path().join("premise.yaml");
+    let (service, api) = (origin().await.port(), control.url());
+    let file = format!(
+        "publish: {{control_url: \"{api}\", services: [{{name: shop, target: \"{service}\"}}]}}\n"
+    );
+    std::fs::write(&path, file).unwrap();
+    let start = command(home.path(), &["start", "--config", path.to_str().unwrap()]);
+    let mut agent = Foreground::spawn(start);
+    agent.until("offline: ").await;
+    control.with(|book| book.refuse = None);
+    agent.until("online").await;
     agent.end().await;
 }
 

@@ -19,10 +19,14 @@ pub(crate) struct Book {
     tunnels: BTreeMap<String, (String, String)>,
     /// Answered in place of everything: status, code.
     pub(crate) refuse: Option<(u16, &'static str)>,
+    /// `Retry-After` of such answers.
+    pub(crate) retry_after: Option<u32>,
     /// Whether a management token is needed.
     pub(crate) asks_for_client: bool,
     /// Bodies of creations.
     pub(crate) asked: Vec<Value>,
+    /// Requests of any kind.
+    pub(crate) calls: u32,
     made: u32,
     tokens: u32,
 }
@@ -91,13 +95,17 @@ async fn answer(stream: TcpStream, book: Arc<Mutex<Book>>) {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap();
-    let (status, answer) = book
-        .lock()
-        .unwrap()
-        .answer(&head[0], field("authorization"), body);
+    let (status, answer, retry_after) = {
+        let mut book = book.lock().unwrap();
+        book.calls += 1;
+        let (status, answer) = book.answer(&head[0], field("authorization"), body);
+        let after = book.retry_after.filter(|_| status >= 400);
+        let after = after.map(|seconds| format!("retry-after: {seconds}\r\n"));
+        (status, answer, after.unwrap_or_default())
+    };
     let text = answer.to_string();
     let head = format!(
-        "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\n{retry_after}content-length: {}\r\n\r\n",
         text.len()
     );
     let _ = stream.write_all((head + &text).as_bytes()).await;
