@@ -66,6 +66,9 @@ pub struct AgentConfig {
     pub targets: BTreeMap<ConnectorName, Target>,
     /// Where the token comes from.
     pub auth: Auth,
+    /// What each upgrade is signed with, beside the token; `None` where the hub asks for no
+    /// signature.
+    pub signing_secret: Option<SigningSecret>,
     /// Free labels sent in HELLO, for policies.
     pub labels: BTreeMap<String, String>,
     /// Whether this agent is its identity's standby.
@@ -94,6 +97,15 @@ pub enum Auth {
     /// Whoever started the agent is asked for each token; for embedding.
     Asked(TokenAsker),
     /// A fixed token, for embedding only: no config file can hold one.
+    Fixed(Secret),
+}
+
+/// A secret that only this agent and the hub have, of at least 32 characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SigningSecret {
+    /// Alone in a file, which is read at each dial.
+    File(PathBuf),
+    /// The text itself, of the environment or for embedding: no config file can hold it.
     Fixed(Secret),
 }
 
@@ -344,6 +356,7 @@ impl AgentConfig {
             exported_connectors: Vec::new(),
             targets: BTreeMap::new(),
             auth,
+            signing_secret: None,
             labels: BTreeMap::new(),
             standby: false,
             tunnel: TunnelTuning::default(),

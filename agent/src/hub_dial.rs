@@ -8,10 +8,9 @@ mod refused;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
 use http::{HeaderValue, Request, Response};
@@ -25,11 +24,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 pub(crate) use self::refused::UpgradeRefused;
-use crate::backoff::RETRY_AFTER_MAX;
+use crate::backoff::retry_after;
 use crate::config::{HubUrl, Outbound, ProxyKind, ProxyUrl};
 use crate::net::{self, ConnectError};
 use crate::proxy::{self, ProxyError};
-use crate::secret::Secret;
+use crate::signing::SigningError;
 use crate::stream::MaybeTls;
 use crate::tls::{self, TrustError};
 
@@ -60,6 +59,8 @@ pub(crate) enum DialFailure {
     Tls { host: String, reason: String },
     #[error("TLS to `{host}` did not finish in time")]
     TlsTimeout { host: String },
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     #[error("hub refused the upgrade: {0}")]
     Refused(UpgradeRefused),
     #[error("hub did not answer the upgrade in time")]
@@ -256,18 +257,18 @@ fn certificate_hint(bad: &rustls::CertificateError) -> &'static str {
     }
 }
 
-/// Asks for the upgrade with `token`.
+/// Asks for the upgrade with this `Authorization`.
 pub(crate) async fn upgrade<S>(
     stream: S,
     hub: &HubUrl,
-    token: &Secret,
+    authorization: HeaderValue,
     deadline: Instant,
 ) -> Result<WebSocketStream<S>, DialFailure>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let request =
-        upgrade_request(hub, token).map_err(|error| DialFailure::Upgrade(error.to_string()))?;
+    let request = upgrade_request(hub, authorization)
+        .map_err(|error| DialFailure::Upgrade(error.to_string()))?;
     // An agent takes the longest messages there are; HELLO has no word for less.
     let limits = websocket_config();
     let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(limits));
@@ -279,9 +280,7 @@ where
     }
 }
 
-fn upgrade_request(hub: &HubUrl, token: &Secret) -> Result<Request<()>, http::Error> {
-    let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose()))?;
-    bearer.set_sensitive(true);
+fn upgrade_request(hub: &HubUrl, authorization: HeaderValue) -> Result<Request<()>, http::Error> {
     let default_port = if hub.tls { 443 } else { 80 };
     let authority = hub.authority();
     let host = if hub.port == default_port {
@@ -300,7 +299,7 @@ fn upgrade_request(hub: &HubUrl, token: &Secret) -> Result<Request<()>, http::Er
         .header(SEC_WEBSOCKET_KEY, generate_key())
         .header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
         .header(USER_AGENT, crate::USER_AGENT)
-        .header(AUTHORIZATION, bearer)
+        .header(AUTHORIZATION, authorization)
         .body(())
 }
 
@@ -318,12 +317,7 @@ fn refusal(response: &Response<Option<Vec<u8>>>) -> UpgradeRefused {
         status: response.status().as_u16(),
         code: field(&["code", "error"]),
         reason,
-        retry_after: response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.trim().parse().ok())
-            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
+        retry_after: retry_after(response.headers()),
     }
 }
 
@@ -341,9 +335,13 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::time::Duration;
+
+    use http::header::RETRY_AFTER;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::backoff::RETRY_AFTER_MAX;
 
     #[tokio::test]
     async fn the_upgrade_names_token_and_subprotocol() {
@@ -404,7 +402,7 @@ mod tests {
         let (near, _far) = duplex(4096);
         let hub = HubUrl::parse("wss://hub.example.com", false).unwrap();
         let deadline = Instant::now() + Duration::from_millis(20);
-        let result = upgrade(near, &hub, &Secret::new("t0ken"), deadline).await;
+        let result = upgrade(near, &hub, bearer(), deadline).await;
         assert!(matches!(result, Err(DialFailure::UpgradeTimeout)));
     }
 
@@ -419,6 +417,10 @@ mod tests {
         assert!(error.contains("does not speak TLS"), "{error}");
     }
 
+    fn bearer() -> HeaderValue {
+        HeaderValue::from_static("Bearer t0ken")
+    }
+
     async fn exchange(
         answer: &[u8],
     ) -> (
@@ -429,7 +431,7 @@ mod tests {
         far.write_all(answer).await.unwrap();
         let hub = HubUrl::parse("wss://hub.example.com", false).unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
-        let result = upgrade(near, &hub, &Secret::new("t0ken"), deadline).await;
+        let result = upgrade(near, &hub, bearer(), deadline).await;
         let mut request = vec![0; 4096];
         let length = far.read(&mut request).await.unwrap();
         let request = String::from_utf8(request[..length].to_vec()).unwrap();

@@ -11,7 +11,7 @@
 //! - `supervisor`: keeps one session alive through any number of tunnels;
 //! - `hub_dial`, `proxy`, `tls`, `net`: the way to the hub, step by step;
 //! - `connectors`: the way to targets;
-//! - `token`: where the token comes from and when it is renewed;
+//! - `token`: where the token comes from and when it is renewed; `signing`: what is shown of it;
 //! - `publish`: public names from a control API, and their tokens; `tap`: what is seen of their use;
 //! - [`cli`]: the commands, `diagnose` among them.
 //!
@@ -34,6 +34,7 @@ mod proxy_header;
 mod publish;
 mod secret;
 mod shell;
+mod signing;
 mod state;
 mod stream;
 mod supervisor;
@@ -44,7 +45,7 @@ mod tls;
 mod token;
 
 pub use self::agent::{Agent, AgentTask, BoundAgent, Running, StartError, build_runtime};
-pub use self::config::{AgentConfig, Auth, HubUrl, Target};
+pub use self::config::{AgentConfig, Auth, HubUrl, SigningSecret, Target};
 pub use self::connectors::MapError;
 pub use self::secret::Secret;
 pub use self::state::{AgentState, Phase};

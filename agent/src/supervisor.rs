@@ -15,15 +15,17 @@
 //!
 //! Everything runs on one thread. The only shared state is what the tunnels' shells hold.
 
+mod dial;
 mod orders;
 mod renewal;
 mod tunnels;
 
+use self::dial::{NotDialled, Round};
 pub(crate) use self::tunnels::{advice, hello};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::LocalBoxFuture;
 use nowconnect_protocol::{Epoch, InstanceId, ResumeToken, TunnelConfig, WindowPool};
@@ -38,8 +40,9 @@ use crate::agent::Order;
 use crate::backoff::{self, Backoff};
 use crate::config::{AgentConfig, HubUrl};
 use crate::connectors::ConnectorMap;
-use crate::hub_dial::{DialFailure, HubStream, Transport, open_transport, upgrade};
+use crate::hub_dial::{DialFailure, HubStream};
 use crate::shell::{NEWS_QUEUE, Shared, TunnelNews};
+use crate::signing::Signer;
 use crate::state::{AgentState, Phase};
 use crate::tap::Tap;
 use crate::token::{Token, TokenError, TokenSource};
@@ -93,7 +96,7 @@ enum DialProblem {
 
 /// A finished piece of work that borrowed the token's source.
 enum Finished {
-    Dialled(Result<Dialled, DialProblem>),
+    Dialled(Result<Dialled, NotDialled>),
     Fetched(Result<Token, TokenError>),
 }
 
@@ -126,7 +129,8 @@ pub(crate) struct Supervisor {
     retired: Vec<Retired>,
     session: Session,
     next_number: u64,
-    /// Which of several hubs is dialled first: the next one after a HELLO that was not accepted.
+    /// Which of several hubs is dialled first: the next one after a HELLO that was not accepted, or
+    /// after those that took all of a round's time.
     begin_at: usize,
     /// The token in force on the current tunnel, or the one that the last dial used.
     token: Option<Token>,
@@ -284,13 +288,17 @@ impl Supervisor {
         self.dial_at = None;
         let mut hubs = vec![self.config.hub.clone()];
         hubs.extend(self.config.other_hubs.iter().cloned());
-        let begin_at = self.begin_at % hubs.len();
-        hubs.rotate_left(begin_at);
-        let outbound = self.config.outbound.clone();
-        let limit = self.config.tunnel.connect_timeout;
+        self.begin_at %= hubs.len();
+        hubs.rotate_left(self.begin_at);
         tracing::debug!(event = "dialling", hub = %hubs[0], attempt = self.backoff.failures(), "dialling the hub");
+        let round = Round {
+            hubs,
+            outbound: self.config.outbound.clone(),
+            signer: Signer::of(&self.config),
+            limit: self.config.tunnel.connect_timeout,
+        };
         self.work = Some(Box::pin(async move {
-            let result = dial(&mut source, &hubs, &outbound, limit).await;
+            let result = round.run(&mut source).await;
             (source, Finished::Dialled(result))
         }));
     }
@@ -303,7 +311,10 @@ impl Supervisor {
         }
         match finished {
             Finished::Dialled(Ok(dialled)) => self.join(dialled),
-            Finished::Dialled(Err(problem)) => self.dial_failed(&problem),
+            Finished::Dialled(Err(not)) => {
+                self.begin_at += not.go_on_after;
+                self.dial_failed(&not.problem);
+            }
             Finished::Fetched(result) => self.token_fetched(result),
         }
     }
@@ -340,6 +351,10 @@ impl Supervisor {
             DialProblem::Token(_) => (
                 self.backoff.next_wait(draw),
                 "without a token the hub is not dialled; see `nowconnect-agent diagnose`",
+            ),
+            DialProblem::Way(DialFailure::Signing(_)) => (
+                self.backoff.next_wait(draw),
+                "without a signature the hub is not asked; see `nowconnect-agent config check`",
             ),
             DialProblem::Way(_) => (
                 self.backoff.next_wait(draw),
@@ -400,62 +415,12 @@ async fn work(slot: &mut Option<Work>) -> (TokenSource, Finished) {
     }
 }
 
-async fn dial(
-    source: &mut TokenSource,
-    hubs: &[HubUrl],
-    outbound: &crate::config::Outbound,
-    limit: Duration,
-) -> Result<Dialled, DialProblem> {
-    let mut token = source.fetch(Instant::now() + limit).await?;
-    let mut place = 0;
-    loop {
-        let hub = &hubs[place];
-        let failure = match reach(hub, &token, outbound, limit).await {
-            Ok(websocket) => {
-                return Ok(Dialled {
-                    websocket: Box::new(websocket),
-                    token,
-                    hub: hub.clone(),
-                });
-            }
-            Err(failure) => failure,
-        };
-        place += 1;
-        let Some(next) = hubs.get(place) else {
-            return Err(failure.into());
-        };
-        tracing::warn!(
-            event = "hub_passed_over",
-            %hub,
-            reason = %failure,
-            %next,
-            "the next hub is tried"
-        );
-        // The hub that was passed over may have taken it.
-        if source.counts_once() {
-            token = source.fetch(Instant::now() + limit).await?;
-        }
-    }
-}
-
-async fn reach(
-    hub: &HubUrl,
-    token: &Token,
-    outbound: &crate::config::Outbound,
-    limit: Duration,
-) -> Result<WebSocketStream<HubStream>, DialFailure> {
-    // Each hub gets its own time: a slow issuer must not look like a slow hub.
-    let deadline = Instant::now() + limit;
-    let stream = open_transport(&Transport::to_hub(hub, outbound), deadline).await?;
-    upgrade(stream, hub, &token.secret, deadline).await
-}
-
 fn random_u64() -> u64 {
     let mut bytes = [0; 8];
     // Without randomness from the system, time tells two processes apart well enough.
     if getrandom::fill(&mut bytes).is_err() {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         return now.as_secs() ^ (u64::from(now.subsec_nanos()) << 32);
     }

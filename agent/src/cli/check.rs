@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::{refuse, say, say_error};
 use crate::config::{self, AgentConfig, Auth, ConfigError, ConfigProblem, Env, PublishConfig};
 use crate::connectors::PreparedTarget;
+use crate::signing::Signer;
 use crate::tls;
 use crate::token::TokenSource;
 
@@ -90,6 +91,9 @@ impl Problems {
                 Auth::TokenFile(_) | Auth::Fixed(_) | Auth::Asked(_) => "tunnel.auth.token_file",
             };
             self.note(format!("`{key}`: {error}"));
+        }
+        if let Some(Err(error)) = Signer::of(config).map(|signer| signer.check()) {
+            self.note(format!("`tunnel.auth.hmac_secret_file`: {error}"));
         }
         // Also where nothing is dialled by TLS now: what is named should be right.
         let needs_trust = config.hub.tls

@@ -28,6 +28,10 @@ pub(super) struct ConnectArgs {
     /// The file with the token; without it the variable NC_TOKEN holds the token
     #[arg(long, value_name = "FILE", env = "NC_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// The file with the secret that the hub wants upgrades signed with; or the variable
+    /// NC_HMAC_SECRET holds it
+    #[arg(long, value_name = "FILE", env = "NC_HMAC_SECRET_FILE")]
+    hmac_secret_file: Option<PathBuf>,
     /// What to offer: NAME=PORT or NAME=HOST:PORT; a PORT or HOST:PORT alone is the connector `http`
     #[arg(value_name = "SERVICE", required = true)]
     services: Vec<String>,
@@ -99,6 +103,10 @@ impl ConnectArgs {
             let file = file.to_str().ok_or("`--token-file` is not text")?;
             set.insert("NC_TOKEN_FILE".to_owned(), file.to_owned());
         }
+        if let Some(file) = &self.hmac_secret_file {
+            let file = file.to_str().ok_or("`--hmac-secret-file` is not text")?;
+            set.insert("NC_HMAC_SECRET_FILE".to_owned(), file.to_owned());
+        }
         for service in &self.services {
             let (name, place) = service.split_once('=').unwrap_or((NAMELESS, service));
             let target = parse_target(place, Protocol::Tcp)?;
@@ -124,6 +132,7 @@ fn renamed(error: &ConfigError) -> ConfigError {
             ("NC_AGENT_URL", "--gateway"),
             ("NC_AGENT_ID", "--id"),
             ("NC_TOKEN_FILE", "--token-file"),
+            ("NC_HMAC_SECRET_FILE", "--hmac-secret-file"),
             ("environment", "command line"),
         ] {
             if problem.source == variable {
@@ -142,7 +151,7 @@ mod tests {
     use nowconnect_protocol::ConnectorName;
 
     use super::*;
-    use crate::config::{AgentConfig, Auth, NoEnv, Target};
+    use crate::config::{AgentConfig, Auth, NoEnv, SigningSecret, Target};
     use crate::secret::Secret;
 
     #[test]
@@ -158,6 +167,16 @@ mod tests {
         assert_eq!(target("http"), &Target::tcp("localhost", 3000));
         assert_eq!(target("ssh"), &Target::tcp("box.lan", 22));
         assert_eq!(target("my-db"), &Target::tcp("localhost", 5432));
+    }
+
+    #[test]
+    fn a_secret_to_sign_with_comes_by_file() {
+        let env = BTreeMap::from([("NC_TOKEN".to_owned(), "t0ken".to_owned())]);
+        let mut arguments = arguments(&["3000"], None);
+        arguments.hmac_secret_file = Some("/run/secret".into());
+        let config = config::load(None, &arguments.overlay(&env).unwrap()).unwrap();
+        let of_file = SigningSecret::File("/run/secret".into());
+        assert_eq!(config.signing_secret, Some(of_file));
     }
 
     #[test]
@@ -182,13 +201,18 @@ mod tests {
         token_file: Option<&str>,
         env: &dyn Env,
     ) -> Result<AgentConfig, String> {
-        let arguments = ConnectArgs {
+        let arguments = arguments(services, token_file);
+        let overlay = arguments.overlay(env)?;
+        config::load(None, &overlay).map_err(|error| renamed(&error).to_string())
+    }
+
+    fn arguments(services: &[&str], token_file: Option<&str>) -> ConnectArgs {
+        ConnectArgs {
             gateway: "wss://hub.example.com".to_owned(),
             id: "site-1".to_owned(),
             token_file: token_file.map(PathBuf::from),
+            hmac_secret_file: None,
             services: services.iter().map(|&text| text.to_owned()).collect(),
-        };
-        let overlay = arguments.overlay(env)?;
-        config::load(None, &overlay).map_err(|error| renamed(&error).to_string())
+        }
     }
 }

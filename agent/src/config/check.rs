@@ -178,6 +178,7 @@ impl Checker<'_> {
         let targets = self.checked_targets(targets);
         self.check_exported(&exported_connectors, &targets);
         let auth = self.auth(tunnel.auth.as_ref());
+        let signing_secret = self.signing_secret(tunnel.auth.as_ref());
         let outbound = self.outbound(&tunnel, &proxy, hub.as_ref());
         let tuning = self.tuning(&tunnel);
         let labels = self.labels(&tunnel);
@@ -205,6 +206,7 @@ impl Checker<'_> {
                 .collect(),
             targets,
             auth: auth?,
+            signing_secret,
             labels,
             standby: standby.unwrap_or(false),
             tunnel: tuning,

@@ -60,12 +60,17 @@ impl Env for BTreeMap<String, String> {
 
 /// Every fixed `NC_*` name that an agent reads, with its meaning, for `--help` and for warnings
 /// about unknown ones.
-pub(crate) const NAMES: [(&str, &str); 16] = [
+pub(crate) const NAMES: [(&str, &str); 18] = [
     ("NC_CONFIG", "path of the config file"),
     ("NC_AGENT_URL", "tunnel.url"),
     ("NC_AGENT_ID", "tunnel.agent_id"),
     ("NC_TOKEN_FILE", "tunnel.auth.token_file"),
     ("NC_TOKEN", "the token itself; a file is read by fewer"),
+    ("NC_HMAC_SECRET_FILE", "tunnel.auth.hmac_secret_file"),
+    (
+        "NC_HMAC_SECRET",
+        "that secret itself; a file is read by fewer",
+    ),
     ("NC_CONTROL_URL", "publish.control_url"),
     ("NC_CLIENT_ID", "publish.client_id"),
     ("NC_CLIENT_SECRET_FILE", "publish.client_secret_file"),

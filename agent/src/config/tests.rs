@@ -290,6 +290,44 @@ fn two_ways_to_a_token_are_one_too_many() {
 }
 
 #[test]
+fn what_upgrades_are_signed_with_comes_from_a_file_or_a_variable() {
+    let config = parse(SMALL, "f", &NoEnv).unwrap();
+    assert_eq!(config.signing_secret, None);
+    let text = SMALL.replace(
+        "{token_file: /run/token}",
+        "{token_file: /run/token, hmac_secret_file: /run/secret}",
+    );
+    let config = parse(&text, "f", &NoEnv).unwrap();
+    let of_file = SigningSecret::File("/run/secret".into());
+    assert_eq!(config.signing_secret, Some(of_file));
+
+    let secret = "0123456789abcdef0123456789abcdef";
+    let config = parse(&text, "f", &env(&[("NC_HMAC_SECRET", secret)])).unwrap();
+    let of_variable = SigningSecret::Fixed(Secret::new(secret));
+    assert_eq!(config.signing_secret, Some(of_variable));
+    assert!(!format!("{config:?}").contains(secret));
+    let config = parse(&text, "f", &env(&[("NC_HMAC_SECRET_FILE", "/tmp/s")])).unwrap();
+    let named = SigningSecret::File("/tmp/s".into());
+    assert_eq!(config.signing_secret, Some(named));
+
+    for (pairs, said) in [
+        (&[("NC_HMAC_SECRET", "hunter2")][..], "at least 32"),
+        (
+            &[("NC_HMAC_SECRET", secret), ("NC_HMAC_SECRET_FILE", "/s")],
+            "keep one of the two",
+        ),
+    ] {
+        let error = parse(&text, "f", &env(pairs)).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(error.contains("NC_HMAC_SECRET"), "{error}");
+        assert!(
+            !error.contains("hunter2") && !error.contains(secret),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn secrets_do_not_show_in_a_config() {
     let text = format!("{SMALL}proxy: {{https_proxy: 'http://joe:hunter2@proxy:1'}}\n");
     let mut config = parse(&text, "f", &NoEnv).unwrap();

@@ -12,6 +12,7 @@ use super::report::Report;
 use crate::config::AgentConfig;
 use crate::hub_dial::{DialFailure, HubStream, Transport, open_carrier, open_tls, upgrade};
 use crate::net;
+use crate::signing::{Signer, authorization};
 use crate::stream::MaybeTls;
 use crate::tls::TrustSource;
 use crate::token::{Claims, Token, TokenError, TokenSource};
@@ -151,9 +152,10 @@ impl Walk {
             DialFailure::Tls { .. } | DialFailure::TlsTimeout { .. } => {
                 ("tls", "see the reason above")
             }
-            DialFailure::Refused(_) | DialFailure::UpgradeTimeout | DialFailure::Upgrade(_) => {
-                ("upgrade", "see the reason above")
-            }
+            DialFailure::Signing(_)
+            | DialFailure::Refused(_)
+            | DialFailure::UpgradeTimeout
+            | DialFailure::Upgrade(_) => ("upgrade", "see the reason above"),
         };
         self.report.failed(hop, failure.to_string(), advice);
     }
@@ -296,18 +298,42 @@ impl Walk {
         token: &Token,
     ) -> Option<WebSocketStream<HubStream>> {
         let started = Instant::now();
-        let result = upgrade(stream, &self.config.hub, &token.secret, self.deadline()).await;
+        let signer = Signer::of(&self.config);
+        let shown = authorization(&token.secret, signer.as_ref(), SystemTime::now());
+        let result = match shown {
+            Ok(shown) => upgrade(stream, &self.config.hub, shown, self.deadline()).await,
+            Err(error) => Err(error.into()),
+        };
         let websocket = match result {
             Ok(websocket) => {
-                self.report
-                    .ok("upgrade", format!("{} accepted the token", self.config.hub));
+                let what = if signer.is_some() {
+                    "token and signature"
+                } else {
+                    "token"
+                };
+                self.report.ok(
+                    "upgrade",
+                    format!("{} accepted the {what}", self.config.hub),
+                );
                 Some(websocket)
             }
             Err(failure) => {
-                let advice = if let DialFailure::Refused(refused) = &failure {
-                    refused.advice()
-                } else {
-                    "check that the path leads to a hub and that whatever stands in front of it lets WebSockets through"
+                let advice = match &failure {
+                    DialFailure::Refused(refused) => refused.advice(),
+                    DialFailure::Signing(_) => {
+                        "`tunnel.auth.hmac_secret_file` (`NC_HMAC_SECRET_FILE`) names the secret that the hub has for this agent, alone in a file that this user may read"
+                    }
+                    DialFailure::Connect { .. }
+                    | DialFailure::ConnectProxy { .. }
+                    | DialFailure::ProxyTls { .. }
+                    | DialFailure::Proxy { .. }
+                    | DialFailure::Trust(_)
+                    | DialFailure::Tls { .. }
+                    | DialFailure::TlsTimeout { .. }
+                    | DialFailure::UpgradeTimeout
+                    | DialFailure::Upgrade(_) => {
+                        "check that the path leads to a hub and that whatever stands in front of it lets WebSockets through"
+                    }
                 };
                 self.report.failed("upgrade", failure.to_string(), advice);
                 None

@@ -33,6 +33,18 @@ impl UpgradeRefused {
             ) => {
                 "the hub does not trust the token's signer: compare `iss` with the hub's `security.issuers`"
             }
+            (_, "signature_missing") => {
+                "the hub wants this agent's upgrades signed: set `tunnel.auth.hmac_secret_file` (`NC_HMAC_SECRET_FILE`) to the secret of its `security.signed_agents`"
+            }
+            (_, "signature_wrong") => {
+                "the secret here is not the one that the hub has for this agent, or it has none: compare `tunnel.auth.hmac_secret_file` and `tunnel.agent_id` with its `security.signed_agents`"
+            }
+            (_, "signature_stale") => {
+                "one of the two clocks is wrong: let both machines set theirs by NTP; the hub allows `security.signed_window_sec` between them"
+            }
+            (_, "signature_replayed") => {
+                "the hub has seen this very request before: whatever stands in front of it repeats requests, or somebody on the way does; the next dial signs another one"
+            }
             (_, "keys_unavailable") => {
                 "the hub cannot fetch its issuer's keys; that is for the hub's operator to mend"
             }
@@ -56,6 +68,10 @@ impl UpgradeRefused {
 
     /// Whether only a person can mend it.
     pub(crate) fn needs_a_person(&self) -> bool {
+        // The next dial has a nonce of its own.
+        if self.code.as_deref() == Some("signature_replayed") {
+            return false;
+        }
         matches!(self.status, 300..=399 | 400 | 401 | 403 | 404 | 405 | 426)
     }
 }
@@ -95,6 +111,10 @@ mod tests {
             (401, "token_audience", "security.audience"),
             (401, "token_issuer_unknown", "security.issuers"),
             (401, "token_claims", "does not accept the token"),
+            (401, "signature_missing", "tunnel.auth.hmac_secret_file"),
+            (401, "signature_wrong", "security.signed_agents"),
+            (401, "signature_stale", "NTP"),
+            (401, "signature_replayed", "repeats requests"),
             (503, "keys_unavailable", "issuer's keys"),
             (503, "draining", "busy or about to leave"),
         ] {

@@ -43,7 +43,9 @@ impl Supervisor {
             || old.standby != self.config.standby
             || old.outbound != self.config.outbound
             || old.tunnel != self.config.tunnel
-            || old.limits != self.config.limits;
+            || old.limits != self.config.limits
+            // Only an upgrade shows whether it fits.
+            || old.signing_secret != self.config.signing_secret;
         if old.tunnel.backoff != self.config.tunnel.backoff {
             self.backoff = Backoff::new(self.config.tunnel.backoff.clone());
         }

@@ -8,6 +8,7 @@ use nowconnect_protocol::{CloseCode, ResetCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::outbound::acceptor;
 use crate::stub_hub::{Outcome, StubHub};
 use crate::support::{
     LIMIT, Relay, chatter, config, echo, eventually, exchange, name, ready, soon, state, tcp,
@@ -338,4 +339,53 @@ async fn issuer() -> std::net::SocketAddr {
 async fn closed_port() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
+}
+
+/// Their ways are opened beside each other: one after the other they would take half a minute.
+#[tokio::test]
+async fn hubs_that_say_nothing_hold_up_the_one_that_answers_for_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = acceptor("127.0.0.1", folder.path());
+    let hub = StubHub::start_with(Some(tls)).await;
+    let silent = silent_hubs(3).await;
+    let mut hubs = silent
+        .iter()
+        .map(|hub| hub.local_addr().unwrap())
+        .chain([hub.address])
+        .map(|address| HubUrl::parse(&format!("wss://{address}"), false).unwrap());
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    config.hub = hubs.next().unwrap();
+    config.other_hubs = hubs.collect();
+    config.outbound.ca_bundle = Some(folder.path().join("ca.pem"));
+    let running = ready(config).await;
+    let address = hub.address.to_string();
+    let reached = running.state().hub.unwrap().to_string();
+    assert!(reached.contains(&address), "{reached}");
+}
+
+/// A round has an end, and the next one goes on where it ended.
+#[tokio::test]
+async fn hubs_that_take_connections_and_never_answer_are_gone_past() {
+    let hub = StubHub::start().await;
+    let silent = silent_hubs(5).await;
+    let mut hubs = silent
+        .iter()
+        .map(|hub| format!("ws://{}", hub.local_addr().unwrap()))
+        .chain([hub.url()])
+        .map(|url| HubUrl::parse(&url, false).unwrap());
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    config.hub = hubs.next().unwrap();
+    config.other_hubs = hubs.collect();
+    config.tunnel.connect_timeout = Duration::from_millis(300);
+    let running = ready(config).await;
+    assert!(running.state().is_ready());
+}
+
+/// The system takes connections for them, and nobody reads.
+async fn silent_hubs(count: usize) -> Vec<TcpListener> {
+    let mut hubs = Vec::new();
+    for _ in 0..count {
+        hubs.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    hubs
 }

@@ -55,10 +55,15 @@ pub enum SignedError {
     #[error("the signature does not fit")]
     BadSignature,
     /// The time is too far from the hub's.
-    #[error("the request's time is {seconds} s away from the hub's; check the agent's clock")]
+    #[error(
+        "the request's time is {} s away from the hub's; check the agent's clock",
+        .sent_at.abs_diff(*.now)
+    )]
     Stale {
-        /// How far.
-        seconds: u64,
+        /// What the request says, in seconds since 1970.
+        sent_at: u64,
+        /// What the hub's clock says.
+        now: u64,
     },
     /// The nonce was seen before.
     #[error("the request was used before")]
@@ -148,9 +153,11 @@ impl SignedRequest {
         if !fits || secret.is_none() {
             return Err(SignedError::BadSignature);
         }
-        let seconds = self.timestamp.abs_diff(now_seconds);
-        if seconds > window_seconds {
-            return Err(SignedError::Stale { seconds });
+        if self.timestamp.abs_diff(now_seconds) > window_seconds {
+            return Err(SignedError::Stale {
+                sent_at: self.timestamp,
+                now: now_seconds,
+            });
         }
         Ok(())
     }
@@ -196,8 +203,23 @@ mod tests {
         }
         for now in [939, 1061] {
             let stale = request.check(Some(SECRET), now, 60).unwrap_err();
-            assert_eq!(stale, SignedError::Stale { seconds: 61 });
+            assert_eq!(stale, SignedError::Stale { sent_at: 1000, now });
         }
+    }
+
+    /// The agent's tests check the same one.
+    #[test]
+    fn the_documented_example_counts() {
+        let document = include_str!("../../../docs/protocols/signed-upgrade.md");
+        let headers = document.lines().filter_map(|line| {
+            let (_, parameters) = line.split_once("Authorization: NowConnect-HMAC-SHA256 ")?;
+            SignedRequest::parse(parameters).ok()
+        });
+        let secret = "4f9d2a7c1e8b5063f7a1c9e2d4b6a8f0";
+        assert!(document.contains(secret));
+        let counted = headers
+            .filter(|request| request.check(Some(secret.as_bytes()), 1_795_291_200, 60) == Ok(()));
+        assert_eq!(counted.count(), 1);
     }
 
     #[test]

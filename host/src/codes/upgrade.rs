@@ -239,7 +239,7 @@ fn upgrade(code: UpgradeCode) -> Text {
         UpgradeCode::SignatureMissing => text(
             "the agent has to sign its upgrade and did not",
             "It is among `security.signed_agents`; its own configuration lacks the secret, or somebody shows its token who has nothing else.",
-            "give the agent its secret; where the address is not the agent's, revoke the token",
+            "give the agent its secret, `tunnel.auth.hmac_secret_file`; where the address is not the agent's, revoke the token",
         ),
         UpgradeCode::SignatureWrong => text(
             "the upgrade's signature does not fit",
@@ -249,11 +249,11 @@ fn upgrade(code: UpgradeCode) -> Text {
         UpgradeCode::SignatureStale => text(
             "the time of a signed upgrade is too far from the hub's",
             "A clock is wrong by more than `security.signed_window_sec`, or the request was kept and sent later.",
-            "compare the clocks",
+            "compare the clocks; the answer names both times",
         ),
         UpgradeCode::SignatureReplayed => text(
             "a signed upgrade was sent a second time",
-            "Somebody who saw the request sends it again, or the agent does not make a new nonce each time.",
+            "Somebody who saw the request sends it again, or what stands in front of the hub repeats requests.",
             "look at the address that it came from",
         ),
         UpgradeCode::Revoked => text(

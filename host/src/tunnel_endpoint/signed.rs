@@ -8,6 +8,7 @@ use nowconnect_store::{Once, Used};
 use crate::codes::UpgradeCode;
 use crate::hub::{Hub, now_ms};
 use crate::identity::{AgentIdentity, Authenticator, Nonce, PresentedToken, SignatureRefused};
+use crate::telemetry::rfc3339_ms;
 
 /// Nonces that are remembered: of 65,536 agents one each in the longest window, with some of them
 /// dialling again.
@@ -23,7 +24,7 @@ pub(super) async fn check(
     identity: &AgentIdentity,
     presented: &PresentedToken,
 ) -> Result<(), (UpgradeCode, String)> {
-    let refused = |error: SignatureRefused| (code(error), error.to_string());
+    let refused = |error: SignatureRefused| (code(error), sentence(error));
     let nonce = authenticator
         .check_signature(identity, presented.signed.as_deref())
         .map_err(refused)?;
@@ -46,6 +47,20 @@ async fn use_up(hub: &Hub, nonce: Nonce) -> Result<(), SignedError> {
         Ok(Ok(Used::Again)) => Err(SignedError::Replayed),
         Ok(Ok(Used::Full) | Err(_)) | Err(_) => Err(SignedError::Overloaded),
     }
+}
+
+/// Whoever signed with the right secret may know the hub's time, to tell which clock is wrong.
+fn sentence(error: SignatureRefused) -> String {
+    let SignatureRefused::Signed(SignedError::Stale { sent_at, now }) = error else {
+        return error.to_string();
+    };
+    let at = |seconds: u64| rfc3339_ms(seconds.saturating_mul(1000));
+    format!(
+        "the request is of {} and the hub's clock says {}, {} s apart",
+        at(sent_at),
+        at(now),
+        now.abs_diff(sent_at)
+    )
 }
 
 fn code(error: SignatureRefused) -> UpgradeCode {

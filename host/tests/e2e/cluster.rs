@@ -24,7 +24,9 @@ use nowconnect::gateway::{Gateway, GatewayOptions, Running};
 use nowconnect::registry::Registry;
 use nowconnect::telemetry::decisions::{DecisionFilter, DecisionRecord};
 use nowconnect_agent::config::{BackoffSettings, TargetTls};
-use nowconnect_agent::{Agent, AgentConfig, AgentState, Auth, HubUrl, Target};
+use nowconnect_agent::{
+    Agent, AgentConfig, AgentState, Auth, HubUrl, Secret, SigningSecret, Target,
+};
 use nowconnect_protocol::{AgentId, ConnectorName, TenantName};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -376,6 +378,7 @@ impl TestHub {
             targets: Vec::new(),
             tenant: None,
             token: None,
+            signing_secret: None,
             renew_before: Duration::from_secs(1),
         }
     }
@@ -518,6 +521,7 @@ pub(crate) struct AgentPlan<'a> {
     tenant: Option<String>,
     /// Instead of one that the hub's issuer signs.
     token: Option<String>,
+    signing_secret: Option<String>,
     renew_before: Duration,
 }
 
@@ -525,6 +529,12 @@ impl AgentPlan<'_> {
     /// The token that it shows.
     pub(crate) fn token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
+        self
+    }
+
+    /// It signs its upgrades with this.
+    pub(crate) fn signs_with(mut self, secret: &str) -> Self {
+        self.signing_secret = Some(secret.to_owned());
         self
     }
 
@@ -550,8 +560,13 @@ impl AgentPlan<'_> {
     }
 
     /// It dials here instead of the hub.
-    pub(crate) fn through(mut self, link: &Link) -> Self {
-        self.dial = link.address();
+    pub(crate) fn through(self, link: &Link) -> Self {
+        self.dials(link.address())
+    }
+
+    /// It dials there instead of the hub.
+    pub(crate) fn dials(mut self, address: SocketAddr) -> Self {
+        self.dial = address;
         self
     }
 
@@ -585,6 +600,10 @@ impl AgentPlan<'_> {
             .tenant
             .as_deref()
             .map(|tenant| TenantName::parse(tenant).unwrap());
+        config.signing_secret = self
+            .signing_secret
+            .as_deref()
+            .map(|secret| SigningSecret::Fixed(Secret::new(secret)));
         config.outbound.ca_bundle = self.hub.ca.clone();
         config.tunnel.renew_before = self.renew_before;
         config.tunnel.backoff = BackoffSettings {

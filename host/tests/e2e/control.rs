@@ -6,6 +6,7 @@ mod names;
 mod published;
 mod sessions;
 mod signed;
+mod signers;
 mod survival;
 mod tunnels;
 

@@ -7,8 +7,11 @@ use serde_saphyr::Spanned;
 use super::{Checker, Origin, server_name};
 use crate::config::file::{AuthSection, OidcSection, ProxySection, TunnelSection, known};
 use crate::config::url::FetchUrl;
-use crate::config::{Auth, HubUrl, NoProxy, OidcAuth, OidcEndpoint, Outbound, ProxyUrl};
+use crate::config::{
+    Auth, HubUrl, NoProxy, OidcAuth, OidcEndpoint, Outbound, ProxyUrl, SigningSecret,
+};
 use crate::secret::Secret;
+use crate::signing::check_secret;
 
 impl Checker<'_> {
     pub(super) fn auth(&mut self, section: Option<&AuthSection>) -> Option<Auth> {
@@ -47,6 +50,34 @@ impl Checker<'_> {
                         .to_owned(),
                 );
                 None
+            }
+        }
+    }
+
+    /// Optional: most hubs take the token alone.
+    pub(super) fn signing_secret(
+        &mut self,
+        section: Option<&AuthSection>,
+    ) -> Option<SigningSecret> {
+        let file = self.first_variable(&["NC_HMAC_SECRET_FILE"]);
+        let text = self.first_variable(&["NC_HMAC_SECRET"]);
+        match (file, text) {
+            (Some(path), None) => Some(SigningSecret::File(PathBuf::from(path.value))),
+            (None, Some(text)) => match check_secret(text.value.trim()) {
+                Ok(()) => Some(SigningSecret::Fixed(Secret::new(text.value.trim()))),
+                Err(message) => {
+                    self.problem(&text.origin, message);
+                    None
+                }
+            },
+            (Some(_), Some(text)) => {
+                let message = "is set beside `NC_HMAC_SECRET_FILE`; keep one of the two".to_owned();
+                self.problem(&text.origin, message);
+                None
+            }
+            (None, None) => {
+                let path = section.and_then(|section| section.hmac_secret_file.as_ref())?;
+                Some(SigningSecret::File(self.path(path)))
             }
         }
     }

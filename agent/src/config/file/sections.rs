@@ -47,7 +47,7 @@ pub(in crate::config) struct TunnelSection {
     /// The connectors to offer. Default empty: all of `targets`.
     #[schemars(with = "Option<Vec<String>>")]
     pub(in crate::config) exported_connectors: Option<Vec<Spanned<String>>>,
-    /// Where the token comes from: one of `token_file` and `oidc`.
+    /// Where the token comes from: one of `token_file` and `oidc`; and what upgrades are signed with.
     pub(in crate::config) auth: Option<AuthSection>,
     /// Facts for the hub's operator and policies, at most 64, of at most 256 bytes each.
     /// Default none.
@@ -93,6 +93,11 @@ pub(in crate::config) struct AuthSection {
     /// OIDC client credentials, renewed before they expire.
     #[schemars(with = "Option<OidcSection>")]
     pub(in crate::config) oidc: Option<Spanned<OidcSection>>,
+    /// A file that holds alone the secret that upgrades are signed with, beside the token; for an
+    /// agent of the hub's `security.signed_agents`. It is read at each dial. Default none: the token
+    /// alone.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) hmac_secret_file: Option<Spanned<String>>,
 }
 
 /// OIDC client credentials.
