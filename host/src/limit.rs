@@ -296,7 +296,7 @@ impl Drop for SourceSlot {
 }
 
 /// What counts as one source: an IPv4 address, or the /64 that one IPv6 host is given.
-fn source_of(address: IpAddr) -> IpAddr {
+pub(crate) fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),

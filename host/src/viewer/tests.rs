@@ -88,13 +88,13 @@ fn a_file_of_users_that_cannot_be_meant_is_refused() {
     let dear = "$argon2id$v=19$m=1048576,t=2,p=1$c29tZXNhbHQxMjM$AAAAAAAAAAAAAAAAAAAAAA";
     let cost = |cost: &str| ANN.replace("$10$", &format!("${cost}$"));
     for (text, part) in [
-        ("# nobody\n\n".to_owned(), "no user"),
         ("ann".to_owned(), "line 1"),
         (format!("{ANN}\n{ANN}"), "line 2: the name is there twice"),
         ("ann:open sesame".to_owned(), "neither bcrypt"),
         ("ann:$apr1$abc$def".to_owned(), "neither bcrypt"),
         ("ann:$2y$10$short".to_owned(), "malformed"),
         (cost("04"), "cost is 4"),
+        (cost("05"), "`htpasswd -n -B -C 12 NAME`"),
         (cost("16"), "cost is 16"),
         (format!("ann:{cheap}"), "too cheap"),
         (format!("ann:{dear}"), "whoever asks"),
@@ -125,6 +125,26 @@ async fn a_changed_file_counts_at_once_and_an_unchanged_one_keeps_what_it_knows(
     let changed = at.auth_after(&again);
     let refused = at.ask(&changed, &shown).await.unwrap_err();
     assert_eq!(refused.kind, RefusalKind::PasswordWrong);
+}
+
+#[tokio::test]
+async fn a_file_without_users_lets_nobody_in() {
+    let at = Place::with(&[BASIC]);
+    at.write("users", "# nobody any more\n");
+    let shown = ["Basic YW5uOm9wZW4gc2VzYW1l"];
+    let refused = at.ask(&at.auth(), &shown).await.unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::PasswordWrong);
+}
+
+/// A browser, or a program that fetches many parts, asks for all of them at once.
+#[tokio::test]
+async fn many_requests_of_one_viewer_at_once_are_all_let_in() {
+    let at = Place::with(&[BASIC]);
+    let auth = at.auth();
+    let asks = (0..30).map(|_| at.ask(&auth, &["Basic YW5uOm9wZW4gc2VzYW1l"]));
+    for asked in futures_util::future::join_all(asks).await {
+        assert_eq!(asked.unwrap().viewer.id(), "acme/basic:ann");
+    }
 }
 
 #[tokio::test]
