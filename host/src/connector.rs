@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use nowconnect_policy::{ConnectorFacts, Facts, Name};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -26,22 +26,39 @@ pub(crate) struct Connector {
     /// Flows over all agents.
     pub(crate) flows: Arc<Slots>,
     pub(crate) rate: Rate,
-    down: ArcSwap<Vec<TargetDown>>,
+    down: ArcSwap<Down>,
+}
+
+/// The targets of a connector that do not answer, in the order of their agents.
+#[derive(Debug, Default)]
+pub(crate) struct Down(Vec<TargetDown>);
+
+impl Down {
+    pub(crate) fn of(&self, agent: &AgentKey) -> Option<&TargetDown> {
+        let found = self.0.binary_search_by(|down| down.agent.cmp(agent));
+        found.ok().map(|index| &self.0[index])
+    }
+
+    /// Whether the target behind `agent` is one of them.
+    pub(crate) fn has(&self, agent: &AgentKey) -> bool {
+        !self.0.is_empty() && self.of(agent).is_some()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Connector {
-    /// The targets that do not answer, as far as they are looked at.
-    pub(crate) fn down(&self) -> Arc<Vec<TargetDown>> {
-        self.down.load_full()
+    /// The targets that do not answer, as far as they are looked at. For one choice: whoever
+    /// chooses among many agents takes it once.
+    pub(crate) fn down(&self) -> Guard<Arc<Down>> {
+        self.down.load()
     }
 
-    /// Whether its target behind `agent` is one of them.
-    pub(crate) fn is_down(&self, agent: &AgentKey) -> bool {
-        self.down.load().iter().any(|down| down.agent == *agent)
-    }
-
+    /// `down` is in the order of agents.
     pub(crate) fn set_down(&self, down: Vec<TargetDown>) {
-        self.down.store(Arc::new(down));
+        self.down.store(Arc::new(Down(down)));
     }
 }
 

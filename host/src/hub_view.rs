@@ -383,9 +383,8 @@ impl Hub {
             tenant: agent.tenant.clone(),
             name: connector.clone(),
         };
-        let down = self.connectors.find(&key)?.down();
-        let of_agent = down.iter().find(|down| down.agent == *agent)?;
-        Some(of_agent.why.clone())
+        let connector = self.connectors.find(&key)?;
+        connector.down().of(agent).map(|down| down.why.clone())
     }
 
     fn flows_now(&self, query: &FlowQuery) -> FlowPage {

@@ -234,6 +234,12 @@ impl<T: Candidate> Pool<T> {
         }
     }
 
+    /// That of one agent.
+    pub fn of(&self, agent: &AgentKey) -> Option<&Arc<T>> {
+        let found = self.tunnels.binary_search_by(|one| one.agent().cmp(agent));
+        found.ok().map(|index| &self.tunnels[index])
+    }
+
     /// Each of them, in the order of their agents.
     pub fn tunnels(&self) -> &[Arc<T>] {
         &self.tunnels

@@ -2,29 +2,39 @@
 //!
 //! A connector with `health_check` is looked at through every agent that serves it. An agent whose
 //! target failed `fall` looks in a row gets no new flow of that connector, until `rise` in a row
-//! have succeeded; one that was not looked at yet counts as up. Where all are down nobody is
-//! chosen: a client is told at once, and not after a timeout. What runs already goes on.
+//! have succeeded; one that was not looked at yet counts as up, and its first look decides alone.
+//! Where all are down nobody is chosen: a client is told at once, and not after a timeout. What runs
+//! already goes on.
 //!
-//! One task owns all of it and publishes the answer with each [`Connector`](crate::connector::Connector), where choosing reads
-//! it without a lock.
+//! One task owns all of it and publishes the answer with each
+//! [`Connector`](crate::connector::Connector), where choosing reads it without a lock. [`board`]
+//! says whose turn it is, [`standing`] what a target's looks make of it.
+
+mod board;
+mod standing;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::task::JoinSet;
+use rustc_hash::FxHashMap;
+use tokio::task::{Id, JoinSet};
 use tracing::{info, warn};
 
-use crate::config::{ConnectorKey, HealthCheck};
+use crate::config::{CloudConfig, ConnectorKey, HealthCheck};
 use crate::hub::Hub;
 use crate::ingress::{Probed, probe};
 use crate::registry::AgentKey;
-use crate::router::Candidate as _;
+use crate::router::{Candidate as _, Pool};
+use crate::session::LiveTunnel;
 use crate::telemetry::events;
 use crate::telemetry::metrics::HealthResult;
+use board::{Board, Changed, Look};
 
-/// How often it is seen whose turn it is.
+/// How often it is seen whose turn it is, and who has come or gone.
 const TURN_EVERY: Duration = Duration::from_millis(100);
+
+/// How often it is seen who will not come back.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// Looks at once; each has a flow. Others wait for the next turn.
 const MAX_LOOKS: usize = 64;
@@ -37,202 +47,170 @@ pub(crate) struct TargetDown {
     pub(crate) why: String,
 }
 
-type Place = (ConnectorKey, AgentKey);
-
-/// What is known of one target.
-#[derive(Debug)]
-struct Standing {
-    due: Instant,
-    is_looked_at: bool,
-    is_up: bool,
-    /// Looks in a row that say the contrary.
-    contrary: u32,
-    why: String,
-}
-
 /// Looks at targets until dropped.
 pub(crate) async fn look_at_targets(hub: Arc<Hub>) {
-    let mut known: FxHashMap<Place, Standing> = FxHashMap::default();
-    let mut looks: JoinSet<(Place, Probed)> = JoinSet::new();
+    let mut watch = Watch::of(hub);
+    let mut tidied = Instant::now();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(TURN_EVERY) => take_turn(&hub, &mut known, &mut looks),
-            Some(looked) = looks.join_next() => {
-                if let Ok((place, probed)) = looked {
-                    note(&hub, &mut known, place, probed);
+            () = tokio::time::sleep(TURN_EVERY) => {
+                watch.see_who_serves();
+                if tidied.elapsed() >= TIDY_EVERY {
+                    tidied = Instant::now();
+                    watch.board.tidy(tidied);
                 }
             }
+            Some(looked) = watch.looks.join_next_with_id() => watch.note(looked),
         }
+        watch.begin_looks();
     }
 }
 
-fn take_turn(
-    hub: &Arc<Hub>,
-    known: &mut FxHashMap<Place, Standing>,
-    looks: &mut JoinSet<(Place, Probed)>,
-) {
-    let config = hub.config();
-    let mut wanted: FxHashSet<Place> = FxHashSet::default();
-    for (key, settings) in &config.connectors {
-        let (Some(check), Some(pool)) = (&settings.health_check, hub.router().pool(key)) else {
-            continue;
-        };
-        for tunnel in pool.tunnels() {
-            let place = (key.clone(), tunnel.agent().clone());
-            wanted.insert(place.clone());
-            let standing = known.entry(place.clone()).or_insert_with(Standing::new);
-            if standing.is_due() && looks.len() < MAX_LOOKS {
-                let Some(connector) = hub.connectors.find(key) else {
-                    continue;
-                };
-                standing.begin(check.interval);
-                let (hub, tunnel, check) = (Arc::clone(hub), Arc::clone(tunnel), check.clone());
-                looks.spawn(async move {
-                    let probed = probe(&hub, &connector, &tunnel, &check).await;
-                    (place, probed)
-                });
+struct Watch {
+    hub: Arc<Hub>,
+    config: Arc<CloudConfig>,
+    /// The connectors that are looked at.
+    served: Vec<Served>,
+    board: Board,
+    looks: JoinSet<Probed>,
+    under_way: FxHashMap<Id, Look>,
+}
+
+struct Served {
+    connector: ConnectorKey,
+    check: HealthCheck,
+    /// As it was put on the board; `None` also before.
+    pool: Option<Arc<Pool<LiveTunnel>>>,
+}
+
+impl Watch {
+    fn of(hub: Arc<Hub>) -> Self {
+        let config = hub.config();
+        Self {
+            served: served(&config),
+            config,
+            hub,
+            board: Board::default(),
+            looks: JoinSet::new(),
+            under_way: FxHashMap::default(),
+        }
+    }
+
+    /// Puts those on the board that have come, and takes those out that have gone. A pool is
+    /// replaced whole where anything about it changes, so there is mostly nothing to do.
+    fn see_who_serves(&mut self) {
+        let config = self.hub.config();
+        if !Arc::ptr_eq(&config, &self.config) {
+            self.served = served(&config);
+            self.config = config;
+            let wanted = |key: &ConnectorKey| self.served.iter().any(|one| one.connector == *key);
+            for gone in self.board.retain(wanted) {
+                publish(&self.hub, &self.board, &gone);
             }
         }
+        let now = Instant::now();
+        for served in &mut self.served {
+            let pool = self.hub.router().pool(&served.connector);
+            let is_same = match (&pool, &served.pool) {
+                (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if is_same {
+                continue;
+            }
+            let tunnels = pool.iter().flat_map(|pool| pool.tunnels());
+            let tunnels = tunnels.map(|tunnel| (tunnel.agent(), tunnel.session()));
+            let key = &served.connector;
+            if self.board.serve(key, &served.check, tunnels, now) {
+                publish(&self.hub, &self.board, key);
+            }
+            served.pool = pool;
+        }
     }
-    let gone: FxHashSet<ConnectorKey> = known
-        .extract_if(|place, _| !wanted.contains(place))
-        .map(|((connector, _), _)| connector)
-        .collect();
-    for key in &gone {
-        publish(hub, known, key);
+
+    fn begin_looks(&mut self) {
+        while self.under_way.len() < MAX_LOOKS {
+            let Some(look) = self.board.next(Instant::now()) else {
+                return;
+            };
+            if look.is_late {
+                let name = look.connector.to_string();
+                self.hub.metrics.health.late(&name);
+            }
+            let mut served = self.served.iter();
+            let served = served.find(|served| served.connector == look.connector);
+            let tunnel = served.and_then(|served| served.pool.as_ref()?.of(&look.agent));
+            let connector = self.hub.connectors.find(&look.connector);
+            let (Some(served), Some(tunnel), Some(connector)) = (served, tunnel, connector) else {
+                // It has just gone, which the next turn sees.
+                self.board.done(&look, &Probed::NotAsked);
+                continue;
+            };
+            let (hub, tunnel) = (Arc::clone(&self.hub), Arc::clone(tunnel));
+            let check = served.check.clone();
+            let task = self
+                .looks
+                .spawn(async move { probe(&hub, &connector, &tunnel, &check).await });
+            self.under_way.insert(task.id(), look);
+        }
+    }
+
+    fn note(&mut self, looked: Result<(Id, Probed), tokio::task::JoinError>) {
+        let (id, probed) = match looked {
+            Ok(looked) => looked,
+            Err(error) => (error.id(), Probed::NotAsked),
+        };
+        let Some(look) = self.under_way.remove(&id) else {
+            return;
+        };
+        let result = match &probed {
+            Probed::Up => HealthResult::Up,
+            Probed::Down(_) => HealthResult::Down,
+            Probed::NotAsked => HealthResult::NotAsked,
+        };
+        let key = &look.connector;
+        // It may have left the configuration meanwhile.
+        if self.served.iter().any(|served| served.connector == *key) {
+            self.hub.metrics.health.looked(&key.to_string(), result);
+        }
+        match self.board.done(&look, &probed) {
+            None => return,
+            Some(Changed::Up) => info!(
+                event = events::TARGET_UP,
+                connector = %key,
+                agent_id = %look.agent,
+                "a target answers again"
+            ),
+            Some(Changed::Down(reason)) => warn!(
+                event = events::TARGET_DOWN,
+                connector = %key,
+                agent_id = %look.agent,
+                %reason,
+                "a target does not answer, its agent gets no new flow of this connector"
+            ),
+        }
+        publish(&self.hub, &self.board, key);
     }
 }
 
-fn note(hub: &Hub, known: &mut FxHashMap<Place, Standing>, place: Place, probed: Probed) {
-    let (key, agent) = &place;
-    let config = hub.config();
-    let settings = config.connectors.get(key);
-    let check = settings.and_then(|settings| settings.health_check.as_ref());
-    // Its configuration or its agent may have gone meanwhile.
-    let (Some(check), Some(standing)) = (check, known.get_mut(&place)) else {
-        return;
-    };
-    standing.is_looked_at = false;
-    let result = match &probed {
-        Probed::Up => HealthResult::Up,
-        Probed::Down(_) => HealthResult::Down,
-        Probed::NotAsked => HealthResult::NotAsked,
-    };
-    hub.metrics.health.looked(&key.to_string(), result);
-    if !standing.take(&probed, check) {
-        return;
-    }
-    if standing.is_up {
-        info!(
-            event = events::TARGET_UP,
-            connector = %key,
-            agent_id = %agent,
-            "a target answers again"
-        );
-    } else {
-        warn!(
-            event = events::TARGET_DOWN,
-            connector = %key,
-            agent_id = %agent,
-            reason = %standing.why,
-            "a target does not answer, its agent gets no new flow of this connector"
-        );
-    }
-    publish(hub, known, key);
+fn served(config: &CloudConfig) -> Vec<Served> {
+    let checked = config.connectors.iter().filter_map(|(key, settings)| {
+        Some(Served {
+            connector: key.clone(),
+            check: settings.health_check.clone()?,
+            pool: None,
+        })
+    });
+    checked.collect()
 }
 
 /// Tells those who choose.
-fn publish(hub: &Hub, known: &FxHashMap<Place, Standing>, key: &ConnectorKey) {
-    let down: Vec<TargetDown> = known
-        .iter()
-        .filter(|((connector, _), standing)| connector == key && !standing.is_up)
-        .map(|((_, agent), standing)| TargetDown {
-            agent: agent.clone(),
-            why: standing.why.clone(),
-        })
-        .collect();
+fn publish(hub: &Hub, board: &Board, key: &ConnectorKey) {
     // It may have left the configuration; then nobody asks.
     if let Some(connector) = hub.connectors.find(key) {
+        let down = board.down(key);
         hub.metrics.health.down(&key.to_string(), down.len());
         connector.set_down(down);
-    }
-}
-
-impl Standing {
-    fn new() -> Self {
-        Self {
-            due: Instant::now(),
-            is_looked_at: false,
-            is_up: true,
-            contrary: 0,
-            why: String::new(),
-        }
-    }
-
-    fn is_due(&self) -> bool {
-        !self.is_looked_at && self.due <= Instant::now()
-    }
-
-    /// A look begins. The next one comes an interval later, a tenth more or less so that looks at
-    /// many targets do not come together.
-    fn begin(&mut self, interval: Duration) {
-        self.is_looked_at = true;
-        self.due = Instant::now() + interval.mul_f64(rand::random_range(0.9..1.1));
-    }
-
-    /// What a look came to. Says whether that changes anything.
-    fn take(&mut self, probed: &Probed, check: &HealthCheck) -> bool {
-        let is_up = match probed {
-            Probed::Up => true,
-            Probed::Down(why) => {
-                self.why.clone_from(why);
-                false
-            }
-            Probed::NotAsked => return false,
-        };
-        if is_up == self.is_up {
-            self.contrary = 0;
-            return false;
-        }
-        self.contrary += 1;
-        if self.contrary < if is_up { check.rise } else { check.fall } {
-            return false;
-        }
-        self.is_up = is_up;
-        self.contrary = 0;
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_changes_after_so_many_looks_in_a_row() {
-        let check = HealthCheck {
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-            http: None,
-        };
-        let mut standing = Standing::new();
-        let mut see = |probed: Probed| {
-            let changed = standing.take(&probed, &check);
-            (standing.is_up, changed)
-        };
-        let down = || Probed::Down("connect_failed".to_owned());
-        assert_eq!(see(down()), (true, false));
-        assert_eq!(see(down()), (true, false));
-        assert_eq!(see(Probed::NotAsked), (true, false), "says nothing");
-        assert_eq!(see(Probed::Up), (true, false));
-        assert_eq!(see(down()), (true, false), "it began anew");
-        assert_eq!(see(down()), (true, false));
-        assert_eq!(see(down()), (false, true));
-        assert_eq!(see(Probed::Up), (false, false));
-        assert_eq!(see(down()), (false, false));
-        assert_eq!(see(Probed::Up), (false, false));
-        assert_eq!(see(Probed::Up), (true, true));
     }
 }

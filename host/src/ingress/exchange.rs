@@ -237,16 +237,15 @@ impl Exchange<'_> {
     /// The agent for the next try.
     fn agent(&self, tried: &[u64]) -> Option<Arc<LiveTunnel>> {
         let (hub, route) = (&self.viewer.hub, self.route);
-        let usable = |tunnel: &LiveTunnel| {
-            !tried.contains(&tunnel.session()) && !route.connector.is_down(tunnel.agent())
-        };
+        let down = route.connector.down();
+        let usable =
+            |tunnel: &LiveTunnel| !tried.contains(&tunnel.session()) && !down.has(tunnel.agent());
         let pool = hub.router().pool(&route.connector.key)?;
         if !route.config.agent_label {
             return hub.ingress.sticky.choose(route, &self.head, &pool, usable);
         }
         let agent = self.head.agent_named(route)?;
-        let mut tunnels = pool.tunnels().iter();
-        let named = tunnels.find(|tunnel| *tunnel.agent() == agent)?;
+        let named = pool.of(&agent)?;
         (named.takes_flows() && usable(named)).then(|| Arc::clone(named))
     }
 

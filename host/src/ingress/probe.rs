@@ -1,10 +1,12 @@
 //! One look at a target: does it answer, through this agent?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use nowconnect_protocol::ResetCode;
 use tokio::io::DuplexStream;
 use tracing::Span;
@@ -19,9 +21,10 @@ use crate::connector::Connector;
 use crate::hub::Hub;
 use crate::session::LiveTunnel;
 
-/// Bytes of an answer that are read, so that the target may end it in peace. Beyond them the
-/// connection is broken off.
-const ANSWER_BYTES: usize = 64 * 1024;
+/// What of an answer's body is read, so that the target may end it in peace: so many bytes, and for
+/// so long. Beyond them the connection is broken off, which says nothing of the target.
+const REST_BYTES: usize = 64 * 1024;
+const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What one look came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub(crate) async fn probe(
         slot: None,
         span: &Span::none(),
     };
+    // Outside of the look, whose time has nothing to do with how long the rest takes.
+    let mut rest = None;
     let looked = async {
         let mut flow = match OriginFlow::open(hub, plan) {
             Ok(flow) => flow,
@@ -78,28 +83,49 @@ pub(crate) async fn probe(
         };
         match &check.http {
             None => Probed::Up,
-            Some(http) => get(hub, flow.near, http2, http).await,
+            Some(http) => match get(hub, flow.near, http2, http).await {
+                Ok((status, unread)) => {
+                    rest = Some(unread);
+                    verdict(http, status)
+                }
+                Err(probed) => probed,
+            },
         }
     };
-    match tokio::time::timeout(check.timeout, looked).await {
+    let probed = match tokio::time::timeout(check.timeout, looked).await {
         Ok(probed) => probed,
         Err(_) => down("timeout"),
+    };
+    if let Some(Unread { body, _sender }) = rest {
+        let read = Limited::new(body, REST_BYTES).collect();
+        let _ = tokio::time::timeout(REST_TIMEOUT, read).await;
     }
+    probed
 }
 
-async fn get(hub: &Hub, near: DuplexStream, http2: bool, check: &HttpCheck) -> Probed {
+/// An answer whose head was read.
+struct Unread {
+    body: Incoming,
+    /// What keeps its connection.
+    _sender: Sender,
+}
+
+/// Asks for the page, and waits for the head of the answer.
+async fn get(
+    hub: &Hub,
+    near: DuplexStream,
+    http2: bool,
+    check: &HttpCheck,
+) -> Result<(StatusCode, Unread), Probed> {
     let limits = hub.config.load().ingress.limits.clone();
-    let Ok(mut sender) = Sender::over(near, http2, &limits).await else {
-        return down("no_http");
-    };
+    let no_http = || down("no_http");
+    let sender = Sender::over(near, http2, &limits).await;
+    let mut sender = sender.map_err(|_| no_http())?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, check.host.clone());
     headers.insert(USER_AGENT, HeaderValue::from_static("nowconnect-health"));
     let target = if http2 {
-        match reply::absolute(&mut headers, &check.path) {
-            Ok(target) => target,
-            Err(_) => return Probed::NotAsked,
-        }
+        reply::absolute(&mut headers, &check.path).map_err(|_| Probed::NotAsked)?
     } else {
         Uri::from(check.path.clone())
     };
@@ -107,17 +133,18 @@ async fn get(hub: &Hub, near: DuplexStream, http2: bool, check: &HttpCheck) -> P
     let mut request = Request::new(no_body);
     *request.uri_mut() = target;
     *request.headers_mut() = headers;
-    if sender.ready().await.is_err() {
-        return down("no_http");
-    }
-    let Ok(response) = sender.send(request).await else {
-        return down("no_http");
+    sender.ready().await.map_err(|_| no_http())?;
+    let answered = sender.send(request).await;
+    let (head, body) = answered.map_err(|_| no_http())?.into_parts();
+    let unread = Unread {
+        body,
+        _sender: sender,
     };
-    let status = response.status();
-    // What it says beyond its status is of no interest, nor how that ends.
-    let _ = Limited::new(response.into_body(), ANSWER_BYTES)
-        .collect()
-        .await;
+    Ok((head.status, unread))
+}
+
+/// What the head of an answer says; the rest is of no interest, nor how that ends.
+fn verdict(check: &HttpCheck, status: StatusCode) -> Probed {
     if is_expected(check, status) {
         Probed::Up
     } else {

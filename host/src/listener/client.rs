@@ -257,6 +257,7 @@ impl Client {
     fn agent(&self) -> Option<Arc<LiveTunnel>> {
         let pool = self.hub.router.pool(&self.rules.connector.key)?;
         let now = self.hub.uptime();
+        let down = self.rules.connector.down();
         let mut skipped = Vec::new();
         loop {
             let left_out: &[u64] = if skipped.is_empty() {
@@ -264,9 +265,8 @@ impl Client {
             } else {
                 &skipped
             };
-            let connector = &self.rules.connector;
             let usable = |tunnel: &LiveTunnel| {
-                !left_out.contains(&tunnel.session()) && !connector.is_down(tunnel.agent())
+                !left_out.contains(&tunnel.session()) && !down.has(tunnel.agent())
             };
             let tunnel = pool.pick_among(self.rules.config.balance, self.address.ip(), usable)?;
             if tunnel.rate.allows(now) {

@@ -119,6 +119,20 @@ fn a_later_tunnel_of_the_same_agent_takes_the_place_and_the_earlier_cannot_remov
 }
 
 #[test]
+fn a_pool_finds_the_tunnel_of_an_agent() {
+    let router = Router::default();
+    for (id, session) in [("a3", 3), ("a1", 1), ("a2", 2)] {
+        router.attach(stub(id, session, 0), names(&["ssh"]));
+    }
+    router.detach(&router.tunnel_of(&agent("a1")).unwrap());
+    let pool = router.pool(&key("default", "ssh")).unwrap();
+    let session = |id: &str| pool.of(&agent(id)).map(|stub| stub.session);
+    assert_eq!(session("a1"), None);
+    assert_eq!(session("a2"), Some(2));
+    assert_eq!(session("a3"), Some(3));
+}
+
+#[test]
 fn a_connector_of_another_tenant_is_another_connector() {
     let router = Router::default();
     router.attach(stub("a1", 1, 0), names(&["ldap"]));

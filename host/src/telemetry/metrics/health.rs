@@ -20,6 +20,7 @@ pub enum HealthResult {
 #[derive(Debug)]
 pub struct HealthMetrics {
     looks: IntCounterVec,
+    late: IntCounterVec,
     down: IntGaugeVec,
     connectors: CappedChildren<ConnectorHealth>,
 }
@@ -30,6 +31,7 @@ struct ConnectorHealth {
     up: IntCounter,
     down: IntCounter,
     not_asked: IntCounter,
+    late: IntCounter,
     targets_down: IntGauge,
 }
 
@@ -40,6 +42,11 @@ impl HealthMetrics {
                 "nowconnect_health_checks_total",
                 &["connector", "result"],
                 "Looks of the hub at targets, by what they came to (up, down, not_asked).",
+            ),
+            late: families.counters(
+                "nowconnect_health_checks_late_total",
+                &["connector"],
+                "Looks of the hub at targets that began more than an interval too late, because others took all places.",
             ),
             down: families.gauges(
                 "nowconnect_targets_down",
@@ -60,6 +67,11 @@ impl HealthMetrics {
         }
     }
 
+    /// Counts a look that began too late.
+    pub fn late(&self, name: &str) {
+        self.connector(name).late.inc();
+    }
+
     /// So many targets are down.
     pub fn down(&self, name: &str, targets: usize) {
         let targets = i64::try_from(targets).unwrap_or(i64::MAX);
@@ -73,6 +85,7 @@ impl HealthMetrics {
         }
         // A child that never existed is no error here.
         let _ = self.down.remove_label_values(&[name]);
+        let _ = self.late.remove_label_values(&[name]);
         for result in ["up", "down", "not_asked"] {
             let _ = self.looks.remove_label_values(&[name, result]);
         }
@@ -83,6 +96,7 @@ impl HealthMetrics {
             up: self.looks.with_label_values(&[label, "up"]),
             down: self.looks.with_label_values(&[label, "down"]),
             not_asked: self.looks.with_label_values(&[label, "not_asked"]),
+            late: self.late.with_label_values(&[label]),
             targets_down: self.down.with_label_values(&[label]),
         })
     }
