@@ -42,11 +42,13 @@ pub enum ReasonCode {
     PdpUnavailable,
     /// A listener of the configuration is not bound.
     ListenerDown,
+    /// A file of the HTTP ingress could not be taken over.
+    IngressStale,
 }
 
 impl ReasonCode {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::MeshMissing,
         Self::RegistryUnhealthy,
         Self::PluginQuarantined,
@@ -56,6 +58,7 @@ impl ReasonCode {
         Self::KeysStale,
         Self::PdpUnavailable,
         Self::ListenerDown,
+        Self::IngressStale,
     ];
 
     /// The code as it stands in `reasons[]`.
@@ -70,6 +73,7 @@ impl ReasonCode {
             Self::KeysStale => "keys_stale",
             Self::PdpUnavailable => "pdp_unavailable",
             Self::ListenerDown => "listener_down",
+            Self::IngressStale => "ingress_stale",
         }
     }
 }

@@ -285,6 +285,12 @@ impl Hub {
                         });
                     }
                 }
+                for line in self.ingress.stale().iter() {
+                    reasons.push(Reason {
+                        code: ReasonCode::IngressStale,
+                        detail: line.clone(),
+                    });
+                }
                 if !self.registry.is_healthy() {
                     reasons.push(Reason {
                         code: ReasonCode::RegistryUnhealthy,

@@ -112,6 +112,8 @@ pub(crate) struct Ingress {
     /// The header fields in which origins are told who asks.
     identity_names: ArcSwap<IdentityNames>,
     hashing: Hashing,
+    /// What of its files could not be taken over, a line each.
+    stale: ArcSwap<Vec<String>>,
     /// Certificates that are in no file.
     issued: Arc<Issued>,
     /// Told when ports or routes are others.
@@ -165,6 +167,7 @@ impl Ingress {
             viewer_auth: ArcSwap::default(),
             identity_names: ArcSwap::default(),
             hashing: Hashing::default(),
+            stale: ArcSwap::default(),
             issued: Issued::new(),
             changed: Notify::new(),
             rows: Mutex::default(),
@@ -181,6 +184,11 @@ impl Ingress {
     /// Certificates that are in no file.
     pub(crate) fn issued(&self) -> &Arc<Issued> {
         &self.issued
+    }
+
+    /// What of the ingress' files could not be taken over, a line each.
+    pub(crate) fn stale(&self) -> Arc<Vec<String>> {
+        self.stale.load_full()
     }
 
     /// Told when ports or routes are others; one waits for it.

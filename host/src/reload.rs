@@ -8,7 +8,8 @@
 //! checking, compiling, binding added ports. Publishing cannot fail. What a refused reload was
 //! about is read again with every later one, so that nothing on disk is forgotten, and its
 //! errors are shown (log, metric, admin answer, `bundle_stale` in `/readyz`) until all of it is
-//! in force.
+//! in force. Files of the HTTP ingress are no part of that: of those the [ingress](crate::ingress)
+//! takes over what it can.
 //!
 //! The revocation list is the exception: it only takes rights away, so it is in force as soon as
 //! it was read, whatever else is refused or under way.
@@ -208,16 +209,15 @@ impl Reloader {
             log.reopen();
         }
         let (mut faults, ended) = take_revocations(&hub, &what);
-        let mut report = match self.take_over(&what, &mut faults).await {
-            Some(report) => report,
-            None => self.refused(faults),
-        };
+        let taken_over = self.take_over(&what, &mut faults).await;
+        let is_published = taken_over.is_some();
+        let mut report = taken_over.unwrap_or_else(|| self.refused(faults));
         if ended > 0 {
             report
                 .changed
                 .push(format!("sessions ended by the revocation list: {ended}"));
         }
-        if !report.ok {
+        if !is_published {
             return report;
         }
         info!(
@@ -279,9 +279,13 @@ impl Reloader {
         let mut report = candidate.publish(&hub, &config, &changes);
         report.needs_restart.clone_from(&self.needs_restart);
         report.generation = hub.generations.current().number();
-        report.ok = true;
+        report.ok = report.errors.is_empty();
         for part in parts {
             hub.metrics.policy.reloaded(part.metric(), ReloadResult::Ok);
+        }
+        if !report.ok {
+            let part = Part::Certificates.metric();
+            hub.metrics.policy.reloaded(part, ReloadResult::Refused);
         }
         // Everything that was ever refused has been read with it.
         self.pending.clear();

@@ -682,7 +682,8 @@ pub struct ReloadReport {
     /// What changed in the configuration and takes a restart.
     #[serde(default)]
     pub needs_restart: Vec<String>,
-    /// Every error; with any, nothing is in force but the revocation list.
+    /// Every error. With `recheck` absent nothing is in force but the revocation list; else all but
+    /// what the errors name, which keeps its last good form.
     #[serde(default)]
     pub errors: Vec<String>,
     /// Running flows that were ended because of it, so far.

@@ -59,11 +59,14 @@ impl Reload {
                     }
                     Ok(Exit::Success)
                 } else {
-                    writeln!(
-                        out,
-                        "nothing changed; generation {} stays in force",
-                        report.generation
-                    )?;
+                    let number = report.generation;
+                    if report.recheck.is_some() {
+                        let rest =
+                            "the rest is in force, what was refused keeps its last good form";
+                        writeln!(out, "{rest}; generation {number}")?;
+                    } else {
+                        writeln!(out, "nothing changed; generation {number} stays in force")?;
+                    }
                     Ok(Exit::Failure)
                 }
             },

@@ -181,6 +181,13 @@ fn reason(code: ReasonCode) -> Text {
             "Another program has the port, or the address is not one of this machine's.",
             "free the port, or correct `bind`; the hub's log says why",
         ),
+        ReasonCode::IngressStale => text(
+            "a file of the HTTP ingress could not be taken over",
+            "A file of users, a key or a certificate has a mistake or cannot be read; what was read before stays in force, and where nothing was, the routes of the set are answered 503.",
+            "the log line and `nowconnect status` name the file and the line; the file is read again when it changes",
+        )
+        .counted(&["nowconnect_http_stale_files"])
+        .logged(&[Line(events::RELOAD_REFUSED, "")]),
     }
 }
 

@@ -65,16 +65,7 @@ async fn metrics_are_served_only_where_mounted() {
 
 #[test]
 fn the_codes_of_reasons_are_their_json_names() {
-    for code in [
-        ReasonCode::MeshMissing,
-        ReasonCode::RegistryUnhealthy,
-        ReasonCode::PluginQuarantined,
-        ReasonCode::GenerationSkew,
-        ReasonCode::BundleStale,
-        ReasonCode::KeysStale,
-        ReasonCode::PdpUnavailable,
-        ReasonCode::ListenerDown,
-    ] {
+    for code in ReasonCode::ALL {
         let json = serde_json::to_string(&code).unwrap();
         assert_eq!(json, format!("\"{}\"", code.as_str()));
     }

@@ -70,34 +70,46 @@ pub(crate) struct DoorRules {
 }
 
 impl DoorRules {
-    /// # Errors
-    /// The certificate or the key cannot be read.
+    /// `tls` is what [`read_tls`](Self::read_tls) gave, now or before.
     pub(crate) fn new(
         config: &CloudConfig,
         listener: &HttpListenerConfig,
-        issued: &Arc<Issued>,
-    ) -> Result<Self, crate::tls::TlsError> {
-        let alpn: &[&str] = if listener.http2 {
-            &["h2", "http/1.1"]
-        } else {
-            &["http/1.1"]
-        };
-        let tls = match &listener.tls {
-            Some(tls) => Some(ViewerTls::load(
-                tls,
-                listener.client_certificates.as_ref(),
-                alpn,
-                issued,
-            )?),
-            None => None,
-        };
-        Ok(Self {
+        tls: Option<ViewerTls>,
+    ) -> Self {
+        Self {
             config: listener.clone(),
             text: Arc::from(listener.name.as_str()),
             tls,
             allow_cidrs: config.security.allow_cidrs.clone(),
             rate_per_source: SourceRates::new(listener.rate_per_source),
-        })
+        }
+    }
+
+    /// The listener's side of TLS; `None` where it speaks none.
+    ///
+    /// # Errors
+    /// A certificate, a key or an authority cannot be read.
+    pub(crate) fn read_tls(
+        listener: &HttpListenerConfig,
+        issued: &Arc<Issued>,
+    ) -> Result<Option<ViewerTls>, crate::tls::TlsError> {
+        let Some(tls) = &listener.tls else {
+            return Ok(None);
+        };
+        let alpn: &[&str] = if listener.http2 {
+            &["h2", "http/1.1"]
+        } else {
+            &["http/1.1"]
+        };
+        let clients = listener.client_certificates.as_ref();
+        ViewerTls::load(tls, clients, alpn, issued).map(Some)
+    }
+
+    /// Whether `listener` wants the same files, used in the same way.
+    pub(crate) fn has_the_same_tls(&self, listener: &HttpListenerConfig) -> bool {
+        self.config.tls == listener.tls
+            && self.config.client_certificates == listener.client_certificates
+            && self.config.http2 == listener.http2
     }
 
     fn limit(&self) -> usize {

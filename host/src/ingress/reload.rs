@@ -1,10 +1,16 @@
 //! The ports and routes of a configuration: built beside those in force, then put in their place.
+//!
+//! What is wrong in a file that somebody else than the operator of the hub may write every day, such
+//! as one with users, concerns what it is for and nothing else: that set or port keeps its last good
+//! form, and the rest comes into force. So nobody can hold up a renewed certificate or the removal of
+//! a user elsewhere. What the configuration itself says anew is in force as a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nowconnect_policy::{ListenerFacts, Name};
 use nowconnect_protocol::TenantName;
+use tracing::warn;
 
 use super::Ingress;
 use super::door::{Door, DoorRules};
@@ -13,6 +19,7 @@ use super::routes::RouteTable;
 use crate::authorize::policy_name;
 use crate::config::{CloudConfig, HttpListenerConfig, ListenerName};
 use crate::hub::Hub;
+use crate::telemetry::events;
 use crate::telemetry::metrics::Certificate;
 use crate::viewer::{IdentityNames, ViewerAuth, ViewerAuthError};
 
@@ -21,6 +28,17 @@ use crate::viewer::{IdentityNames, ViewerAuth, ViewerAuthError};
 pub(crate) struct NextIngress {
     doors: Vec<NextDoor>,
     viewer_auth: BTreeMap<ListenerName, Arc<ViewerAuth>>,
+    /// What keeps its last good form, or has none.
+    stale: Vec<IngressError>,
+}
+
+/// What a publication has come to.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    /// What changed about ports, a line each.
+    pub(crate) changed: Vec<String>,
+    /// What could not be taken over, a line each.
+    pub(crate) stale: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -56,46 +74,68 @@ pub(crate) enum IngressError {
 }
 
 impl NextIngress {
-    /// Binds added ports and reads every certificate.
+    /// Binds added ports and reads every file.
     ///
     /// # Errors
-    /// Everything that cannot be had.
+    /// Everything of what the configuration says anew that cannot be had.
     pub(crate) fn build(hub: &Hub, config: &CloudConfig) -> Result<Self, Vec<IngressError>> {
         let bound = hub.ingress.doors.lock().clone();
         let mut doors = Vec::with_capacity(config.ingress.listeners.len());
-        let mut errors = Vec::new();
+        let (mut errors, mut stale) = (Vec::new(), Vec::new());
         for listener in &config.ingress.listeners {
             match NextDoor::build(&hub.ingress, &bound, config, listener) {
-                Ok(door) => doors.push(door),
+                Ok((door, error)) => {
+                    doors.push(door);
+                    stale.extend(error);
+                }
                 Err(error) => errors.push(error),
             }
         }
+        let in_force = hub.config();
         let before = hub.ingress.viewer_auth.load();
         let mut viewer_auth = BTreeMap::new();
         for set in &config.ingress.viewer_auth {
-            let kept = before.get(&set.name).map(AsRef::as_ref);
-            match ViewerAuth::build(set, &config.security, kept) {
+            let kept = before.get(&set.name);
+            let built = ViewerAuth::build(set, &config.security, kept.map(AsRef::as_ref));
+            let error = match built {
                 Ok(built) => {
                     viewer_auth.insert(set.name.clone(), Arc::new(built));
+                    continue;
                 }
-                Err(error) => errors.push(IngressError::ViewerAuth {
+                Err(error) => IngressError::ViewerAuth {
                     name: set.name.to_string(),
                     error,
-                }),
+                },
+            };
+            let is_new =
+                !in_force.ingress.viewer_auth.contains(set) || in_force.security != config.security;
+            if is_new {
+                errors.push(error);
+                continue;
             }
+            // Without a last good form, as at a start, its routes let nobody in.
+            if let Some(kept) = kept {
+                viewer_auth.insert(set.name.clone(), Arc::clone(kept));
+            }
+            stale.push(error);
         }
         if errors.is_empty() {
-            Ok(Self { doors, viewer_auth })
+            Ok(Self {
+                doors,
+                viewer_auth,
+                stale,
+            })
         } else {
+            errors.extend(stale);
             Err(errors)
         }
     }
 
-    /// Puts it in force, with the routes of `config`; says what changed about ports. Ports that
-    /// were added are to be [served](super::Ingress::serve) by the caller where the hub does not
-    /// serve yet.
-    pub(crate) fn publish(self, hub: &Arc<Hub>, config: &CloudConfig, serves: bool) -> Vec<String> {
+    /// Puts it in force, with the routes of `config`. Ports that were added are to be
+    /// [served](super::Ingress::serve) by the caller where the hub does not serve yet.
+    pub(crate) fn publish(self, hub: &Arc<Hub>, config: &CloudConfig, serves: bool) -> Published {
         let ingress = &hub.ingress;
+        let stale = tell_stale(hub, &self.stale);
         ingress.set_limits(&config.ingress.limits);
         let names = IdentityNames::of(&config.ingress.viewer_auth);
         ingress.identity_names.store(Arc::new(names));
@@ -138,38 +178,63 @@ impl NextIngress {
             .hub
             .set_certificate(Certificate::Ingress, ends.min());
         ingress.changed.notify_one();
-        changed
+        Published { changed, stale }
     }
 }
 
+/// Tells the operator what could not be taken over, as long as that lasts.
+fn tell_stale(hub: &Hub, errors: &[IngressError]) -> Vec<String> {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    for error in &lines {
+        warn!(
+            event = events::RELOAD_REFUSED,
+            part = "Ingress",
+            %error,
+            "a file is refused; what was read before stays in force, and where nothing was, nobody \
+             is let in"
+        );
+    }
+    hub.metrics.http.stale(lines.len());
+    hub.ingress.stale.store(Arc::new(lines.clone()));
+    lines
+}
+
 impl NextDoor {
+    /// The port, and why its certificates could not be taken over where it keeps those it has.
     fn build(
         ingress: &Ingress,
         bound: &[Arc<Door>],
         config: &CloudConfig,
         listener: &HttpListenerConfig,
-    ) -> Result<Self, IngressError> {
-        let rules = DoorRules::new(config, listener, &ingress.issued).map_err(|error| {
-            IngressError::Tls {
-                name: listener.name.to_string(),
-                error,
-            }
-        })?;
+    ) -> Result<(Self, Option<IngressError>), IngressError> {
         let kept = bound.iter().find(|door| {
             let before = &door.rules().config;
             // Port 0 is a wish for some port: the listener's name says which one it got.
             before.bind == listener.bind
                 && (listener.bind.port() != 0 || before.name == listener.name)
         });
+        let tls = DoorRules::read_tls(listener, &ingress.issued);
+        let tls = tls.map_err(|error| IngressError::Tls {
+            name: listener.name.to_string(),
+            error,
+        });
+        let (tls, stale) = match (tls, kept) {
+            (Ok(tls), _) => (tls, None),
+            (Err(error), Some(door)) if door.rules().has_the_same_tls(listener) => {
+                (door.rules().tls.clone(), Some(error))
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let rules = DoorRules::new(config, listener, tls);
         if let Some(door) = kept {
-            return Ok(Self::Kept(Arc::clone(door), Box::new(rules)));
+            return Ok((Self::Kept(Arc::clone(door), Box::new(rules)), stale));
         }
         let door = Door::bind(rules).map_err(|error| IngressError::Bind {
             name: listener.name.to_string(),
             bind: listener.bind,
             error,
         })?;
-        Ok(Self::Added(door))
+        Ok((Self::Added(door), stale))
     }
 }
 

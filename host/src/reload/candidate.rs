@@ -246,7 +246,9 @@ impl Candidate {
             publish_ports(hub, ports, &mut report);
         }
         if let Some(ingress) = self.ingress {
-            report.changed.extend(ingress.publish(hub, config, true));
+            let published = ingress.publish(hub, config, true);
+            report.changed.extend(published.changed);
+            report.errors.extend(published.stale);
         }
         if let (Some(plane), Some(next)) = (hub.control(), self.control) {
             plane.renew(next, config);

@@ -11,6 +11,7 @@ mod requests;
 mod statuses;
 mod streams;
 mod traces;
+mod viewer_files;
 mod viewers;
 
 use crate::cluster::web::{Web, get, origin};

@@ -106,7 +106,7 @@ pub struct HttpListenerFile {
 }
 
 /// The certificates of a public HTTP port. Files are watched: what changes is taken over while the
-/// hub runs, all of it or nothing.
+/// hub runs, all of a port's or nothing of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpTlsFile {

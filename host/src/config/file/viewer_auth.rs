@@ -114,8 +114,8 @@ pub struct ViewerIssuerFile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ViewerBasicFile {
-    /// A line `NAME:HASH` or `NAME:HASH:GROUP,GROUP` for each user, as `htpasswd -B` and `argon2`
-    /// write them: bcrypt or Argon2id. Watched.
+    /// A line `NAME:HASH` or `NAME:HASH:GROUP,GROUP` for each user, with bcrypt of cost 10 to 14
+    /// (`htpasswd -B -C 12`) or Argon2id. Watched; with a mistake in it, it counts as it was.
     pub users_file: String,
 }
 

@@ -57,6 +57,7 @@ pub struct HttpMetrics {
     unrouted: IntCounter,
     signed_in: IntCounterVec,
     viewers_ended: IntCounter,
+    stale: IntGauge,
     endpoints: CappedChildren<EndpointMetrics>,
 }
 
@@ -132,6 +133,10 @@ impl HttpMetrics {
                 "nowconnect_http_viewers_expired_total",
                 "Requests under way that ended because what proved their viewer had ended.",
             ),
+            stale: families.gauge(
+                "nowconnect_http_stale_files",
+                "Sets of `viewer_auth` and HTTP listeners of which a file could not be taken over; what was read before stays in force.",
+            ),
             endpoints: CappedChildren::new(MAX_CONNECTORS),
         }
     }
@@ -178,6 +183,11 @@ impl HttpMetrics {
     /// Counts a request whose viewer's proof has ended.
     pub(crate) fn viewer_ended(&self) {
         self.viewers_ended.inc();
+    }
+
+    /// So many sets and listeners could not be taken over.
+    pub(crate) fn stale(&self, number: usize) {
+        self.stale.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// Counts a request without a route.

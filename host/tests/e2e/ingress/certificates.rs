@@ -78,7 +78,7 @@ async fn a_broken_file_leaves_every_certificate_in_force_and_is_told() {
     assert_eq!(served.unwrap(), shop);
     let of_wild = shown_as(web(&hub), "blog.example.com", from_ref(&new)).await;
     assert!(of_wild.is_err(), "a part of a refused reload is in force");
-    assert!(hub.get("/readyz").await.1.contains("bundle_stale"));
+    assert!(hub.get("/readyz").await.1.contains("ingress_stale"));
 
     std::fs::write(hub.path("shop.pem"), good).unwrap();
     assert!(hub.reload().await.ok);

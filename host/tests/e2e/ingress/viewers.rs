@@ -13,7 +13,7 @@ use crate::cluster::web::{Message, Web, ask, get, origin};
 use crate::cluster::{Claims, HubPlan, SOON, TestHub, command, hub, tls};
 
 /// `admin` is for the group `ops`, `files` for whoever has proven anything, `open` for all.
-const PERMIT_VIEWERS: &str = r#"
+pub(super) const PERMIT_VIEWERS: &str = r#"
 @id("ops")
 permit (principal in NowConnect::Group::"ops", action == NowConnect::Action::"http-request",
         resource == NowConnect::Endpoint::"admin");
@@ -37,8 +37,9 @@ const LINKS: &str = "  - name: links\n    ways:\n      \
     - signed_url: {keys: [{name: now, file: url.key}]}\n";
 
 /// `ann` of the group `ops`, with the password `open sesame`.
-const ANN: &str = "ann:$2y$10$abcdefghijklmnopqrstuu4SuEsu2LsUrAYUpWQHLMMc4GV5pZTxK:ops\n";
-const ANN_SHOWS: &str = "Basic YW5uOm9wZW4gc2VzYW1l";
+pub(super) const ANN: &str =
+    "ann:$2y$10$abcdefghijklmnopqrstuu4SuEsu2LsUrAYUpWQHLMMc4GV5pZTxK:ops\n";
+pub(super) const ANN_SHOWS: &str = "Basic YW5uOm9wZW4gc2VzYW1l";
 
 const URL_KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -246,7 +247,19 @@ async fn a_signed_url_lets_fetch_what_was_signed_and_nothing_else() {
             origin.last().first_line,
             "GET /a/report.pdf?page=2 HTTP/1.1"
         );
+        assert_eq!(
+            answer.field("referrer-policy").as_deref(),
+            Some("same-origin")
+        );
     }
+    // The browser shows the URL to whatever a page names, here on a route that knows no URLs.
+    let from_page =
+        format!("GET / HTTP/1.1\r\nhost: open.example.com\r\nreferer: {signed}\r\n\r\n");
+    assert_eq!(ask(web(&hub), from_page).await.status(), 200);
+    assert_eq!(
+        origin.last().field("referer").as_deref(),
+        Some("https://files.example.com/a/report.pdf?page=2")
+    );
     let before = origin.seen().len();
     for path in [
         target.replace("/a/report.pdf", "/a/other.pdf"),
@@ -296,7 +309,10 @@ async fn a_signed_url_lets_fetch_what_was_signed_and_nothing_else() {
 #[tokio::test]
 async fn what_runs_ends_with_what_proved_its_viewer() {
     let service = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let hub = viewers_hub().security("on_expiry: close").start().await;
+    let hub = viewers_hub()
+        .security("on_expiry: close\nclock_skew_ms: 0")
+        .start()
+        .await;
     let _agent = hub.plant("shop", service.local_addr().unwrap()).await;
     let token = hub.issuer.sign(&viewer("ann", &["ops"]).expires_in_s(3));
     let mut viewer = Web::connect(web(&hub)).await;
@@ -417,7 +433,7 @@ async fn what_a_viewer_shows_is_written_nowhere() {
 }
 
 /// A hub with the routes of this file.
-fn viewers_hub() -> HubPlan {
+pub(super) fn viewers_hub() -> HubPlan {
     plan(&[ADMIN, FILES, OPEN], &format!("{STAFF}{LINKS}"))
 }
 
@@ -431,7 +447,7 @@ fn plan(routes: &[&str], sets: &str) -> HubPlan {
 }
 
 /// What a viewer's token claims.
-fn viewer(subject: &str, groups: &[&str]) -> Claims {
+pub(super) fn viewer(subject: &str, groups: &[&str]) -> Claims {
     Claims::of(subject)
         .without("agent_id")
         .with("aud", "shop")
