@@ -16,6 +16,7 @@
 mod account;
 mod authority;
 mod body;
+mod caching;
 mod cookies;
 mod door;
 mod exchange;

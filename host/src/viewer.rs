@@ -18,7 +18,7 @@
 mod bearer;
 mod certificate;
 mod hashing;
-mod hide;
+pub(crate) mod hide;
 mod origin;
 mod refusal;
 pub(crate) mod signed_url;
@@ -110,7 +110,7 @@ pub(crate) struct SignedIn {
     pub(crate) plugin: plugins::Viewer,
     /// The way by which it was proven; `None` is the anonymous viewer.
     pub(crate) method: Option<&'static str>,
-    /// When the proof ends, where it does.
+    /// Until when the proof would be accepted, where it ends.
     pub(crate) until: Option<SystemTime>,
 }
 

@@ -37,8 +37,8 @@ pub(crate) struct ViewerIdentity {
     /// `amr`, as the issuer says it.
     pub(crate) amr: Vec<String>,
     pub(crate) auth_time: Option<SystemTime>,
-    /// `exp`.
-    pub(crate) expires_at: SystemTime,
+    /// Until when it is accepted: `exp`, and as much as clocks may differ.
+    pub(crate) good_until: SystemTime,
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) groups: Vec<String>,
 }
@@ -74,7 +74,8 @@ impl Authenticator {
         if !claims::names_audience(claims, wanted.audience) {
             return Err(AuthError::WrongAudience);
         }
-        let (_, expires_at) = claims::times(claims, self.clock(now))?;
+        let clock = self.clock(now);
+        let (_, expires_at) = claims::times(claims, clock)?;
         Ok(ViewerIdentity {
             tenant: claims::tenant(claims, &issuer.config.tenant)?,
             subject: subject(claims)?,
@@ -85,7 +86,7 @@ impl Authenticator {
                 .and_then(serde_json::Value::as_bool),
             amr: amr(claims),
             auth_time: claims::time(claims, "auth_time")?,
-            expires_at,
+            good_until: expires_at + clock.skew,
             tags: claims::tags(claims, &wanted.claims.tags)
                 .into_iter()
                 .collect(),

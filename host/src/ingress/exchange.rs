@@ -256,11 +256,13 @@ impl Exchange<'_> {
             "no agent that is connected offers the connector",
         );
         let denied = self.head.refused(self.viewer, self.route, refused);
-        let failure = if self.route.config.agent_label {
+        let failure = if !self.route.config.agent_label {
+            Failure::endpoint_offline()
+        } else if let Some(failure) = sign_in::of_nobody(self.route, &self.signed_in) {
+            failure
+        } else {
             // Whether there ever was such an agent is nobody's concern.
             Failure::unknown_host()
-        } else {
-            Failure::endpoint_offline()
         };
         failure.with_decision(denied.decision)
     }

@@ -29,6 +29,8 @@ pub(crate) enum Fate {
     Stalled = 2,
     /// Its agent's session was ended.
     AgentLost = 3,
+    /// What proved its viewer has ended.
+    ViewerExpired = 4,
 }
 
 /// [`Fate`] of a request that goes on.
@@ -92,6 +94,11 @@ impl InFlight {
         self.waker.wake();
     }
 
+    /// The same because its viewer is nobody any more.
+    pub(crate) fn expire(&self) {
+        self.break_off(Fate::ViewerExpired);
+    }
+
     /// Ends it once its response has begun, for another reason than that it is forbidden. Before,
     /// whatever happened to its flow is told in an answer, or another agent is asked.
     pub(crate) fn break_off(&self, why: Fate) {
@@ -107,12 +114,15 @@ impl InFlight {
             1 => Some(Fate::Cut),
             2 => Some(Fate::Stalled),
             3 => Some(Fate::AgentLost),
+            4 => Some(Fate::ViewerExpired),
             _ => None,
         }
     }
 
+    /// Whether it ends wherever it is: what answers for a lost agent or a viewer that takes nothing
+    /// has its own way before the response begins.
     pub(crate) fn is_cut(&self) -> bool {
-        self.fate() == Some(Fate::Cut)
+        matches!(self.fate(), Some(Fate::Cut | Fate::ViewerExpired))
     }
 
     /// Ready once it is cut. Whoever asked last is woken.

@@ -93,7 +93,7 @@ impl Drop for Running {
         }
         let socket_stalled = |hold: &Hold| hold.leash().is_stalled();
         self.account.end = match self.place.request.fate() {
-            Some(Fate::Cut) => End::Cut,
+            Some(Fate::Cut | Fate::ViewerExpired) => End::Cut,
             Some(Fate::Stalled) => End::ViewerStalled,
             Some(Fate::AgentLost) => End::OriginBroke,
             None if self.hold.as_ref().is_some_and(socket_stalled) => End::ViewerStalled,

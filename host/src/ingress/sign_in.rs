@@ -10,7 +10,7 @@ use super::headers;
 use super::route::Route;
 use crate::authorize::Denial;
 use crate::telemetry::decisions::Why;
-use crate::viewer::{Carried, RefusalKind, SignedIn, ViewerAuth};
+use crate::viewer::{Carried, Challenges, Refusal, RefusalKind, SignedIn, ViewerAuth, hide};
 
 /// Finds out who asks, and takes what proved it out of the request.
 ///
@@ -61,6 +61,11 @@ pub(super) async fn sign_in(
 /// What a denial of the policies is answered with. One who has not said who he is, and is let in
 /// by no policy, may be once he has; whom a policy forbids is told so.
 pub(super) fn denied(denial: &Denial, route: &Route, signed_in: &SignedIn) -> Failure {
+    if matches!(denial.why, Why::NotPermitted | Why::Forbidden)
+        && let Some(failure) = of_nobody(route, signed_in)
+    {
+        return failure.with_decision(Some(denial.decision));
+    }
     let failure = Failure::by_denial(denial);
     match &route.auth {
         Some(auth) if signed_in.method.is_none() && denial.why == Why::NotPermitted => {
@@ -70,11 +75,42 @@ pub(super) fn denied(denial: &Denial, route: &Route, signed_in: &SignedIn) -> Fa
     }
 }
 
-/// Takes out what no viewer may say of himself.
+/// Where hosts name agents, what a viewer is told who is nobody and may not be let in: the same
+/// whether or not there is such an agent, for that is no concern of his.
+pub(super) fn of_nobody(route: &Route, signed_in: &SignedIn) -> Option<Failure> {
+    let config = &route.config;
+    if !config.agent_label || config.public || signed_in.method.is_some() {
+        return None;
+    }
+    Some(match &route.auth {
+        Some(auth) => {
+            let refusal = Refusal::nothing_shown();
+            let challenges = auth.challenges(refusal.kind);
+            Failure::by_refusal(refusal, challenges)
+        }
+        None => Failure::unknown_host(),
+    })
+}
+
+/// What a viewer is answered whose proof ends while the service is waited for: the same as if the
+/// request came now.
+pub(super) fn expired(route: &Route, signed_in: &SignedIn) -> Failure {
+    let refusal = Refusal::ended(signed_in.method);
+    let challenges = match &route.auth {
+        Some(auth) => auth.challenges(refusal.kind),
+        None => Challenges(Vec::new()),
+    };
+    Failure::by_refusal(refusal, challenges)
+}
+
+/// Takes out what no viewer may say of himself, and what others could use that he was given.
 pub(super) fn strip_identity(viewer: &Viewer, headers: &mut HeaderMap) {
     let names = viewer.hub.ingress.identity_names.load();
     if !names.is_empty() {
         headers::strip(headers, |name| names.contains(name));
+    }
+    if names.has_signed_urls() {
+        hide::from_referer(headers);
     }
 }
 

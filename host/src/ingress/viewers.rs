@@ -1,8 +1,9 @@
 //! What becomes of requests under way when what proved their viewer ends.
 //!
-//! A new request proves its viewer anew. A response, an event stream or a WebSocket that is under
-//! way when a token, a certificate or a signed URL ends has the fate of an agent's flows when its
-//! token does: `security.on_expiry`.
+//! A new request proves its viewer anew, and is accepted for as long as one under way goes on: of a
+//! token that is `exp` and as much as clocks may differ. A response, an event stream or a WebSocket
+//! that is under way when a token, a certificate or a signed URL ends has the fate of an agent's
+//! flows when its token does: `security.on_expiry`.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ pub(super) fn end_expired(hub: &Hub) {
     let now = SystemTime::now();
     let is_over = |request: &InFlight| {
         let until = request.viewer_until;
-        until.is_some_and(|until| now >= until + grace) && !request.is_cut()
+        until.is_some_and(|until| now >= until + grace) && request.fate().is_none()
     };
     for request in hub.ingress.in_flight.collect(is_over) {
         info!(
@@ -36,6 +37,6 @@ pub(super) fn end_expired(hub: &Hub) {
             "a request under way ends because what proved its viewer has ended"
         );
         hub.metrics.http.viewer_ended();
-        request.cut();
+        request.expire();
     }
 }

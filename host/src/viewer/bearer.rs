@@ -103,7 +103,7 @@ fn proven(identity: ViewerIdentity) -> Result<Proven, Refusal> {
         auth_time: identity.auth_time,
         groups: identity.groups,
         tags: identity.tags,
-        until: Some(identity.expires_at),
+        until: Some(identity.good_until),
     })
 }
 

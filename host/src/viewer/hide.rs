@@ -1,8 +1,8 @@
 //! What a viewer has shown goes no further.
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, REFERER};
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue};
 
 use super::{ViewerAuth, signed_url};
 
@@ -40,5 +40,30 @@ impl ViewerAuth {
         if let Ok(next) = PathAndQuery::try_from(text) {
             *target = next;
         }
+    }
+}
+
+/// Takes the parameters of a signed URL out of `Referer`: a page that was fetched by such a URL has
+/// the browser show it to whatever the page names on the same host, where it is good for as long as
+/// for the page.
+pub(crate) fn from_referer(headers: &mut HeaderMap) {
+    let is_told = |value: &HeaderValue| {
+        let query = value.as_bytes().split(|byte| *byte == b'?').nth(1);
+        query.is_some_and(|query| signed_url::has_parameters(&String::from_utf8_lossy(query)))
+    };
+    if !headers.get_all(REFERER).iter().any(is_told) {
+        return;
+    }
+    let kept = headers.get_all(REFERER).iter().find_map(|value| {
+        let (page, query) = value.to_str().ok()?.split_once('?')?;
+        let page = match signed_url::without_parameters(query).as_str() {
+            "" => page.to_owned(),
+            query => format!("{page}?{query}"),
+        };
+        HeaderValue::try_from(page).ok()
+    });
+    match kept {
+        Some(kept) => drop(headers.insert(REFERER, kept)),
+        None => drop(headers.remove(REFERER)),
     }
 }

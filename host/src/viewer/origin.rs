@@ -18,21 +18,32 @@ const MAX_VALUE_BYTES: usize = 4096;
 /// The fields by which any route tells who asks. No viewer may say one of them at any route: the
 /// same origin may be behind several.
 #[derive(Debug, Default)]
-pub(crate) struct IdentityNames(BTreeSet<String>);
+pub(crate) struct IdentityNames {
+    names: BTreeSet<String>,
+    has_signed_urls: bool,
+}
 
 impl IdentityNames {
     pub(crate) fn of(sets: &[ViewerAuthConfig]) -> Self {
         let headers = sets.iter().flat_map(|set| &set.identity_headers);
-        Self(headers.map(|(name, _)| name.as_str().to_owned()).collect())
+        Self {
+            names: headers.map(|(name, _)| name.as_str().to_owned()).collect(),
+            has_signed_urls: sets.iter().any(|set| set.has("signed_url")),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.names.is_empty()
     }
 
     /// Whether `name`, written with hyphens, is one of them.
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.0.contains(name)
+        self.names.contains(name)
+    }
+
+    /// Whether there are URLs which let whoever reads them in.
+    pub(crate) fn has_signed_urls(&self) -> bool {
+        self.has_signed_urls
     }
 }
 

@@ -72,11 +72,22 @@ impl Refusal {
         }
     }
 
-    pub(super) fn nothing_shown() -> Self {
+    pub(crate) fn nothing_shown() -> Self {
         Self {
             kind: RefusalKind::NothingShown,
             detail: None,
         }
+    }
+
+    /// What proved the viewer by this way, as [`SignedIn::method`](super::SignedIn::method) names it,
+    /// has ended since.
+    pub(crate) fn ended(method: Option<&str>) -> Self {
+        let kind = match method {
+            Some("mtls") => RefusalKind::CertificateRefused,
+            Some("signed_url") => RefusalKind::UrlExpired,
+            Some(_) | None => RefusalKind::TokenExpired,
+        };
+        Self::new(kind, "it has ended while the request was under way")
     }
 
     /// It could be read in more than one way, or in none.

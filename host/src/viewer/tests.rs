@@ -320,6 +320,31 @@ fn what_was_shown_goes_no_further() {
 }
 
 #[test]
+fn a_referer_lets_nobody_fetch_what_it_names() {
+    for (told, expected) in [
+        (
+            "https://files.example.com/a?x=1&nc-key=a&nc-expires=1&nc-signature=b&y=2",
+            Some("https://files.example.com/a?x=1&y=2"),
+        ),
+        (
+            "https://files.example.com/a?nc-signature=b",
+            Some("https://files.example.com/a"),
+        ),
+        (
+            "https://files.example.com/a?nc-signatures=b",
+            Some("https://files.example.com/a?nc-signatures=b"),
+        ),
+        ("https://files.example.com/\u{e9}?nc-signature=b", None),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert("referer", HeaderValue::from_bytes(told.as_bytes()).unwrap());
+        hide::from_referer(&mut headers);
+        let left = headers.get("referer").map(|left| left.to_str().unwrap());
+        assert_eq!(left, expected, "{told}");
+    }
+}
+
+#[test]
 fn a_refusal_names_what_could_be_shown() {
     let at = Place::with(&[BASIC]).and("realm: The Shop");
     let auth = at.auth();

@@ -1,5 +1,7 @@
 //! Which tokens count for a viewer, and that none counts for an agent as well.
 
+use std::time::{Duration, SystemTime};
+
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value as Json, json};
 
@@ -84,6 +86,20 @@ async fn what_does_not_count_for_an_agent_does_not_for_a_viewer() {
     }
 }
 
+/// Whoever is let in with a token is not cut for it a moment later.
+#[tokio::test]
+async fn a_token_is_good_for_as_long_as_it_is_accepted() {
+    let setup = Setup::new(Algorithm::EdDSA, "");
+    let expired = seconds(-10);
+    let token = setup.key.sign(&viewers(&json!({ "exp": expired })));
+    let identity = setup.ask_with(&token).await.unwrap();
+    assert!(identity.good_until > SystemTime::now());
+    let just_before = identity.good_until - Duration::from_millis(1);
+    assert!(setup.ask_at(&token, just_before).await.is_ok());
+    let refused = setup.ask_at(&token, identity.good_until).await;
+    assert_eq!(refused, Err(AuthError::Expired));
+}
+
 #[tokio::test]
 async fn no_algorithm_but_the_keys_own_counts() {
     let setup = Setup::new(Algorithm::RS256, "");
@@ -158,6 +174,10 @@ impl Setup {
     }
 
     async fn ask_with(&self, token: &str) -> Result<ViewerIdentity, AuthError> {
+        self.ask_at(token, SystemTime::now()).await
+    }
+
+    async fn ask_at(&self, token: &str, now: SystemTime) -> Result<ViewerIdentity, AuthError> {
         let claims = ClaimsConfig {
             tags: vec!["dept".to_owned(), "level".to_owned(), "nested".to_owned()],
             groups: Some("groups".to_owned()),
@@ -167,7 +187,9 @@ impl Setup {
             claims: &claims,
         };
         let token = Secret::new(token);
-        self.authenticator.verify_viewer(&token, wanted).await
+        self.authenticator
+            .verify_viewer_at(&token, wanted, now)
+            .await
     }
 }
 

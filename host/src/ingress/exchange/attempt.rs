@@ -15,12 +15,13 @@ use crate::ingress::account::Account;
 use crate::ingress::body::RequestBody;
 use crate::ingress::failure::Failure;
 use crate::ingress::headers;
-use crate::ingress::in_flight::InFlightPlace;
+use crate::ingress::in_flight::{Fate, InFlightPlace};
 use crate::ingress::origin_flow::{FlowState, NoUpstream};
 use crate::ingress::pool::PoolKey;
 use crate::ingress::progress::Trouble;
 use crate::ingress::reply;
 use crate::ingress::sender::SendError;
+use crate::ingress::sign_in;
 use crate::ingress::upstream::Upstream;
 use crate::session::LiveTunnel;
 use crate::telemetry::metrics::Retry;
@@ -127,6 +128,9 @@ impl Exchange<'_> {
         let waited = self.send_over(&mut upstream, permit, place, body).await;
         match waited {
             Ok(response) => Ok((response, upstream)),
+            Err(Waited::Cut) if place.request.fate() == Some(Fate::ViewerExpired) => {
+                Err(sign_in::expired(self.route, &self.signed_in).into())
+            }
             Err(Waited::Cut) => Err(Failure::denied()
                 .with_detail("policies have changed")
                 .into()),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderName;
-use http::{Response, StatusCode};
+use http::header::{CACHE_CONTROL, HeaderName, REFERRER_POLICY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tracing::Instrument as _;
@@ -12,12 +12,14 @@ use super::Exchange;
 use crate::authorize::{HttpPermit, ResponseAnswer};
 use crate::ingress::account::End;
 use crate::ingress::body::{OriginBody, ReplyBody};
+use crate::ingress::caching::{Sharing, WITHOUT_COOKIES};
 use crate::ingress::cookies;
 use crate::ingress::failure::Failure;
 use crate::ingress::headers;
 use crate::ingress::reply;
 use crate::ingress::running::Running;
 use crate::ingress::upgrade;
+use crate::registry::AgentKey;
 use crate::telemetry::traces;
 
 const ALT_SVC: HeaderName = HeaderName::from_static("alt-svc");
@@ -81,10 +83,11 @@ impl Exchange<'_> {
         }
         reply::put_id(&mut headers, &running.account);
         if let Some(agent) = &running.account.agent {
-            let sticky = &self.viewer.hub.ingress.sticky;
-            if let Some((name, cookie)) = sticky.cookie(self.route, &self.head, agent) {
-                headers.append(name, cookie);
-            }
+            self.name_agent(status, &mut headers, agent);
+        }
+        if self.signed_in.method == Some("signed_url") && !headers.contains_key(REFERRER_POLICY) {
+            // The page's own address lets whoever reads it fetch the page.
+            headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
         }
         running.account.answered(status);
         let body = match origin {
@@ -108,10 +111,25 @@ impl Exchange<'_> {
         answer
     }
 
+    /// Gives the viewer the cookie that names its agent, unless others would be given it too.
+    fn name_agent(&self, status: StatusCode, headers: &mut HeaderMap, agent: &AgentKey) {
+        let sharing = Sharing::of(status, headers);
+        if sharing == Sharing::Meant {
+            return;
+        }
+        let sticky = &self.viewer.hub.ingress.sticky;
+        if let Some((name, cookie)) = sticky.cookie(self.route, &self.head, agent) {
+            headers.append(name, cookie);
+            if sharing == Sharing::Unsaid {
+                headers.append(CACHE_CONTROL, WITHOUT_COOKIES);
+            }
+        }
+    }
+
     async fn ask_response(
         &self,
         permit: &HttpPermit,
-        (status, headers): (StatusCode, &http::HeaderMap),
+        (status, headers): (StatusCode, &HeaderMap),
         running: &Running,
     ) -> ResponseAnswer {
         let hub = &self.viewer.hub;

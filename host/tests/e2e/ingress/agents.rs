@@ -65,6 +65,45 @@ async fn a_target_has_to_answer_with_an_expected_status() {
     .await;
 }
 
+/// The head of an answer is the verdict: a page that streams is as good as any.
+#[tokio::test]
+async fn a_target_whose_page_does_not_end_is_up() {
+    let endless = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n";
+    let origin = origin(&[("/healthz", endless)]).await;
+    let check = "interval_ms: 100, timeout_ms: 300, rise: 1, fall: 1, http: {path: /healthz}";
+    let top = format!("connectors: {{shop: {{health_check: {{{check}}}}}}}");
+    let hub = web_hub(&[SHOP]).top(&top).start().await;
+    let _agent = hub.plant("shop", origin.address()).await;
+    eventually("it was looked at and is up", || async {
+        let up = "nowconnect_health_checks_total{connector=\"shop\",result=\"up\"} ";
+        let metrics = hub.metrics();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(up));
+        count.is_some_and(|count| count.parse::<u64>().unwrap() > 2)
+    })
+    .await;
+    let metrics = hub.metrics();
+    assert!(
+        metrics.contains("nowconnect_health_checks_total{connector=\"shop\",result=\"down\"} 0"),
+        "{metrics}"
+    );
+}
+
+/// An agent that comes back with a target that is down gets no request before its target answers.
+#[tokio::test]
+async fn what_is_down_stays_down_when_its_agent_comes_back() {
+    let refusing = crate::cluster::refuse().await;
+    let slow = "interval_ms: 100, fall: 50, rise: 50";
+    let top = format!("connectors: {{shop: {{health_check: {{{slow}}}}}}}");
+    let hub = web_hub(&[SHOP]).top(&top).start().await;
+    let agent = hub.agent("one").target("shop", refusing).ready().await;
+    // The first look decides, whatever `fall` is.
+    down(&hub, 1).await;
+    drop(agent);
+    down(&hub, 0).await;
+    let _agent = hub.agent("one").target("shop", refusing).ready().await;
+    down(&hub, 1).await;
+}
+
 #[tokio::test]
 async fn policies_are_asked_about_looks_and_a_denial_says_nothing_of_a_target() {
     let origin = origin(&[]).await;
@@ -178,6 +217,72 @@ async fn a_hosts_first_label_names_the_agent() {
         );
     }
     assert!(mute.seen().is_empty());
+}
+
+/// Who is nobody learns nothing of which agents there are.
+#[tokio::test]
+async fn who_is_nobody_does_not_learn_which_agents_are_connected() {
+    let agents = "name: agents, host: \"*.agents.example.com\", agent_label: true, connector: http";
+    let known = "name: known, host: \"*.known.example.com\", agent_label: true, connector: http, \
+                 viewer_auth: staff";
+    let more = "agent_label: true\nviewer_auth:\n  \
+                - {name: staff, required: false, ways: [{basic: {users_file: users}}]}";
+    let hub = web_hub_with(&[agents, known], more)
+        .file("users", super::viewers::ANN)
+        .start()
+        .await;
+    let service = origin(&[]).await;
+    let _one = hub
+        .agent("one")
+        .target("http", service.address())
+        .ready()
+        .await;
+    for (below, expected) in [
+        ("agents", (404, "unknown_host")),
+        ("known", (401, "sign_in_required")),
+    ] {
+        let mut told = Vec::new();
+        for agent in ["one", "two"] {
+            let answer = get(web(&hub), &format!("{agent}.{below}.example.com"), "/").await;
+            assert_eq!(
+                (answer.status(), answer.code().as_str()),
+                expected,
+                "{agent}"
+            );
+            let mut names: Vec<String> = answer.fields.iter().map(|f| f.0.clone()).collect();
+            names.retain(|name| name != "date");
+            told.push((answer.field("www-authenticate"), names, answer.body.len()));
+        }
+        assert_eq!(told[0], told[1], "{below}");
+    }
+    assert!(service.seen().is_empty());
+}
+
+/// What a cache keeps for all would lead all of them to one agent.
+#[tokio::test]
+async fn no_cookie_is_on_what_shared_caches_keep() {
+    let answer = |control: &str| format!("HTTP/1.1 200 OK\r\n{control}content-length: 0\r\n\r\n");
+    let service = origin(&[
+        (
+            "/logo.svg",
+            &answer("cache-control: public, max-age=60\r\n"),
+        ),
+        ("/own", &answer("cache-control: private\r\n")),
+        ("/page", &answer("")),
+    ])
+    .await;
+    let route = format!("{SHOP}, sticky: cookie");
+    let hub = web_hub(&[&route]).start().await;
+    let _agent = hub.plant("shop", service.address()).await;
+    for (path, has_cookie, control) in [
+        ("/logo.svg", false, "public, max-age=60"),
+        ("/own", true, "private"),
+        ("/page", true, "no-cache=\"set-cookie\""),
+    ] {
+        let answer = get(web(&hub), "shop.example.com", path).await;
+        assert_eq!(answer.field("set-cookie").is_some(), has_cookie, "{path}");
+        assert_eq!(answer.field("cache-control").as_deref(), Some(control));
+    }
 }
 
 fn checked(plan: HubPlan, more: &str) -> HubPlan {
