@@ -47,6 +47,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use nowconnect_control::OWN_AUDIENCES;
 use nowconnect_protocol::{ConnectorName, ReplicaId, TenantName};
 
 use build::{Surroundings, name};
@@ -345,6 +346,7 @@ impl CloudConfig {
             source: None,
         };
         config.check_ports(problems);
+        config.check_own_issuer(problems);
         config.check_queue_depth(problems);
         config.check_listener_names(problems);
         Some(config)
@@ -460,6 +462,35 @@ impl CloudConfig {
                     taken.insert(name, at);
                 }
             }
+        }
+    }
+
+    /// The tokens of our control plane are told from others by `iss`, and their kinds by `aud`.
+    fn check_own_issuer(&self, problems: &mut Problems<'_>) {
+        let Some(listen) = self.control.listen else {
+            return;
+        };
+        let own = self.control.issuer(listen);
+        if self.security.issuers.iter().any(|one| one.issuer == own) {
+            problems.add_with_help(
+                &At::dotted("control.public_url"),
+                format!(
+                    "`{own}` is the control plane's own `iss` and one of `security.issuers`: that \
+                     issuer's tokens would count no longer"
+                ),
+                "name the control plane's own URL in `control.public_url`, or take the issuer out",
+            );
+        }
+        if OWN_AUDIENCES.contains(&self.security.audience.as_str()) {
+            problems.add_with_help(
+                &At::dotted("security.audience"),
+                format!(
+                    "`security.audience` is `{}`, by which tokens of the control plane that are \
+                     not for agents are told from those that are",
+                    self.security.audience
+                ),
+                "write another one, such as the hub's name",
+            );
         }
     }
 

@@ -44,6 +44,8 @@ pub enum ReasonCode {
     ListenerDown,
     /// A file of the HTTP ingress could not be taken over.
     IngressStale,
+    /// The control plane's state file fails.
+    StateFailed,
 }
 
 impl ReasonCode {
@@ -59,6 +61,7 @@ impl ReasonCode {
         Self::PdpUnavailable,
         Self::ListenerDown,
         Self::IngressStale,
+        Self::StateFailed,
     ];
 
     /// The code as it stands in `reasons[]`.
@@ -74,6 +77,7 @@ impl ReasonCode {
             Self::PdpUnavailable => "pdp_unavailable",
             Self::ListenerDown => "listener_down",
             Self::IngressStale => "ingress_stale",
+            Self::StateFailed => "state_failed",
         }
     }
 }

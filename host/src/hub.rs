@@ -291,6 +291,12 @@ impl Hub {
                         detail: line.clone(),
                     });
                 }
+                if let Some(detail) = self.control().and_then(|plane| plane.trouble()) {
+                    reasons.push(Reason {
+                        code: ReasonCode::StateFailed,
+                        detail,
+                    });
+                }
                 if !self.registry.is_healthy() {
                     reasons.push(Reason {
                         code: ReasonCode::RegistryUnhealthy,

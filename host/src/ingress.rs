@@ -74,6 +74,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::ViewerTls;
 use crate::viewer::{Hashing, IdentityNames, ViewerAuth};
 use door::Door;
+pub(crate) use forwarded::Origination;
 pub(crate) use host::{Authority, HostPattern};
 use in_flight::InFlightTable;
 pub(crate) use path::normal_path;

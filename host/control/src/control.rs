@@ -58,6 +58,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Which names nobody gets.
     pub names: NameRules,
+    /// How many endpoints anonymous callers may have, all of them together.
+    pub anonymous_endpoints: u64,
     /// How many endpoints there may be.
     pub limits: Limits,
 }
@@ -375,7 +377,7 @@ impl Control {
         is_here: impl Fn(&Endpoint) -> bool,
         answered: Option<&Keyed>,
     ) -> Result<Created, ControlError> {
-        let limits = self.settings.limits;
+        let limits = self.limits_of(&offered.new.endpoint.tenant);
         let claimed = self
             .store
             .claim_endpoint(&offered.new, now_ms, limits, is_here, answered);
@@ -390,6 +392,14 @@ impl Control {
             endpoint,
             ..offered.created
         })
+    }
+
+    fn limits_of(&self, tenant: &str) -> Limits {
+        let mut limits = self.settings.limits;
+        if self.settings.anonymous_tenant.as_deref() == Some(tenant) {
+            limits.per_tenant = self.settings.anonymous_endpoints;
+        }
+        limits
     }
 
     fn tokens(&self, planned: Planned, now_ms: u64) -> Result<Created, ControlError> {

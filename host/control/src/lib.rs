@@ -25,4 +25,4 @@ pub use control::{
 pub use keys::{Algorithm, KeyError, KeyRing, KeySettings};
 pub use name::{NameRefused, NameRules};
 pub use signed::{MAX_NONCE_BYTES, NONCE_MIN_BYTES, SCHEME, SignedError, SignedRequest, sign};
-pub use token::{Management, Recreate, TokenRefused};
+pub use token::{Management, OWN_AUDIENCES, Recreate, TokenRefused};

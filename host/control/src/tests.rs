@@ -41,6 +41,7 @@ fn settings() -> Settings {
         names: NameRules {
             kept: BTreeSet::from(["admin".to_owned()]),
         },
+        anonymous_endpoints: 3,
         limits: Limits {
             per_tenant: 3,
             total: 10,

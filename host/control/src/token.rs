@@ -15,6 +15,9 @@ pub(crate) const RECREATE_AUDIENCE: &str = "nowconnect-recreate";
 /// `aud` of management tokens.
 pub(crate) const MANAGEMENT_AUDIENCE: &str = "nowconnect-control";
 
+/// What no other token may be for: they tell our kinds apart.
+pub const OWN_AUDIENCES: [&str; 2] = [RECREATE_AUDIENCE, MANAGEMENT_AUDIENCE];
+
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 4096;
 

@@ -73,9 +73,12 @@ fn problem(code: ProblemCode) -> Text {
         ProblemCode::ForeignOrigin => text(
             "`Host` or `Origin` are not those of the admin or control API",
             "A web page asks, or the port is reached by a name that it does not know.",
-            "name the host in `admin.allowed_hosts`, or that of the control API in `control.public_url`",
+            "name the host in `admin.allowed_hosts`, or for the control API in `control.public_url` or `control.allowed_hosts`",
         )
-        .logged(&[Line(events::ADMIN_REFUSED, "code")]),
+        .logged(&[
+            Line(events::ADMIN_REFUSED, "code"),
+            Line(events::CONTROL_REFUSED, "code"),
+        ]),
         ProblemCode::NotFound => text(
             "no such route, flow, agent, tunnel, name or decision",
             "It has ended or was forgotten, or its name is another; outside the default tenant a name has the tenant in front.",
@@ -108,8 +111,8 @@ fn problem(code: ProblemCode) -> Text {
         ),
         ProblemCode::RateLimited => text(
             "too many requests from one address",
-            "More than `rate_per_source` of `control` a second.",
-            "ask less often; where many callers share an address, raise the rate",
+            "More than `rate_per_source` of `control` a second; behind a proxy that `control.trusted_proxies` does not name, all callers are one.",
+            "ask less often; name the proxy in front, or raise the rate where many callers share an address",
         ),
         ProblemCode::Unavailable => text(
             "it cannot be done now",
@@ -188,6 +191,16 @@ fn reason(code: ReasonCode) -> Text {
         )
         .counted(&["nowconnect_http_stale_files"])
         .logged(&[Line(events::RELOAD_REFUSED, "")]),
+        ReasonCode::StateFailed => text(
+            "the control plane's state file fails",
+            "The disk is full or broken, or an entry of the file is damaged: no token and no name is given out until it is well, and tunnels whose tokens end meanwhile end with them.",
+            "make room, or look at the disk; the hub opens the file anew every ten seconds by itself. A damaged file is replaced by `nowconnect state restore`",
+        )
+        .counted(&[
+            "nowconnect_control_state_failed",
+            "nowconnect_control_state_failures_total",
+        ])
+        .logged(&[Line(events::CONTROL_STATE_FAILED, "")]),
     }
 }
 

@@ -1,15 +1,17 @@
 //! The control plane.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::uri::Authority;
+use ipnet::IpNet;
 use nowconnect_control::{Algorithm, NameRules};
 use nowconnect_protocol::{AgentId, TenantName};
 use reqwest::Url;
 
-use super::build::{Surroundings, name, socket_address, url};
+use super::build::{Surroundings, cidrs, name, socket_address, url};
 use super::file::{
     AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, RateFile, ScopeFile, TokensFile,
 };
@@ -28,6 +30,10 @@ pub struct ControlConfig {
     pub state_file: Option<PathBuf>,
     /// `iss` of our tokens; `None` follows from the address.
     pub public_url: Option<Url>,
+    /// Further names by which the API is called.
+    pub allowed_hosts: Vec<String>,
+    /// Proxies in front, which say who asks.
+    pub trusted_proxies: Vec<IpNet>,
     /// The domain below which names are published.
     pub domain: String,
     /// Where agents are sent; `None` follows from `tunnel`.
@@ -42,6 +48,8 @@ pub struct ControlConfig {
     pub anonymous_tenant: Option<TenantName>,
     /// How long their recreate tokens live at most.
     pub anonymous_recreate: Duration,
+    /// Endpoints that all of them together may have at once.
+    pub anonymous_max_endpoints: u64,
     /// Who may manage names and endpoints.
     pub clients: Vec<ClientConfig>,
     /// How long tokens live and what signs them.
@@ -171,6 +179,26 @@ impl ControlConfig {
         };
         let public_url = public("public_url", &file.public_url, &["https", "http"]);
         let tunnel_url = public("tunnel_url", &file.tunnel_url, &["wss", "ws"]);
+        if listen.is_some_and(|listen| !listen.ip().is_loopback()) && file.public_url.is_none() {
+            problems.add_with_help(
+                &path.key("public_url"),
+                "`control.public_url` is missing, and `control.listen` is for more than this \
+                 machine: tokens would name an address that others cannot find us by",
+                "write the URL of the API as agents call it, such as \
+                 `https://control.example.com:8766`",
+            );
+        }
+        if file.tunnel_url.is_none()
+            && listen.is_some_and(|listen| is_for_others(listen, public_url.as_ref()))
+        {
+            problems.add_with_help(
+                &path.key("tunnel_url"),
+                "`control.tunnel_url` is missing, and the API is for more than this machine: \
+                 agents would be sent to an address of their own",
+                "write the URL of the tunnel port as agents dial it, such as \
+                 `wss://hub.example.com:8765/tunnel`",
+            );
+        }
         let mut more_tunnel_urls = Vec::with_capacity(file.more_tunnel_urls.len());
         for (index, way) in file.more_tunnel_urls.iter().enumerate() {
             let at = path.key("more_tunnel_urls").index(index).key("url");
@@ -203,6 +231,12 @@ impl ControlConfig {
             tls: file.tls.as_ref().map(|tls| TlsFiles::build(tls, around)),
             state_file: around.optional_path(file.state_file.as_ref()),
             public_url,
+            allowed_hosts: allowed_hosts(&file.allowed_hosts, &path.key("allowed_hosts"), problems),
+            trusted_proxies: cidrs(
+                &file.trusted_proxies,
+                &path.key("trusted_proxies"),
+                problems,
+            ),
             domain,
             tunnel_url,
             region: file.region.clone(),
@@ -210,6 +244,7 @@ impl ControlConfig {
             url_template: file.url_template.clone(),
             anonymous_tenant: anonymous(&file.anonymous, &path.key("anonymous"), problems),
             anonymous_recreate: Duration::from_secs(file.anonymous.recreate_sec),
+            anonymous_max_endpoints: file.anonymous.max_endpoints,
             clients: clients(&file.clients, &path.key("clients"), around, problems),
             tokens: TokensConfig::build(&file.tokens),
             max_endpoints_per_tenant: file.max_endpoints_per_tenant,
@@ -224,6 +259,50 @@ impl ControlConfig {
                     .collect(),
             },
             rate_per_source: rate(file.rate_per_source),
+        }
+    }
+}
+
+/// Whether agents on other machines call: the port is open to them, or what it is called by is.
+fn is_for_others(listen: SocketAddr, public_url: Option<&Url>) -> bool {
+    let public = public_url.and_then(Url::host_str);
+    !listen.ip().is_loopback() || public.is_some_and(|host| !is_this_machine(host))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Host names without a port, as they are compared with `Host`.
+fn allowed_hosts(texts: &[String], path: &Path, problems: &mut Problems<'_>) -> Vec<String> {
+    for (index, text) in texts.iter().enumerate() {
+        let is_host = text
+            .parse::<Authority>()
+            .is_ok_and(|authority| authority.host() == text);
+        if !is_host {
+            problems.add_with_help(
+                &path.index(index),
+                format!("`control.allowed_hosts` holds `{text}`, which is no host name"),
+                "write it without scheme, port and path, such as `control.internal`",
+            );
+        }
+    }
+    texts.to_vec()
+}
+
+impl ControlConfig {
+    /// `iss` of our tokens, for an API that is bound to this address.
+    #[must_use]
+    pub fn issuer(&self, bound: SocketAddr) -> String {
+        match &self.public_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None if self.tls.is_some() => format!("https://{bound}"),
+            None => format!("http://{bound}"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod bundles;
 mod changes;
+mod control;
 mod environment;
 mod examples;
 mod ingress;

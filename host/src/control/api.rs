@@ -25,6 +25,7 @@ use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::authorize::unix_ms;
 use crate::config::Scope;
 use crate::telemetry::events;
+use crate::telemetry::metrics::Metrics;
 
 /// Entries on one page where the caller names no number.
 const PAGE: u32 = 100;
@@ -39,6 +40,7 @@ pub(super) struct Api {
     pub(super) requests: Arc<Requests>,
     pub(super) ground: Arc<dyn Ground>,
     pub(super) max_names_per_tenant: u64,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Where a request came from.

@@ -31,6 +31,11 @@ impl Names {
         }
     }
 
+    /// How many names are published.
+    pub(super) fn count(&self) -> usize {
+        self.published.count()
+    }
+
     /// To be called after each change of a name in the store. Blocks on the disk.
     ///
     /// # Errors

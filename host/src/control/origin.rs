@@ -1,50 +1,125 @@
-//! Web pages that may call: those of this API, and no others.
+//! By which names the API may be called, and from which web pages.
 //!
 //! A page whose host name was led to this machine (DNS rebinding) is of one origin with the port,
-//! so a browser lets it send what it likes and read the answer. But it says its name in `Origin`,
-//! which an agent or a script never sends.
+//! so a browser lets it send what it likes and read the answer. But the request says the page's
+//! name in `Host`, and where it changes something in `Origin`, which an agent or a script never
+//! sends. An address cannot be led elsewhere, so whoever calls by address may.
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, header};
+use http::uri::Authority;
+use http::{HeaderMap, Uri, header};
 
-/// Whether the request comes from a web page of another host than an address, this machine or
-/// `public`, the host of the API's own URL.
-pub(super) fn is_foreign(headers: &HeaderMap, public: Option<&str>) -> bool {
-    let mut origins = headers.get_all(header::ORIGIN).iter();
-    match (origins.next(), origins.next()) {
-        (None, _) => false,
-        (Some(origin), None) => !origin
-            .to_str()
-            .ok()
-            .and_then(|origin| origin.parse::<http::Uri>().ok())
-            .and_then(|origin| origin.host().map(str::to_owned))
-            .is_some_and(|host| is_ours(&host, public)),
-        (Some(_), Some(_)) => true,
+/// The host names of this API, beside its addresses and those of this machine.
+#[derive(Debug)]
+pub(super) struct OwnNames(Vec<String>);
+
+impl OwnNames {
+    pub(super) fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        Self(names.map(|name| bare(name).to_ascii_lowercase()).collect())
+    }
+
+    /// Whether the request is for one of them. A target that names a host goes before the field
+    /// (RFC 9112 §3.2.2), but a proxy may have gone by either: both have to be ours.
+    pub(super) fn is_asked(&self, target: &Uri, headers: &HeaderMap) -> bool {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return false;
+        };
+        let host = host.to_str().ok();
+        let host = host.and_then(|host| host.parse::<Authority>().ok());
+        host.is_some_and(|host| self.contains(host.host()))
+            && target.host().is_none_or(|host| self.contains(host))
+    }
+
+    /// Whether it comes from a web page of another host.
+    pub(super) fn is_foreign_page(&self, headers: &HeaderMap) -> bool {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (None, _) => false,
+            (Some(origin), None) => !origin
+                .to_str()
+                .ok()
+                .and_then(|origin| origin.parse::<Uri>().ok())
+                .and_then(|origin| origin.host().map(str::to_owned))
+                .is_some_and(|host| self.contains(&host)),
+            (Some(_), Some(_)) => true,
+        }
+    }
+
+    fn contains(&self, host: &str) -> bool {
+        let host = bare(host);
+        host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok()
+            || self.0.iter().any(|name| host.eq_ignore_ascii_case(name))
     }
 }
 
-fn is_ours(host: &str, public: Option<&str>) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok()
-        || public.is_some_and(|public| host.eq_ignore_ascii_case(public))
+/// Without the brackets of an address and the dot at the end of a name.
+fn bare(host: &str) -> &str {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+    use http::HeaderName;
+
     use super::*;
+
+    fn names() -> OwnNames {
+        OwnNames::new(["control.example.com", "Control.Internal"].into_iter())
+    }
+
+    fn with(name: HeaderName, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name.clone(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_name_that_was_led_here_is_not_ours() {
+        let asked = |target: &str, hosts: &[&str]| {
+            names().is_asked(&target.parse().unwrap(), &with(header::HOST, hosts))
+        };
+        for ours in [
+            "127.0.0.1:8766",
+            "[::1]:8766",
+            "192.0.2.7",
+            "localhost:8766",
+            "Control.example.com",
+            "control.example.com.:8766",
+            "control.internal",
+        ] {
+            assert!(asked("/tunnels/create", &[ours]), "{ours}");
+        }
+        for foreign in [
+            "evil.example:8766",
+            "localhost.evil.example",
+            "example.com",
+            "a.control.example.com",
+            "127.0.0.1.evil.example",
+            "user@control.example.com@evil.example",
+            "",
+        ] {
+            assert!(!asked("/", &[foreign]), "{foreign}");
+        }
+        assert!(!asked("/", &[]), "nobody says whom he asks");
+        assert!(!asked("/", &["localhost", "localhost"]));
+        assert!(asked("http://localhost/", &["localhost"]));
+        assert!(!asked("http://evil.example/", &["localhost"]));
+        assert!(!asked("http://localhost/", &["evil.example"]));
+    }
 
     #[test]
     fn a_page_of_another_name_is_foreign_wherever_that_name_leads() {
-        let asks = |origin: &str| {
-            let headers: HeaderMap = [(header::ORIGIN, origin.parse().unwrap())]
-                .into_iter()
-                .collect();
-            is_foreign(&headers, Some("control.example.com"))
-        };
+        let foreign = |origins: &[&str]| names().is_foreign_page(&with(header::ORIGIN, origins));
         for ours in [
             "http://127.0.0.1:8766",
             "http://[::1]:8766",
@@ -52,22 +127,18 @@ mod tests {
             "https://Control.example.com",
             "https://control.example.com:8766",
         ] {
-            assert!(!asks(ours), "{ours}");
+            assert!(!foreign(&[ours]), "{ours}");
         }
-        for foreign in [
+        for other in [
             "http://evil.example:8766",
             "http://localhost.evil.example",
             "https://example.com",
             "null",
             "",
         ] {
-            assert!(asks(foreign), "{foreign}");
+            assert!(foreign(&[other]), "{other}");
         }
-        assert!(!is_foreign(&HeaderMap::new(), None), "no browser asks");
-        let mut both = HeaderMap::new();
-        for _ in 0..2 {
-            both.append(header::ORIGIN, "http://localhost".parse().unwrap());
-        }
-        assert!(is_foreign(&both, None));
+        assert!(!foreign(&[]), "no browser asks");
+        assert!(foreign(&["http://localhost", "http://localhost"]));
     }
 }

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::HeaderMap;
+use http::Request;
+use ipnet::IpNet;
 use nowconnect_control::{
     Client, ClientRegister, Control, ControlError, KeyError, KeyRing, KeySettings, Role, Settings,
 };
@@ -19,13 +21,16 @@ use super::ground::Ground;
 use super::hub_ground::HubGround;
 use super::idempotency::Requests;
 use super::names::Names;
-use super::origin;
+use super::origin::OwnNames;
 use super::server::{self, Routes};
+use crate::admin::problem::{Problem, ProblemCode};
 use crate::config::{CloudConfig, ControlConfig, secret};
 use crate::hub::Hub;
 use crate::identity::{AgentIdentity, OwnIssuer};
+use crate::ingress::Origination;
 use crate::limit::SourceRates;
 use crate::telemetry::events;
+use crate::telemetry::metrics::{ControlMetrics, Metrics};
 use crate::tls::{ServerTls, TlsError};
 
 /// How often names are kept for the agents that are here, those whose time is over go, and keys
@@ -97,7 +102,7 @@ impl Opened {
             listener,
             store,
             keys,
-            issuer: issuer(&config.control, address).into(),
+            issuer: config.control.issuer(address).into(),
             address,
         }))
     }
@@ -124,11 +129,22 @@ pub(crate) struct ControlPlane {
     routes: ArcSwap<Routes>,
     tls: ArcSwapOption<ServerTls>,
     rates: ArcSwap<SourceRates>,
-    /// The host of the API's own URL, where the operator names it.
-    public_host: ArcSwapOption<String>,
+    callers: ArcSwap<Callers>,
+    metrics: Arc<Metrics>,
+    /// Reserved names, as of the last round.
+    reserved: AtomicU64,
+    /// What went wrong in the last round.
+    trouble: ArcSwapOption<String>,
     issuer: Arc<str>,
     address: SocketAddr,
     begun: Instant,
+}
+
+/// Who may call, before he has shown anything.
+#[derive(Debug)]
+struct Callers {
+    names: OwnNames,
+    proxies: Vec<IpNet>,
 }
 
 impl std::fmt::Debug for ControlPlane {
@@ -219,7 +235,10 @@ impl ControlPlane {
         let plane = Self {
             tls: ArcSwapOption::new(tls(&config.control)?.map(Arc::new)),
             rates: ArcSwap::from_pointee(rates(config)),
-            public_host: ArcSwapOption::new(public_host(config)),
+            callers: ArcSwap::from_pointee(callers(config)),
+            metrics: Arc::clone(hub.metrics()),
+            reserved: AtomicU64::new(store.reservation_count()?),
+            trouble: ArcSwapOption::empty(),
             routes: ArcSwap::default(),
             current: ArcSwap::new(Arc::clone(&control)),
             names: Arc::new(names),
@@ -232,6 +251,13 @@ impl ControlPlane {
             begun: Instant::now(),
         };
         plane.route(&control, config);
+        let counted = Arc::downgrade(hub);
+        hub.metrics().on_scrape(move |metrics| {
+            let hub = counted.upgrade();
+            if let Some(plane) = hub.as_ref().and_then(|hub| hub.control()) {
+                plane.measure(&metrics.control);
+            }
+        });
         Ok((plane, listener))
     }
 
@@ -247,7 +273,7 @@ impl ControlPlane {
     pub(crate) fn renew(&self, next: NextControl, config: &CloudConfig) {
         self.tls.store(next.tls.map(Arc::new));
         self.rates.store(Arc::new(rates(config)));
-        self.public_host.store(public_host(config));
+        self.callers.store(Arc::new(callers(config)));
         self.keys.set(key_settings(&config.control));
         self.route(&next.control, config);
         self.current.store(next.control);
@@ -260,6 +286,7 @@ impl ControlPlane {
             requests: Arc::clone(&self.requests),
             ground: Arc::clone(&self.ground),
             max_names_per_tenant: config.control.max_names_per_tenant,
+            metrics: Arc::clone(&self.metrics),
         };
         self.routes.store(Arc::new(Routes::new(api)));
     }
@@ -280,10 +307,68 @@ impl ControlPlane {
         self.routes.load_full()
     }
 
-    /// Whether a web page of somebody else asks.
-    pub(super) fn is_foreign(&self, headers: &HeaderMap) -> bool {
-        let public = self.public_host.load();
-        origin::is_foreign(headers, public.as_ref().map(|host| host.as_str()))
+    pub(super) fn metrics(&self) -> &ControlMetrics {
+        &self.metrics.control
+    }
+
+    /// Whether callers come through this address and not from it.
+    pub(super) fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let callers = self.callers.load();
+        callers.proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// Where a request comes from, which a trusted proxy in front says.
+    ///
+    /// # Errors
+    /// It is led here by a name that is not ours, or by a web page of somebody else; or the proxy
+    /// does not say who asks.
+    pub(super) fn caller<B>(
+        &self,
+        request: &Request<B>,
+        peer: SocketAddr,
+    ) -> Result<SocketAddr, Problem> {
+        let callers = self.callers.load();
+        let foreign = |detail| Err(Problem::new(ProblemCode::ForeignOrigin, detail));
+        if !callers.names.is_asked(request.uri(), request.headers()) {
+            return foreign(
+                "`Host` is no name of this API; its operator names it in `control.public_url` or \
+                 `control.allowed_hosts`",
+            );
+        }
+        if callers.names.is_foreign_page(request.headers()) {
+            return foreign(
+                "web pages of other hosts have no access; the API's own are those of \
+                 `control.public_url` and `control.allowed_hosts`",
+            );
+        }
+        let from = Origination::of(peer.ip(), false, &callers.proxies, request.headers());
+        let from = from.map_err(|_| {
+            let detail = "the proxy in front does not say who asks: its `X-Forwarded-For` holds \
+                          what is no address";
+            Problem::new(ProblemCode::InvalidRequest, detail)
+        })?;
+        if from.address == peer.ip().to_canonical() {
+            Ok(peer)
+        } else {
+            // Behind a proxy the caller's port is not known.
+            Ok(SocketAddr::new(from.address, 0))
+        }
+    }
+
+    /// Why nothing can be given out now, for the operator.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        if self.store.has_failed() {
+            return Some("the state file failed and is opened anew every ten seconds".to_owned());
+        }
+        self.trouble.load().as_deref().cloned()
+    }
+
+    fn measure(&self, metrics: &ControlMetrics) {
+        let failed = self.trouble().is_some();
+        metrics.set_state(failed, self.store.failures());
+        metrics.set_endpoints(self.names.count());
+        metrics.set_names(self.reserved.load(Ordering::Relaxed));
     }
 
     pub(super) fn allows(&self, source: IpAddr) -> bool {
@@ -335,9 +420,18 @@ impl ControlPlane {
             let plane = Arc::clone(&self);
             let jumped = watch.has_jumped();
             let done = tokio::task::spawn_blocking(move || plane.tidy_once(now_ms(), jumped)).await;
-            if let Ok(Err(error)) = done {
-                warn!(event = events::CONTROL_STATE_FAILED, %error, "the state file failed");
+            let trouble = match done {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("looking after it panicked; please report this".to_owned()),
+            };
+            if let Some(error) = &trouble {
+                warn!(
+                    event = events::CONTROL_STATE_FAILED,
+                    error, "the state file failed"
+                );
             }
+            self.trouble.store(trouble.map(Arc::new));
         }
     }
 
@@ -357,6 +451,8 @@ impl ControlPlane {
             .forget_answers(now_ms, FORGOTTEN_PAGE)
             .and_then(|_| self.store.forget_deleted(now_ms, FORGOTTEN_PAGE));
         self.keys.tidy(now_ms)?;
+        self.reserved
+            .store(self.store.reservation_count()?, Ordering::Relaxed);
         kept?;
         retried?;
         forgotten?;
@@ -425,9 +521,14 @@ fn jumped(passed: Duration, from_ms: u64, to_ms: u64) -> bool {
     Duration::from_millis(expected.abs_diff(to_ms)) > CLOCK_JUMP
 }
 
-fn public_host(config: &CloudConfig) -> Option<Arc<String>> {
-    let url = config.control.public_url.as_ref()?;
-    url.host_str().map(|host| Arc::new(host.to_owned()))
+fn callers(config: &CloudConfig) -> Callers {
+    let control = &config.control;
+    let public = control.public_url.as_ref().and_then(|url| url.host_str());
+    let more = control.allowed_hosts.iter().map(String::as_str);
+    Callers {
+        names: OwnNames::new(public.into_iter().chain(more)),
+        proxies: control.trusted_proxies.clone(),
+    }
 }
 
 fn rates(config: &CloudConfig) -> SourceRates {
@@ -455,6 +556,7 @@ fn rules(
         management: control.tokens.management,
         grace: control.grace,
         names: control.names.clone(),
+        anonymous_endpoints: control.anonymous_max_endpoints,
         limits: Limits {
             per_tenant: control.max_endpoints_per_tenant,
             total: control.max_endpoints,
@@ -478,15 +580,6 @@ fn tls(config: &ControlConfig) -> Result<Option<ServerTls>, TlsError> {
         .as_ref()
         .map(|files| ServerTls::load(files, &["http/1.1"]))
         .transpose()
-}
-
-/// What `iss` says: the configured URL, or the one that follows from the address.
-fn issuer(config: &ControlConfig, address: SocketAddr) -> String {
-    match &config.public_url {
-        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None if config.tls.is_some() => format!("https://{address}"),
-        None => format!("http://{address}"),
-    }
 }
 
 fn clients(config: &ControlConfig) -> Result<ClientRegister, OpenError> {

@@ -147,6 +147,11 @@ impl PublishedNames {
         all
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.table.read().by_host.len()
+    }
+
     /// Changes with the table.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

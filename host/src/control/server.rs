@@ -1,9 +1,13 @@
 //! The port of the API.
 
+mod operation;
+mod room;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -16,19 +20,22 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower_service::Service as _;
 use tracing::warn;
 
+use self::operation::{Operation, named};
+use self::room::{Place, Room};
 use super::api::{self, Api, From};
 use super::openapi;
 use super::plane::ControlPlane;
 use crate::admin::problem::{Problem, ProblemCode, Told};
 use crate::limit::SourceSlots;
 use crate::telemetry::events;
+use crate::telemetry::metrics::Ended;
 
-/// Connections served at once; further ones wait in the kernel's queue.
+/// Connections served at once. Beyond it the longest idle one makes room; where none is idle, new
+/// ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;
 /// Of these from one source, so that no one host has them all.
 const MAX_CONNECTIONS_PER_SOURCE: usize = 16;
@@ -54,31 +61,56 @@ impl Routes {
 }
 
 fn router(api: Api) -> Router {
+    let list_tunnels = || named("list_tunnels", get(api::tunnels::list));
+    let create_tunnel = || named("create_tunnel", post(api::tunnels::create));
     Router::new()
-        .route("/tunnels/create", post(api::tunnels::create))
-        .route("/tunnels/list", get(api::tunnels::list))
-        .route("/tunnels/delete", post(api::tunnels::delete))
-        .route("/auth/token", post(api::tokens::token))
-        .route("/.well-known/jwks.json", get(api::tokens::jwks))
-        .route("/v1/names", get(api::names::list).post(api::names::reserve))
-        .route("/v1/names/{name}", delete(api::names::release))
+        .route("/tunnels/create", create_tunnel())
+        .route("/tunnels/list", list_tunnels())
         .route(
-            "/v1/endpoints",
-            get(api::tunnels::list).post(api::tunnels::create),
+            "/tunnels/delete",
+            named("delete_tunnel", post(api::tunnels::delete)),
         )
+        .route("/auth/token", named("give_token", post(api::tokens::token)))
+        .route(
+            "/.well-known/jwks.json",
+            named("show_keys", get(api::tokens::jwks)),
+        )
+        .route(
+            "/v1/names",
+            named("list_names", get(api::names::list))
+                .merge(named("reserve_name", post(api::names::reserve))),
+        )
+        .route(
+            "/v1/names/{name}",
+            named("release_name", delete(api::names::release)),
+        )
+        .route("/v1/endpoints", list_tunnels().merge(create_tunnel()))
         .route(
             "/v1/endpoints/{tunnel_id}",
-            get(api::endpoints::show).delete(api::endpoints::delete),
+            named("show_tunnel", get(api::endpoints::show))
+                .merge(named("delete_tunnel", delete(api::endpoints::delete))),
         )
-        .route("/v1/agents", get(api::agents::list))
-        .route("/v1/agents/{agent_id}/kick", post(api::agents::kick))
-        .route("/v1/agents/{agent_id}/drain", post(api::agents::drain))
-        .route("/v1/agents/{agent_id}/revoke", post(api::agents::revoke))
-        .route("/v1/flows", get(api::flows::list))
-        .route("/v1/flows/{flow}/close", post(api::flows::close))
-        .route("/v1/routes", get(api::routes::list))
-        .route("/openapi.json", get(openapi::json))
-        .route("/docs", get(openapi::page))
+        .route("/v1/agents", named("list_agents", get(api::agents::list)))
+        .route(
+            "/v1/agents/{agent_id}/kick",
+            named("kick_agent", post(api::agents::kick)),
+        )
+        .route(
+            "/v1/agents/{agent_id}/drain",
+            named("drain_agent", post(api::agents::drain)),
+        )
+        .route(
+            "/v1/agents/{agent_id}/revoke",
+            named("revoke_agent", post(api::agents::revoke)),
+        )
+        .route("/v1/flows", named("list_flows", get(api::flows::list)))
+        .route(
+            "/v1/flows/{flow}/close",
+            named("close_flow", post(api::flows::close)),
+        )
+        .route("/v1/routes", named("list_routes", get(api::routes::list)))
+        .route("/openapi.json", named("show_document", get(openapi::json)))
+        .route("/docs", named("show_document", get(openapi::page)))
         .fallback(no_route)
         .method_not_allowed_fallback(other_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -98,24 +130,33 @@ async fn other_method() -> Problem {
 
 /// Serves until dropped.
 pub(super) async fn serve(listener: TcpListener, plane: Arc<ControlPlane>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Room::new(MAX_CONNECTIONS);
     let sources = SourceSlots::new(MAX_CONNECTIONS_PER_SOURCE);
     let mut connections = JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, from)) => {
-                // Before TLS, which costs more than a refusal: one host too many is cut.
-                let Some(place) = sources.take(from.ip()) else {
-                    continue;
+                let metrics = plane.metrics();
+                // Before TLS, which costs more than a refusal: one host too many is cut. Behind a
+                // proxy all callers have its address.
+                let source = match plane.is_proxy(from.ip()) {
+                    true => None,
+                    false => match sources.take(from.ip()) {
+                        Some(source) => Some(source),
+                        None => {
+                            metrics.ended(Ended::PerSource);
+                            continue;
+                        }
+                    },
                 };
+                let place = room.enter(|| metrics.ended(Ended::Idle)).await;
                 let plane = Arc::clone(&plane);
                 connections.spawn(async move {
-                    let _ = tokio::time::timeout(WHOLE, serve_one(stream, from, plane)).await;
-                    drop((slot, place));
+                    let counted = plane.metrics().connection();
+                    let served = serve_one(stream, from, &plane, &place);
+                    let _ = tokio::time::timeout(WHOLE, served).await;
+                    drop((place, source, counted));
                 });
             }
             Err(error) => {
@@ -126,61 +167,64 @@ pub(super) async fn serve(listener: TcpListener, plane: Arc<ControlPlane>) {
     }
 }
 
-async fn serve_one(stream: TcpStream, from: SocketAddr, plane: Arc<ControlPlane>) {
+async fn serve_one(stream: TcpStream, from: SocketAddr, plane: &ControlPlane, place: &Place) {
     match plane.tls() {
-        Some(tls) => {
-            if let Ok(stream) = tls.accept(stream, HEAD_TIMEOUT).await {
-                speak(stream, from, plane).await;
+        Some(tls) => tokio::select! {
+            accepted = tls.accept(stream, HEAD_TIMEOUT) => {
+                if let Ok(stream) = accepted {
+                    speak(stream, from, plane, place).await;
+                }
             }
-        }
-        None => speak(stream, from, plane).await,
+            () = place.is_wanted() => {}
+        },
+        None => speak(stream, from, plane, place).await,
     }
 }
 
-async fn speak<S>(stream: S, from: SocketAddr, plane: Arc<ControlPlane>)
+async fn speak<S>(stream: S, from: SocketAddr, plane: &ControlPlane, place: &Place)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(|request: Request<Incoming>| {
-        let plane = Arc::clone(&plane);
-        async move { Ok::<_, Infallible>(answer(request, from, &plane).await) }
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let _busy = place.busy();
+        Ok::<_, Infallible>(answer(request, from, plane).await)
     });
-    // A connection that breaks is its client's affair.
-    let _ = hyper::server::conn::http1::Builder::new()
+    let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // A connection that breaks is its client's affair.
+        _ = connection.as_mut() => return,
+        () = place.is_wanted() => {}
+    }
+    // What was answered may still be on its way; before a first request there is nothing.
+    if place.is_used() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
 }
 
 async fn answer(
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     from: SocketAddr,
     plane: &ControlPlane,
 ) -> Response<Body> {
-    let mut response = if plane.is_foreign(request.headers()) {
-        let detail = "web pages of other hosts have no access; the API's own is that of \
-                      `control.public_url`";
-        Problem::new(ProblemCode::ForeignOrigin, detail).into_response()
-    } else if plane.allows(from.ip()) {
-        request.extensions_mut().insert(From(from));
-        let mut app = plane.routes().0.clone();
-        match tokio::time::timeout(ANSWER_TIMEOUT, app.call(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(_) => {
-                Problem::new(ProblemCode::Timeout, "the hub did not answer in time").into_response()
-            }
-        }
-    } else {
-        Problem::new(
-            ProblemCode::RateLimited,
-            "too many requests from your address; try again in a moment",
-        )
-        .into_response()
+    let begun = Instant::now();
+    let (mut response, from) = match plane.caller(&request, from) {
+        Ok(from) => (called(request, from, plane).await, from),
+        Err(problem) => (problem.into_response(), from),
     };
-    tell(&response, from);
+    let operation = response.extensions().get::<Operation>();
+    let operation = operation.map_or(operation::NONE, |operation| operation.0);
     let status = response.status();
+    let metrics = plane.metrics();
+    metrics.answered(operation, status.as_u16(), begun.elapsed());
+    if let Some(told) = response.extensions().get::<Told>() {
+        metrics.refused(&told.0);
+    }
+    tell(&response, from);
     let headers = response.headers_mut();
     if gives_its_place_back(status) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -197,6 +241,24 @@ async fn answer(
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// What the routes answer to a caller who may ask.
+async fn called(
+    mut request: Request<Incoming>,
+    from: SocketAddr,
+    plane: &ControlPlane,
+) -> Response<Body> {
+    if !plane.allows(from.ip()) {
+        let detail = "too many requests from your address; try again in a moment";
+        return Problem::new(ProblemCode::RateLimited, detail).into_response();
+    }
+    request.extensions_mut().insert(From(from));
+    let mut app = plane.routes().0.clone();
+    match app.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// In how many seconds it may be otherwise.

@@ -12,6 +12,7 @@ pub mod label;
 
 mod bundle;
 mod certificates;
+mod control;
 mod decisions;
 mod governance;
 mod health;
@@ -32,6 +33,7 @@ use prometheus::{Registry, TextEncoder};
 
 pub use bundle::BundleMetrics;
 pub use certificates::CertificateMetrics;
+pub use control::{ControlMetrics, Ended, TokenKind};
 pub use decisions::DecisionMetrics;
 pub use governance::{
     PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,
@@ -80,6 +82,8 @@ pub struct Metrics {
     pub health: HealthMetrics,
     /// Certificates of the HTTP ports.
     pub certificates: CertificateMetrics,
+    /// The control API.
+    pub control: ControlMetrics,
     /// The log and trace pipelines.
     pub logs: LogMetrics,
 }
@@ -99,6 +103,7 @@ impl Metrics {
         let http = HttpMetrics::new(&mut families);
         let health = HealthMetrics::new(&mut families);
         let certificates = CertificateMetrics::new(&mut families);
+        let control = ControlMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
         let process = ProcessMetrics::new(&mut families, env!("CARGO_PKG_VERSION"));
         let families = families.into_families();
@@ -117,6 +122,7 @@ impl Metrics {
             http,
             health,
             certificates,
+            control,
             logs,
         })
     }

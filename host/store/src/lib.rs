@@ -31,7 +31,7 @@ mod tests;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::{fmt, fs};
 
 use parking_lot::{Mutex, RwLock};
@@ -57,6 +57,8 @@ pub struct Store {
     source: Source,
     /// The engine has failed, and refuses what comes after.
     failed: AtomicBool,
+    /// How often that began.
+    failures: AtomicU64,
     made_anew: bool,
     /// One backup at a time: two of one name would share their unfinished file.
     backups: Mutex<()>,
@@ -129,6 +131,7 @@ impl Store {
             database: RwLock::new(Some(database)),
             source,
             failed: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
             made_anew,
             backups: Mutex::default(),
         })
@@ -144,6 +147,20 @@ impl Store {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// How often the engine began to fail since this was opened.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    fn note<T, E: MayBeEngine>(&self, done: &Result<T, E>) {
+        if done.as_ref().is_err_and(MayBeEngine::is_engine)
+            && !self.failed.swap(true, Ordering::AcqRel)
+        {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Opens the file anew where it has failed, with every change that was done before. `true` if
@@ -193,9 +210,7 @@ impl Store {
                 .map_err(|error| StoreError::engine("commit", &error))?;
             Ok(done)
         });
-        if done.as_ref().is_err_and(MayBeEngine::is_engine) {
-            self.failed.store(true, Ordering::Release);
-        }
+        self.note(&done);
         done
     }
 
@@ -214,9 +229,7 @@ impl Store {
         look: impl FnOnce(&redb::ReadTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let done = self.begin_read().and_then(|transaction| look(&transaction));
-        if done.as_ref().is_err_and(MayBeEngine::is_engine) {
-            self.failed.store(true, Ordering::Release);
-        }
+        self.note(&done);
         done
     }
 

@@ -118,6 +118,14 @@ impl Store {
         self.read(|transaction| RESERVATIONS.get(transaction, name))
     }
 
+    /// How many names are reserved, of all tenants.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn reservation_count(&self) -> Result<u64, StoreError> {
+        self.read(|transaction| RESERVATIONS.len(transaction))
+    }
+
     /// At most `limit` reserved names in their order, of one tenant or of all.
     ///
     /// # Errors

@@ -233,6 +233,15 @@ impl Json {
         Ok(())
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(self, transaction: &ReadTransaction) -> Result<u64, StoreError> {
+        match self.read(transaction)? {
+            Some(table) => redb::ReadableTableMetadata::len(&table)
+                .map_err(|error| StoreError::engine("count", &error)),
+            None => Ok(0),
+        }
+    }
+
     /// Of a table of ends: whether nothing can be forgotten yet, which needs no change to be seen.
     pub(crate) fn none_over(
         self,

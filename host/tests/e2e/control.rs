@@ -57,6 +57,8 @@ fn open_hub() -> HubPlan {
 #[derive(Clone)]
 struct Caller {
     address: SocketAddr,
+    /// The name that he calls it by.
+    host: String,
     token: Option<String>,
 }
 
@@ -91,6 +93,7 @@ impl Answer {
 fn anonymous(hub: &TestHub) -> Caller {
     Caller {
         address: hub.control_address(),
+        host: hub.control_address().to_string(),
         token: None,
     }
 }
@@ -130,8 +133,9 @@ impl Caller {
     ) -> Answer {
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: control\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n",
+            self.host,
             body.len()
         );
         if let Some(token) = &self.token {

@@ -23,13 +23,23 @@ pub struct ControlFile {
     /// Default `null`.
     pub state_file: Option<String>,
     /// `iss` of our tokens, and where others find our keys: the URL under which the API is
-    /// reached. `null` is `http://` or `https://` and the address of `listen`. Default `null`.
+    /// reached. `null` is `http://` or `https://` and the address of `listen`, which will do on
+    /// loopback only. Another one voids every token. Default `null`.
     pub public_url: Option<String>,
+    /// Further names by which the API is called, such as `control.internal`, without a port. That
+    /// of `public_url`, `localhost` and every address may be used as it is. Default: none.
+    #[schemars(length(max = 64))]
+    pub allowed_hosts: Vec<String>,
+    /// Networks of the proxies in front. A caller is then the last address in `X-Forwarded-For`
+    /// that is not in one of them. Default: none.
+    #[schemars(length(max = 64))]
+    pub trusted_proxies: Vec<String>,
     /// The domain below which names are published; point `*.` and it to the HTTP ports of
     /// `ingress`. Default `localhost`, whose names every browser takes for this machine.
     pub domain: String,
     /// The URL of the tunnel port that agents are sent to. `null` is the scheme, host and port
-    /// that follow from `tunnel`. Default `null`.
+    /// that follow from `tunnel`, which will do while the API is for this machine only. Default
+    /// `null`.
     pub tunnel_url: Option<String>,
     /// What `region_hint` of a request is compared with. Default `null`.
     pub region: Option<String>,
@@ -95,6 +105,9 @@ pub struct AnonymousFile {
     /// How long a recreate token of theirs lives at most. Seconds. Default 86400.
     #[schemars(range(min = 60, max = 31_536_000))]
     pub recreate_sec: u64,
+    /// Endpoints that they may have at once, all of them together. Default 1000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_endpoints: u64,
 }
 
 /// A client of the API.
@@ -176,6 +189,8 @@ impl Default for ControlFile {
             allow_plaintext: false,
             state_file: None,
             public_url: None,
+            allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             domain: "localhost".to_owned(),
             tunnel_url: None,
             region: None,
@@ -228,6 +243,7 @@ impl Default for AnonymousFile {
             enabled: false,
             tenant: "public".to_owned(),
             recreate_sec: 86_400,
+            max_endpoints: 1000,
         }
     }
 }

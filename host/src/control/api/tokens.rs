@@ -9,6 +9,7 @@ use super::body::Body;
 use super::{Answer, Api, now_ms};
 use crate::admin::problem::Problem as Refusal;
 use crate::control::shapes::{AskToken, GivenToken};
+use crate::telemetry::metrics::TokenKind;
 
 /// Get a management token
 #[utoipa::path(
@@ -33,6 +34,7 @@ pub(in crate::control) async fn token(
                 .management_token(&asked.client_id, &asked.client_secret, now)?)
         })
         .await?;
+    api.metrics.control.issued(TokenKind::Management);
     Ok(Json(GivenToken {
         token,
         token_type: "Bearer",

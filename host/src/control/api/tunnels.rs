@@ -23,6 +23,7 @@ use crate::control::shapes::{
     Candidate, CreateTunnel, CreatedTunnel, DeleteTunnel, PageQuery, Tunnel, TunnelPage,
     TunnelState,
 };
+use crate::telemetry::metrics::TokenKind;
 use crate::telemetry::{events, rfc3339_ms};
 
 /// How often policies are asked anew, where one maker asks for several tunnels at once.
@@ -246,6 +247,9 @@ impl Api {
                 done => break done?,
             }
         };
+        for kind in [TokenKind::Ephemeral, TokenKind::Recreate] {
+            self.metrics.control.issued(kind);
+        }
         // It is given out and on the disk; a name that cannot be read now is read again soon.
         let _ = self.names.refresh(&self.control, &created.endpoint.name);
         info!(

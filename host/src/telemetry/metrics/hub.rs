@@ -221,7 +221,7 @@ impl HubMetrics {
 pub struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {
-    fn new(gauge: &IntGauge) -> Self {
+    pub(super) fn new(gauge: &IntGauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use super::{Caller, SECRET, agent_of, ask_token, client, control_hub};
+use super::{Caller, SECRET, agent_of, anonymous, ask_token, client, control_hub};
 use crate::cluster::{TestHub, echo};
 
 /// A client with every scope.
 async fn keeper(hub: &TestHub, id: &str) -> Caller {
     let asked = ask_token(hub, id, SECRET).await;
     Caller {
-        address: hub.control_address(),
         token: Some(asked.text("token").to_owned()),
+        ..anonymous(hub)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cluster::{TestHub, command, echo};
 
 #[tokio::test]
 async fn names_keys_and_used_tokens_outlive_a_killed_hub() {
-    let file = "public_url: \"http://control.test\"\nstate_file: state/control.redb\nanonymous: {enabled: true}\ngrace_sec: 600";
+    let file = "public_url: \"http://localhost\"\nstate_file: state/control.redb\nanonymous: {enabled: true}\ngrace_sec: 600";
     let mut hub = control_hub(file).start_process().await;
     let target = echo().await;
     let caller = anonymous(&hub);
@@ -52,7 +52,7 @@ async fn without_a_file_every_name_is_free_after_a_restart() {
 #[tokio::test]
 async fn a_backup_brings_everything_back() {
     let target = echo().await;
-    let file = "public_url: \"http://control.test\"\nstate_file: state/control.redb\n\
+    let file = "public_url: \"http://localhost\"\nstate_file: state/control.redb\n\
                 anonymous: {enabled: true}\ngrace_sec: 600";
     let mut hub = control_hub(file).start_process().await;
     let caller = anonymous(&hub);
@@ -111,8 +111,8 @@ async fn a_backup_brings_everything_back() {
     assert_eq!((still.status, still.code()), (401, "unauthenticated"));
     // The token of then counts: its key came back.
     let ops = super::Caller {
-        address: hub.control_address(),
-        ..ops
+        token: ops.token,
+        ..anonymous(&hub)
     };
     assert_eq!(ops.get("/v1/names").await.status, 200);
 }
