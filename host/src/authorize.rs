@@ -47,6 +47,7 @@ use nowconnect_policy::{Decision, Facts, Meta, Name, Net, Question, Signals};
 use nowconnect_protocol::{ConnectorName, TenantName};
 
 pub(crate) use admin::AdminSubject;
+pub(crate) use hello::agent_facts;
 pub use hello::{HelloAsk, HelloPermit, HelloReason};
 pub use open::{OpenAsk, OpenPermit};
 pub(crate) use publish::{CONTROL_LISTENER, ControlClient, ControlDeed, ControlSubject};

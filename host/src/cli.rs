@@ -7,6 +7,7 @@
 // One line per command module, in the order of the help text.
 pub mod agent;
 pub mod certificates;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod dev;
@@ -85,6 +86,9 @@ enum Command {
     /// See the certificates of a running hub's HTTP ports, and have one renewed
     #[command(subcommand)]
     Certificates(certificates::Command),
+    /// See the other hubs of a running hub's cluster
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Say what an error or reason code means, and what to do
     ExplainCode(explain_code::Args),
     /// Print this program's version and the plugin contracts that it serves
@@ -109,6 +113,7 @@ impl Arguments {
             Command::Flows(command) => command.run(),
             Command::Url(command) => command.run(),
             Command::Certificates(command) => command.run(),
+            Command::Cluster(command) => command.run(),
             Command::ExplainCode(args) => args.run(),
             Command::Version => control::version(),
         }

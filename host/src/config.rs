@@ -60,7 +60,7 @@ pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey, HealthCheck, HttpCheck};
 pub use control::{ClientConfig, ControlConfig, Scope, TokensConfig, TunnelUrl};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
-pub use ha::{HaConfig, HaMode, MeshConfig, MeshTls};
+pub use ha::{DiscoveryRule, HaConfig, HaMode, MeshConfig, MeshTls};
 pub use ingress::{
     HttpListenerConfig, HttpTls, IngressConfig, IngressLimits, OriginHttp, RouteConfig, Sticky,
 };
@@ -439,6 +439,13 @@ impl CloudConfig {
                     .to_owned(),
             );
         }
+        if self.ha.mode() != HaMode::Off && self.ha.redis.is_none() {
+            warnings.push(
+                "the registry is in this hub's memory: other hubs do not see its agents, nor it \
+                 theirs (`ha.redis_url`)"
+                    .to_owned(),
+            );
+        }
         warnings
     }
 
@@ -583,7 +590,7 @@ fn build_connectors(
     for (key, connector) in &file.connectors {
         let at = path.key(key);
         let settings = ConnectorConfig::build(connector, &at, problems);
-        let Some(parsed) = ConnectorKey::build(key, connector, &at, problems) else {
+        let Some(parsed) = connector::connector_key(key, connector, &at, problems) else {
             continue;
         };
         let shown = parsed.to_string();

@@ -33,6 +33,7 @@ use crate::bundle::board::{Bundles, MAX_WAITING_ORDERS};
 use crate::bundle::keeper::Keeper;
 use crate::bundle::source;
 use crate::certificates;
+use crate::cluster::{self, Cluster, ClusterStatus, JoinError};
 use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
 use crate::control::{ControlPlane, OpenError, Opened, PublishedNames};
@@ -49,7 +50,6 @@ use crate::page_server;
 use crate::pdp::Pdp;
 use crate::recheck::{self, Rounds};
 use crate::registry::Registry;
-use crate::registry::memory::MemoryRegistry;
 use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
 use crate::router::Router;
 use crate::session::{self, AgentAddresses, ParkedSessions};
@@ -83,7 +83,7 @@ pub struct GatewayOptions {
     pub logs: Option<Logs>,
     /// The log level, for the admin API and for reloads.
     pub level: Option<LevelControl>,
-    /// Where agents are claimed; a table of this hub's own if absent.
+    /// Where hubs of a cluster without Redis claim agents; a table of this hub's own if absent.
     pub registry: Option<Arc<dyn Registry>>,
 }
 
@@ -123,6 +123,9 @@ pub enum BindError {
     /// The control API or its state file could not be opened.
     #[error("{0}")]
     Control(String),
+    /// The cluster's registry cannot be used, or will not have this hub.
+    #[error(transparent)]
+    Cluster(#[from] JoinError),
     /// The admin API could not be opened.
     #[error(transparent)]
     Admin(#[from] AdminBindError),
@@ -235,6 +238,7 @@ impl Gateway {
         *hub.keys_kept_fresh.lock() = Some(hub.authenticator().keep_fresh());
         let level = options.level.clone();
         let admin = open_admin(&hub, &config, options.level).await?;
+        hub.cluster().begin(&hub);
         hub.enter(Phase::Serving);
         tasks.spawn(tunnel_endpoint::accept_agents(Arc::clone(&hub), tunnel));
         for port in hub.ports.lock().iter() {
@@ -252,6 +256,7 @@ impl Gateway {
             tasks.spawn(session::save_addresses(Arc::clone(&hub), Arc::clone(state)));
         }
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
+        tasks.spawn(cluster::keep(Arc::downgrade(&hub)));
         tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
         if let Some(keeper) = &keeper {
@@ -323,6 +328,11 @@ impl Running {
         self.tasks.spawn(task)
     }
 
+    /// The cluster as this hub sees it.
+    pub fn cluster(&self) -> ClusterStatus {
+        self.hub.cluster().status(&self.hub.config())
+    }
+
     /// Reads everything again.
     pub async fn reload(&self) -> ReloadReport {
         ask_reload(&self.hub).await
@@ -352,6 +362,7 @@ impl Running {
     /// Ends everything now, with a word to the agents.
     pub async fn shutdown(mut self) {
         drain::cut(&self.hub).await;
+        self.hub.cluster().leave().await;
         drain::be_heard(&self.hub).await;
         if let Some(state) = &self.state {
             // What is not taken in time is forgotten; nothing else waits for it.
@@ -365,6 +376,7 @@ impl Running {
     fn end_tasks(&mut self) {
         self.hub.enter(Phase::Cut);
         self.hub.ingress.end();
+        self.hub.cluster().end();
         self.tasks.abort_all();
         if let Some(log) = &self.hub.decision_log {
             log.shutdown(DECISION_LOG_DEADLINE);
@@ -557,6 +569,14 @@ async fn make_hub(
         boot,
     });
     let window_pool = WindowPool::new(config.limits.window_pool_bytes);
+    let cluster = Cluster::join(
+        config,
+        boot,
+        cluster::generation(&generations.current()),
+        registry,
+        Arc::clone(&metrics),
+    )
+    .await?;
     let ingress_of_hub = Ingress::new(config, &metrics);
     let bound = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     Ok(Arc::new(Hub {
@@ -571,7 +591,7 @@ async fn make_hub(
         engine,
         router: Router::default(),
         presence: parking_lot::Mutex::default(),
-        registry: registry.unwrap_or_else(|| Arc::new(MemoryRegistry::default())),
+        cluster,
         parked: ParkedSessions::default(),
         addresses: AgentAddresses::default(),
         flows: FlowTable::default(),

@@ -50,7 +50,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::MeshMissing,
         Self::RegistryUnhealthy,
         Self::PluginQuarantined,

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::admin::TcpAccess;
 use crate::authorize::Authorizer;
 use crate::bundle::board::Bundles;
+use crate::cluster::Cluster;
 use crate::config::CloudConfig;
 use crate::connector::ConnectorTable;
 use crate::control::{ControlPlane, PublishedNames};
@@ -32,7 +33,6 @@ use crate::ingress::Ingress;
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
 use crate::recheck::Rounds;
-use crate::registry::Registry;
 use crate::router::Router;
 use crate::session::{AgentAddresses, LiveTunnel, ParkedSessions};
 use crate::telemetry::decisions::DecisionRing;
@@ -62,7 +62,7 @@ pub struct Hub {
     /// Held while a tunnel comes into force or leaves together with its agent's rows, so that one
     /// that ends never takes away what the next one has put there.
     pub(crate) presence: Mutex<()>,
-    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) cluster: Cluster,
     pub(crate) parked: ParkedSessions,
     /// Where agents have dialled in from.
     pub(crate) addresses: AgentAddresses,
@@ -167,6 +167,11 @@ impl Hub {
     /// The control plane, where there is one.
     pub(crate) fn control(&self) -> Option<&Arc<ControlPlane>> {
         self.control.get()
+    }
+
+    /// This hub among others.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     pub(crate) fn rounds(&self) -> &Rounds {
@@ -297,12 +302,7 @@ impl Hub {
                         detail,
                     });
                 }
-                if !self.registry.is_healthy() {
-                    reasons.push(Reason {
-                        code: ReasonCode::RegistryUnhealthy,
-                        detail: String::new(),
-                    });
-                }
+                reasons.extend(self.cluster.reasons(&self.config.load()));
                 Readiness::serving(reasons)
             }
         }

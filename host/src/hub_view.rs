@@ -28,6 +28,7 @@ use crate::bundle::view::{
 };
 use crate::certificates::view::CertificateStatus;
 use crate::certificates::{self, Ask};
+use crate::cluster::ClusterStatus;
 use crate::drain::Phase;
 use crate::flow_table::FlowEntry;
 use crate::gateway::ask_reload;
@@ -95,6 +96,10 @@ impl HubView for Hub {
 
     fn generation(&self) -> BoxFuture<'_, GenerationStatus> {
         ready(self.generation_now()).boxed()
+    }
+
+    fn cluster(&self) -> ClusterStatus {
+        self.cluster.status(&self.config())
     }
 
     fn certificates(&self) -> Vec<CertificateStatus> {

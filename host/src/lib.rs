@@ -7,8 +7,8 @@
 //! of one [`generation`], and records what was decided and why.
 //!
 //! The arrows between the modules: `tunnel_endpoint` and `listener` take what comes in and ask
-//! `authorize`; `router` knows which tunnel serves which connector; `registry` knows who owns
-//! an agent; `ingress` takes HTTP by host name and opens flows of its own; `viewer` finds out who
+//! `authorize`; `router` knows which tunnel serves which connector; `cluster` holds what this hub
+//! has of the registry, which knows who owns an agent; `ingress` takes HTTP by host name and opens flows of its own; `viewer` finds out who
 //! asks there; `certificates` has them issued for its names; `control` gives private services their
 //! public names; `session` keeps what outlives a tunnel; `reload` builds and publishes the next
 //! configuration and generation; `drain` ends it all in order. `gateway` is the only place
@@ -18,6 +18,7 @@
 pub mod authorize;
 pub mod bundle;
 pub mod certificates;
+pub mod cluster;
 mod connector;
 mod control;
 pub mod drain;
@@ -34,13 +35,13 @@ pub mod pdp;
 pub mod preflight;
 pub mod prove;
 mod recheck;
-pub mod registry;
 pub mod reload;
 pub mod router;
 mod session;
 mod target_health;
 pub mod tunnel_endpoint;
 mod viewer;
+pub use nowconnect_registry as registry;
 
 // Configuration and identity.
 pub mod config;

@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{Span, info};
 
 pub(crate) use addresses::{AgentAddresses, save_addresses};
-pub(crate) use keeper::{end_revoked, keep_sessions};
+pub(crate) use keeper::{end_lost, end_revoked, keep_sessions};
 pub(crate) use live::{LiveTunnel, Standing};
 use parked::Parked;
 pub(crate) use parked::ParkedSessions;
@@ -89,15 +89,10 @@ async fn ended(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, end: TunnelEnd) {
         "an agent's tunnel ended"
     );
     park(hub, live, end);
-    let was_in_force = leave(hub, live);
+    leave(hub, live);
     live.over.send_replace(true);
-    if was_in_force {
-        // A later claim may have overtaken it, and then there is nothing to give up.
-        let _ = hub
-            .registry
-            .release(live.key.clone(), live.epoch.clone())
-            .await;
-    }
+    // Also where it never came into force: it was claimed before HELLO_ACK.
+    hub.cluster().release(&live.key, &live.epoch).await;
     live.note_reason(hub, reason);
     say_bye(hub, live, reason).await;
 }
@@ -146,12 +141,12 @@ fn park_for(hub: &Hub, live: &LiveTunnel, session: DetachedSession, grace: Durat
     );
 }
 
-/// Takes the tunnel out, and with it what only a living tunnel's agent has. `false` where another
-/// tunnel has its place: all that is there belongs to that one.
-fn leave(hub: &Hub, live: &LiveTunnel) -> bool {
+/// Takes the tunnel out, and with it what only a living tunnel's agent has; unless another tunnel
+/// has its place: all that is there belongs to that one.
+fn leave(hub: &Hub, live: &LiveTunnel) {
     let _presence = hub.presence.lock();
     if !hub.router().detach(live) {
-        return false;
+        return;
     }
     live.metrics.tunnel_down();
     let facts = hub.authorizer().facts();
@@ -166,7 +161,6 @@ fn leave(hub: &Hub, live: &LiveTunnel) -> bool {
             facts.remove_connector(&crate::authorize::policy_name(&key.tenant, name.as_str()));
         }
     }
-    true
 }
 
 async fn say_bye(hub: &Arc<Hub>, live: &Arc<LiveTunnel>, reason: &str) {

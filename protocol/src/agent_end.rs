@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::epoch::Epoch;
 use crate::error::{ProtocolViolation, TunnelClosed};
 use crate::flow::{FlowKind, Side};
 use crate::frame::{
@@ -48,6 +49,8 @@ pub struct AgentEnd {
     phase: Phase,
     events: VecDeque<AgentEvent>,
     draining: bool,
+    /// The highest that the agent has seen: nothing of a hub that is not above counts.
+    last_epoch: Option<Epoch>,
 }
 
 impl AgentEnd {
@@ -64,6 +67,7 @@ impl AgentEnd {
         hello.flow_window = config.flow_window;
         // The hub asks its policies, plugins and registry before it answers.
         let ack_by = now + config.hello_timeout * 2;
+        let last_epoch = hello.last_epoch.clone();
         let mut tunnel = Tunnel::new(Side::Agent, now, config);
         tunnel.push_control(Frame::Hello(Box::new(hello)));
         Self {
@@ -71,6 +75,7 @@ impl AgentEnd {
             phase: Phase::AwaitAck(ack_by),
             events: VecDeque::new(),
             draining: false,
+            last_epoch,
         }
     }
 
@@ -179,6 +184,16 @@ impl AgentEnd {
             return Err(unexpected(
                 FrameType::HelloAck,
                 "it names a version that was not offered",
+            ));
+        }
+        if self
+            .last_epoch
+            .as_ref()
+            .is_some_and(|last| ack.epoch <= *last)
+        {
+            return Err(unexpected(
+                FrameType::HelloAck,
+                "its epoch is not above the last that HELLO named",
             ));
         }
         self.phase = Phase::Established;

@@ -239,11 +239,13 @@ impl HubShell for Shell {
             let mut script = script.lock().unwrap();
             let resume = taken.or_else(|| script.detached.take());
             let number = u64::try_from(script.hellos.len()).unwrap();
+            let last_epoch = hello.last_epoch.as_ref().map_or(0, |last| last.counter);
             HelloVerdict::Accept(Box::new(Welcome {
                 session: number,
                 replica: ReplicaId::parse("stub").unwrap(),
                 epoch: Epoch {
-                    counter: number,
+                    // The agent is a witness: another hub may have claimed it in between.
+                    counter: number.max(last_epoch + 1),
                     replica: ReplicaId::parse("stub").unwrap(),
                 },
                 accepted: hello.connectors,

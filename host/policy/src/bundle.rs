@@ -166,7 +166,8 @@ impl PolicyBundle {
         &self.schema_digest
     }
 
-    /// SHA-256 over all texts in hex: equal for equal sources.
+    /// SHA-256 over all texts and the names of their files in hex: equal for equal sources,
+    /// whatever folder they lie in.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -305,7 +306,8 @@ fn digest_of(sources: &Sources) -> String {
     let files = sources.policies.iter();
     let files = files.chain(&sources.entities).chain(&sources.extension);
     for file in files.chain(&sources.tenant_entities) {
-        for part in [&file.name, &file.text] {
+        let name = file.name.rsplit(['/', '\\']).next().unwrap_or_default();
+        for part in [name, &file.text] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }

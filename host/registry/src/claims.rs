@@ -133,7 +133,8 @@ impl Claims {
     ///
     /// # Errors
     /// [`RegistryError::Lost`] if a later claim overtook this one before it was answered;
-    /// [`RegistryError::CounterSpent`]; the store is full or refuses. That it is away is no error.
+    /// [`RegistryError::CounterSpent`]; another hub has this one's name. That the store is away,
+    /// full or refuses is no error: the claim is provisional then.
     pub async fn claim(
         &self,
         agent: &AgentKey,
@@ -151,8 +152,12 @@ impl Claims {
                 provisional: false,
                 previous: granted.previous,
             },
-            Err(error) if error.is_unavailable() => {
-                debug!(%agent, %error, "claiming provisionally");
+            Err(error) if error.is_of_the_store() => {
+                if error.is_unavailable() {
+                    debug!(%agent, %error, "claiming provisionally");
+                } else {
+                    warn!(%agent, %error, "claiming provisionally");
+                }
                 Claim {
                     epoch: self.provisional_epoch(agent, above.as_ref())?,
                     provisional: true,
@@ -163,6 +168,23 @@ impl Claims {
         };
         self.take(agent, &claim)?;
         Ok(claim)
+    }
+
+    /// Takes over a claim that this hub made in another store, with what the agent offers where it
+    /// was said. It is provisional: the next round puts it in force here, or finds it lost.
+    pub fn adopt(&self, agent: &AgentKey, epoch: &Epoch, offer: Option<Offer>) {
+        self.fence.observe(agent, epoch);
+        let mut held = self.held.lock();
+        if held.get(agent).is_some_and(|claim| claim.epoch >= *epoch) {
+            return;
+        }
+        let claim = Held {
+            epoch: epoch.clone(),
+            provisional: true,
+            unsaid: offer.is_some(),
+            offer: offer.map(Arc::new),
+        };
+        held.insert(agent.clone(), claim);
     }
 
     /// Says what the agent offers under its claim.
@@ -227,6 +249,28 @@ impl Claims {
         self.registry.release(agent, epoch).await
     }
 
+    /// Gives all claims up: this hub leaves. Stops at the first sign that the store is away, where
+    /// they end with their leases.
+    pub async fn release_all(&self) {
+        let held = std::mem::take(&mut *self.held.lock());
+        let shared = held.into_iter().filter(|(_, claim)| !claim.provisional);
+        let away = AtomicBool::new(false);
+        futures_util::stream::iter(shared)
+            .for_each_concurrent(RENEWALS_IN_FLIGHT, |(agent, claim)| {
+                let away = &away;
+                async move {
+                    if away.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if let Err(error) = self.registry.release(&agent, &claim.epoch).await {
+                        away.fetch_or(error.is_unavailable(), Ordering::Relaxed);
+                        debug!(%agent, %error, "a claim was not given up");
+                    }
+                }
+            })
+            .await;
+    }
+
     /// The claim that this hub holds on `agent`.
     #[must_use]
     pub fn held(&self, agent: &AgentKey) -> Option<Epoch> {
@@ -258,10 +302,11 @@ impl Claims {
                 .collect()
         };
         let away = AtomicBool::new(false);
+        let refused = Mutex::new(None);
         let again = round.is_multiple_of(REOFFER_ROUNDS);
-        futures_util::stream::iter(due)
+        let lost = futures_util::stream::iter(due)
             .map(|(agent, claim)| {
-                let away = &away;
+                let (away, refused) = (&away, &refused);
                 async move {
                     if away.load(Ordering::Relaxed) {
                         return None;
@@ -269,6 +314,8 @@ impl Claims {
                     let error = self.renew(&agent, &claim, again).await.err()?;
                     if error.is_unavailable() {
                         away.store(true, Ordering::Relaxed);
+                    } else if error.is_of_the_store() {
+                        refused.lock().get_or_insert_with(|| error.clone());
                     }
                     self.note(&agent, &claim.epoch, &error)
                 }
@@ -276,7 +323,12 @@ impl Claims {
             .buffer_unordered(RENEWALS_IN_FLIGHT)
             .filter_map(std::future::ready)
             .collect()
-            .await
+            .await;
+        // One line a round: what the store refuses of one it refuses of a thousand.
+        if let Some(error) = refused.into_inner() {
+            warn!(%error, "claims were not renewed");
+        }
+        lost
     }
 
     /// Renews until it is dropped, and at once when the store is back. What was lost is sent to
@@ -437,7 +489,7 @@ impl Claims {
     fn note(&self, agent: &AgentKey, epoch: &Epoch, error: &RegistryError) -> Option<LostClaim> {
         let RegistryError::Lost { why, .. } = error else {
             if !error.is_unavailable() {
-                warn!(%agent, %error, "a claim was not renewed");
+                debug!(%agent, %error, "a claim was not renewed");
             }
             return None;
         };

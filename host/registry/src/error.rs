@@ -92,6 +92,16 @@ impl RegistryError {
         )
     }
 
+    /// Whether it says something of the store, and nothing of the claim or the hub: it is away,
+    /// full, or will not. Local service goes on.
+    #[must_use]
+    pub const fn is_of_the_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::Refused { .. } | Self::TooMuch { .. }
+        )
+    }
+
     /// Whether the store could not be asked; it may be back any time.
     #[must_use]
     pub const fn is_unavailable(&self) -> bool {

@@ -22,6 +22,7 @@ pub struct EpochFence {
 struct Seen {
     highest: LruCache<AgentKey, Epoch>,
     forgotten: u64,
+    stale: u64,
 }
 
 /// What a fence says of an epoch.
@@ -54,6 +55,7 @@ impl EpochFence {
             seen: Mutex::new(Seen {
                 highest: LruCache::new(agents),
                 forgotten: 0,
+                stale: 0,
             }),
         }
     }
@@ -64,9 +66,11 @@ impl EpochFence {
         let mut seen = self.seen.lock();
         match seen.highest.get_mut(agent) {
             Some(highest) if *epoch == *highest => Fenced::Current,
-            Some(highest) if *epoch < *highest => Fenced::Stale {
-                highest: highest.clone(),
-            },
+            Some(highest) if *epoch < *highest => {
+                let highest = highest.clone();
+                seen.stale += 1;
+                Fenced::Stale { highest }
+            }
             Some(highest) => {
                 *highest = epoch.clone();
                 Fenced::Raised
@@ -84,6 +88,12 @@ impl EpochFence {
     #[must_use]
     pub fn highest(&self, agent: &AgentKey) -> Option<Epoch> {
         self.seen.lock().highest.peek(agent).cloned()
+    }
+
+    /// How many epochs were refused because they were below the highest that was seen.
+    #[must_use]
+    pub fn stale(&self) -> u64 {
+        self.seen.lock().stale
     }
 
     /// How many agents were forgotten because the bound was reached. Above 0 the bound is too
@@ -116,6 +126,7 @@ mod tests {
                 highest: epoch(5, "a")
             }
         );
+        assert_eq!(fence.stale(), 1);
         assert_eq!(fence.highest(&agent(1)), Some(epoch(5, "a")));
         assert_eq!(fence.highest(&agent(2)), None);
     }

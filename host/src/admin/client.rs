@@ -32,6 +32,7 @@ use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
 use crate::certificates::view::CertificatePage;
+use crate::cluster::ClusterStatus;
 use crate::codes::page;
 use crate::telemetry::decisions::DecisionRecord;
 
@@ -214,6 +215,14 @@ impl AdminClient {
             level: level.to_owned(),
         };
         self.call(Method::PUT, "/v1/log-level", Some(&body)).await
+    }
+
+    /// The cluster as the hub sees it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
+        self.get("/v1/cluster", &()).await
     }
 
     /// The certificates of the HTTP ports.

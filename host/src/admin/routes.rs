@@ -23,6 +23,7 @@ use super::view::{
     HubStatus, HubView, ReloadReport, RotateRequest, RotatedKey,
 };
 use crate::certificates::view::CertificatePage;
+use crate::cluster::ClusterStatus;
 use crate::telemetry::decisions::requests::{RecordedRequest, RequestCounts, Requests};
 use crate::telemetry::decisions::{DecisionAction, DecisionFilter, DecisionRecord, DecisionRing};
 use crate::telemetry::events;
@@ -154,6 +155,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/decisions/{id}", get(decision))
         .route("/requests", get(requests))
         .route("/generation", get(generation))
+        .route("/cluster", get(cluster))
         .route("/certificates", get(certificates))
         .route("/certificates/{name}/renew", post(renew_certificate))
         .route("/reload", post(reload))
@@ -324,6 +326,14 @@ async fn generation(
 ) -> Answer<GenerationStatus> {
     admin.may(&caller, AdminAction::Status, None).await?;
     Ok(Json(admin.hub.generation().await))
+}
+
+async fn cluster(
+    State(admin): State<AdminState>,
+    Extension(caller): Caller,
+) -> Answer<ClusterStatus> {
+    admin.may(&caller, AdminAction::Status, None).await?;
+    Ok(Json(admin.hub.cluster()))
 }
 
 async fn certificates(

@@ -19,6 +19,7 @@ use crate::bundle::view::{
     ActivateReport, ActivateRequest, BundleStatus, DeliverReport, ShadowStatus,
 };
 use crate::certificates::view::CertificateStatus;
+use crate::cluster::ClusterStatus;
 use crate::health::Readiness;
 
 /// Most flows in one answer; a page of 1000 has about 400 KiB.
@@ -62,6 +63,11 @@ pub trait HubView: Send + Sync + 'static {
 
     /// Reads configuration, policies, plugins, certificates and lists again; whole or not at all.
     fn reload(&self) -> BoxFuture<'_, ReloadReport>;
+
+    /// The cluster. A hub of another kind stands alone.
+    fn cluster(&self) -> ClusterStatus {
+        ClusterStatus::default()
+    }
 
     /// The certificates of the HTTP ports. A hub of another kind has none.
     fn certificates(&self) -> Vec<CertificateStatus> {

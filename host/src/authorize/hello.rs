@@ -18,7 +18,8 @@ use crate::codes::DenialCode;
 use crate::generation::Stamp;
 use crate::identity::AgentIdentity;
 use crate::telemetry::decisions::{DecisionAction, DecisionId, Why};
-use facts::{agent_facts, plugin_agent};
+pub(crate) use facts::agent_facts;
+use facts::plugin_agent;
 use offers::Offer;
 
 /// Why a HELLO is decided.
@@ -134,7 +135,7 @@ impl Authorizer {
     /// The agent may not join at all. Connectors that it may not offer are no error: they are
     /// in the permit with their reasons, and the permit may hold none that it may.
     pub async fn hello(&self, ask: &HelloAsk<'_>) -> Result<HelloPermit, Denial> {
-        let facts = Arc::new(agent_facts(ask));
+        let facts = Arc::new(agent_facts(ask.identity, ask.labels));
         let mut attempt = 1;
         loop {
             let mut asking = Asking::begin(self);
@@ -165,7 +166,11 @@ impl Authorizer {
         ask: &HelloAsk<'_>,
     ) -> Option<Vec<ConnectorName>> {
         let asking = Asking::begin(self);
-        let questions = self.hello_questions(ask, &asking, &Arc::new(agent_facts(ask)));
+        let questions = self.hello_questions(
+            ask,
+            &asking,
+            &Arc::new(agent_facts(ask.identity, ask.labels)),
+        );
         let answers = policies.decide_all(&self.facts, &questions);
         let (hello, announced) = answers.split_first()?;
         hello.allow.then(|| {

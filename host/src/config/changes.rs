@@ -78,6 +78,7 @@ impl CloudConfig {
     pub fn keeping_fixed(&self, old: &Self) -> Self {
         let mut next = self.clone();
         next.replica_id = old.replica_id.clone();
+        next.ha.mesh.listen = old.ha.mesh.listen;
         next.tunnel.host = old.tunnel.host;
         next.tunnel.port = old.tunnel.port;
         next.tunnel.workers = old.tunnel.workers;
@@ -135,6 +136,7 @@ impl CloudConfig {
 
     fn fixed_changes(&self, old: &Self, changes: &mut Changes) {
         changes.restart("ha.replica_id", self.replica_id != old.replica_id);
+        changes.restart("ha.mesh.listen", self.ha.mesh.listen != old.ha.mesh.listen);
         changes.restart("tunnel.host", self.tunnel.host != old.tunnel.host);
         changes.restart("tunnel.port", self.tunnel.port != old.tunnel.port);
         changes.restart("tunnel.workers", self.tunnel.workers != old.tunnel.workers);

@@ -1,12 +1,12 @@
 //! What differs for one connector.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode};
 use nowconnect_protocol::{ConnectorName, ProxyProtocol, TenantName};
+pub use nowconnect_registry::ConnectorKey;
 
 use super::RateLimit;
 use super::build::{ms, name, optional_ms, rate};
@@ -15,54 +15,32 @@ use super::ingress::host_header;
 use super::problem::Problems;
 use super::tree::Path;
 
-/// The identity of a connector.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectorKey {
-    /// Whose it is.
-    pub tenant: TenantName,
-    /// Its name within the tenant.
-    pub name: ConnectorName,
-}
-
-impl ConnectorKey {
-    /// Reads `name` or `tenant/name`, as it is shown and as a key of `connectors`.
-    pub(super) fn build(
-        key: &str,
-        file: &ConnectorFile,
-        path: &Path,
-        problems: &mut Problems<'_>,
-    ) -> Option<Self> {
-        let (tenant, bare) = match key.split_once('/') {
-            Some((tenant, bare)) => {
-                if file.tenant.as_ref().is_some_and(|other| other != tenant) {
-                    problems.add_with_help(
-                        &path.key("tenant"),
-                        format!("`{path}` names two tenants"),
-                        "remove `tenant`, or write the key without the part before `/`",
-                    );
-                }
-                (tenant, bare)
+/// Reads `name` or `tenant/name`, as a connector is shown and as a key of `connectors`.
+pub(super) fn connector_key(
+    key: &str,
+    file: &ConnectorFile,
+    path: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<ConnectorKey> {
+    let (tenant, bare) = match key.split_once('/') {
+        Some((tenant, bare)) => {
+            if file.tenant.as_ref().is_some_and(|other| other != tenant) {
+                problems.add_with_help(
+                    &path.key("tenant"),
+                    format!("`{path}` names two tenants"),
+                    "remove `tenant`, or write the key without the part before `/`",
+                );
             }
-            None => (file.tenant.as_deref().unwrap_or("default"), key),
-        };
-        let tenant = name(TenantName::parse(tenant), path, problems);
-        let bare = name(ConnectorName::parse(bare), path, problems);
-        Some(Self {
-            tenant: tenant?,
-            name: bare?,
-        })
-    }
-}
-
-impl fmt::Display for ConnectorKey {
-    /// `name` in the default tenant, else `tenant/name`: the same as in Cedar uids.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.tenant.is_default() {
-            write!(f, "{}", self.name)
-        } else {
-            write!(f, "{}/{}", self.tenant, self.name)
+            (tenant, bare)
         }
-    }
+        None => (file.tenant.as_deref().unwrap_or("default"), key),
+    };
+    let tenant = name(TenantName::parse(tenant), path, problems);
+    let bare = name(ConnectorName::parse(bare), path, problems);
+    Some(ConnectorKey {
+        tenant: tenant?,
+        name: bare?,
+    })
 }
 
 /// Settings of one connector. Its `Default` is what a connector has that is not configured.

@@ -34,7 +34,7 @@ pub use control::{
     AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, ScopeFile, TokensFile,
     TunnelUrlFile,
 };
-pub use ha::{HaFile, HaModeFile, MeshFile, MeshTlsFile};
+pub use ha::{DiscoveryFile, HaFile, HaModeFile, MeshFile, MeshTlsFile, RedisFile};
 pub use ingress::{
     ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
     PathMatchFile, RouteFile, StickyFile,

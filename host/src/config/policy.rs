@@ -34,6 +34,8 @@ pub struct PolicyConfig {
     pub decisions_kept: u32,
     /// Bytes of distinct requests that are kept for `policy requests`.
     pub requests_kept_bytes: u64,
+    /// How long hubs of a cluster may have others in force than this one.
+    pub max_skew: Duration,
 }
 
 /// What a new generation does to running flows.
@@ -203,6 +205,7 @@ impl PolicyConfig {
             recheck_batch: file.recheck_batch,
             decisions_kept: file.decisions_kept,
             requests_kept_bytes: file.requests_kept_bytes,
+            max_skew: ms(file.max_skew_ms),
         }
     }
 }

@@ -5,6 +5,7 @@ mod changes;
 mod control;
 mod environment;
 mod examples;
+mod ha;
 mod ingress;
 mod mistakes;
 mod properties;

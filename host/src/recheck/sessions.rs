@@ -64,10 +64,10 @@ async fn ask_one(hub: &Arc<Hub>, tunnel: &Arc<LiveTunnel>, close: bool, tally: &
         let answer = ask(hub, tunnel, &standing).await;
         tally.agents_asked.fetch_add(1, Ordering::Relaxed);
         hub.metrics().policy.recheck_asked_agent();
-        let Some(left) = enforce(hub, tunnel, &standing, &answer, close) else {
+        if !enforce(hub, tunnel, &standing, &answer, close) {
             // What was asked about is no more: the agent has renewed.
             continue;
-        };
+        }
         match answer {
             Answer::Kept(_) | Answer::Undecided => {}
             Answer::Refused(_, reason) => {
@@ -88,13 +88,9 @@ async fn ask_one(hub: &Arc<Hub>, tunnel: &Arc<LiveTunnel>, close: bool, tally: &
                     tally
                         .connectors_lost
                         .fetch_add(connectors, Ordering::Relaxed);
-                    // A newer round may take the place of this one in the middle. Then nobody
-                    // asks about these connectors again, because the agent has lost them, so
-                    // their flows must end all the same.
-                    let (hub, tunnel) = (Arc::clone(hub), Arc::clone(tunnel));
-                    let runtime = hub.runtime.clone();
-                    let taken = take_away(hub, tunnel, (left, lost), refused);
-                    let flows = runtime.spawn(taken).await.unwrap_or(0);
+                    // At once: a newer round may take the place of this one, and nobody asks
+                    // about these connectors again, because the agent has lost them.
+                    let flows = take_away(hub, tunnel, lost, &refused);
                     tally.flows_closed.fetch_add(flows, Ordering::Relaxed);
                 }
             }
@@ -104,30 +100,28 @@ async fn ask_one(hub: &Arc<Hub>, tunnel: &Arc<LiveTunnel>, close: bool, tally: &
 }
 
 /// Puts an answer in force in one act with comparing what it is about: a RENEW comes before it,
-/// and then it says nothing, or after it. `None`: the agent has renewed. Else the connectors that
-/// are left to it.
+/// and then it says nothing, or after it. `false`: the agent has renewed.
 fn enforce(
     hub: &Hub,
     tunnel: &Arc<LiveTunnel>,
     standing: &Arc<Standing>,
     answer: &Answer,
     close: bool,
-) -> Option<Vec<ConnectorName>> {
+) -> bool {
     let _presence = hub.presence.lock();
     if !tunnel.still_stands(standing) {
-        return None;
+        return false;
     }
     match answer {
         Answer::Kept(stamp) => tunnel.decided_under(*stamp),
         Answer::Refused(code, reason) if close => tunnel.close(*code, reason),
         Answer::Lost(refused) if close => {
             let left = tunnel.lose(refused);
-            hub.router().set_connectors(tunnel, left.clone());
-            return Some(left);
+            hub.router().set_connectors(tunnel, left);
         }
         Answer::Undecided | Answer::Refused(..) | Answer::Lost(_) => {}
     }
-    Some(standing.connectors.to_vec())
+    true
 }
 
 enum Answer {
@@ -185,17 +179,13 @@ pub(super) fn question<'a>(
 
 /// No new flow chooses the agent for what it has lost any more; those that run end. Gives the
 /// number of those.
-async fn take_away(
-    hub: Arc<Hub>,
-    tunnel: Arc<LiveTunnel>,
-    (left, lost): (Vec<ConnectorName>, Vec<ConnectorName>),
-    refused: Vec<nowconnect_protocol::Refusal>,
+fn take_away(
+    hub: &Arc<Hub>,
+    tunnel: &Arc<LiveTunnel>,
+    lost: Vec<ConnectorName>,
+    refused: &[nowconnect_protocol::Refusal],
 ) -> u64 {
-    // A registry that has lost the claim answers with its own event; service goes on.
-    let _ = hub
-        .registry
-        .add_connectors(tunnel.key.clone(), tunnel.epoch.clone(), left)
-        .await;
+    hub.cluster().offer(hub, tunnel);
     let mut closed = 0;
     for name in &lost {
         let decision = refused
@@ -210,7 +200,7 @@ async fn take_away(
             .flows()
             .collect(|flow| flow.agent == tunnel.key && flow.connector == key);
         for flow in flows {
-            closed += u64::from(end(&hub, &flow, ResetCode::PolicyDenied, decision));
+            closed += u64::from(end(hub, &flow, ResetCode::PolicyDenied, decision));
         }
     }
     hub.metrics().policy.recheck_closed(closed);
@@ -269,14 +259,14 @@ mod tests {
         }]);
         let refused = Answer::Refused(CloseCode::Denied, "not any more".to_owned());
         for answer in [&lost, &refused] {
-            assert!(enforce(hub, &tunnel, &asked_about, answer, true).is_none());
+            assert!(!enforce(hub, &tunnel, &asked_about, answer, true));
         }
         assert!(!tunnel.is_closing(), "an agent that renewed was closed");
         assert_eq!(tunnel.standing().connectors.len(), 1);
 
-        let left = enforce(hub, &tunnel, &renewed, &lost, true);
-        assert_eq!(left, Some(Vec::new()));
-        let left = enforce(hub, &tunnel, &tunnel.standing(), &refused, true);
-        assert!(left.is_some() && tunnel.is_closing());
+        assert!(enforce(hub, &tunnel, &renewed, &lost, true));
+        assert!(tunnel.standing().connectors.is_empty());
+        assert!(enforce(hub, &tunnel, &tunnel.standing(), &refused, true));
+        assert!(tunnel.is_closing());
     }
 }

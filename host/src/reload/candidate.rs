@@ -9,6 +9,7 @@ use tracing::warn;
 use super::{Fault, Part};
 use crate::admin::view::ReloadReport;
 use crate::admin::{Access, AdminProof};
+use crate::cluster::NextMembership;
 use crate::config::{Changes, CloudConfig, ListenerConfig};
 use crate::connector;
 use crate::control::NextControl;
@@ -40,6 +41,8 @@ pub(super) struct Candidate {
     ports: Option<Vec<NextPort>>,
     ingress: Option<NextIngress>,
     control: Option<NextControl>,
+    /// `None` where the registry stays as it is.
+    membership: Option<NextMembership>,
 }
 
 /// A listener of the new configuration.
@@ -143,6 +146,7 @@ impl Candidate {
             }
             Some(_) | None => None,
         };
+        let membership = keep(hub.cluster().next(config).await, Part::Config, faults).flatten();
         // Last, because from here on clients can connect to an added port.
         if let Some(ports) = &ports {
             if faults.is_empty() {
@@ -160,6 +164,7 @@ impl Candidate {
             ports,
             ingress,
             control,
+            membership,
         })
     }
 
@@ -272,6 +277,7 @@ impl Candidate {
             hub.generations.publish(generation);
             report.changed.push(format!("generation {number}"));
         }
+        hub.cluster().publish(hub, self.membership);
         // Last: what was decided before rests on something else than what is in force now.
         hub.generations.touch();
         report

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use nowconnect_protocol::{CloseCode, ResetCode};
+use nowconnect_protocol::{CloseCode, Epoch, ResetCode};
 use tracing::{info, warn};
 
 use super::live::LiveTunnel;
 use crate::config::OnExpiry;
 use crate::hub::Hub;
+use crate::registry::{AgentKey, ClaimLost};
 use crate::telemetry::events;
 
 /// How often sessions are looked at. New flows do not wait for it: every OPEN compares the time
@@ -137,6 +138,29 @@ pub(super) fn end_if_revoked(hub: &Hub, tunnel: &LiveTunnel) {
     let list = hub.authorizer().revocations();
     if list.is_revoked(&tunnel.standing().identity) {
         end_as_revoked(hub, tunnel);
+    }
+}
+
+/// The claim of a session is lost: another hub has the agent, or nobody. Nothing may be delivered
+/// under it any more. In mode `shadow` it is only told what would end.
+pub(crate) fn end_lost(hub: &Hub, agent: &AgentKey, epoch: &Epoch, why: &ClaimLost) {
+    let tunnel = hub.router().tunnel_of(agent);
+    let Some(tunnel) = tunnel.filter(|tunnel| tunnel.epoch == *epoch) else {
+        return;
+    };
+    let mode = hub.cluster().mode_name();
+    hub.metrics().cluster.claim_lost(mode);
+    warn!(
+        event = events::EPOCH_LOST,
+        agent_id = %agent,
+        epoch = epoch.counter,
+        %why,
+        mode,
+        "the claim on an agent is lost"
+    );
+    if hub.cluster().is_active() {
+        tunnel.stop();
+        tunnel.close(CloseCode::EpochLost, &format!("the claim is lost: {why}"));
     }
 }
 

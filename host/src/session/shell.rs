@@ -33,7 +33,7 @@ use crate::hub::{Hub, now_ms};
 use crate::identity::AgentIdentity;
 use crate::limit::Rate;
 use crate::recheck;
-use crate::registry::{AgentKey, ConnectorKey};
+use crate::registry::{AgentKey, ConnectorKey, RegistryError};
 use crate::telemetry::events;
 use crate::telemetry::metrics::FrameCounts;
 use crate::telemetry::traces;
@@ -240,12 +240,10 @@ impl At {
             Verdict::Free => {}
             Verdict::TakesOver(earlier) => self.end_earlier(&earlier, &hello).await,
         }
-        let epoch = hub
-            .registry
-            .claim_ownership(key.clone(), hub.replica().clone(), hello.last_epoch.clone())
-            .await
-            .map_err(|error| (CloseCode::Overloaded, error.to_string()))?;
+        // Nothing after the claim may fail: who would give it up?
         let resume_token = new_token()?;
+        let claim = hub.cluster().claim(&key, hello.last_epoch.clone()).await;
+        let epoch = claim.map_err(not_claimed)?.epoch;
         // Not before all that may take time or fail: a newcomer that goes away leaves the flows
         // where its next HELLO finds them.
         let resume = self.parked(&key, &hello);
@@ -466,18 +464,7 @@ impl At {
             version = %live.agent_version,
             "an agent is connected"
         );
-        // Presence follows the claim. Local service does not wait for it, and a registry that
-        // does not take it says so in its health.
-        let (registry, key, epoch) = (
-            Arc::clone(&hub.registry),
-            live.key.clone(),
-            live.epoch.clone(),
-        );
-        hub.runtime.spawn(async move {
-            if let Err(error) = registry.add_connectors(key, epoch, connectors).await {
-                warn!(%error, "the registry did not take an agent's connectors");
-            }
-        });
+        hub.cluster().offer(hub, live);
         recheck::agent_came(hub, &live.key);
         recheck::tunnel_came(hub, live);
         keeper::end_if_revoked(hub, live);
@@ -513,6 +500,7 @@ impl At {
         let earlier = hub
             .router()
             .attach_unless(Arc::clone(live), connectors.to_vec(), refuse)?;
+        hub.cluster().uphold(live);
         self.publish_facts(&live.facts, connectors);
         live.metrics.tunnel_up();
         Ok(earlier)
@@ -600,12 +588,7 @@ impl At {
             .filter(|name| !accepted.contains(name))
             .collect();
         recheck::tunnel_came(&self.hub, live);
-        // A registry that has lost the claim answers with its own event; service goes on.
-        let _ = self
-            .hub
-            .registry
-            .add_connectors(live.key.clone(), live.epoch.clone(), accepted.clone())
-            .await;
+        self.hub.cluster().offer(&self.hub, live);
         if !lost.is_empty() {
             live.withdraw(lost);
         }
@@ -685,6 +668,20 @@ impl At {
             "an agent was refused"
         );
     }
+}
+
+/// What an agent is told that could not be claimed.
+fn not_claimed(error: RegistryError) -> Refused {
+    let code = match &error {
+        RegistryError::Lost { .. } => CloseCode::EpochLost,
+        // It will say the same of its last epoch wherever it goes.
+        RegistryError::CounterSpent { .. } => CloseCode::Denied,
+        RegistryError::ReplicaTaken { .. }
+        | RegistryError::TooMuch { .. }
+        | RegistryError::Unavailable(_)
+        | RegistryError::Refused { .. } => CloseCode::Overloaded,
+    };
+    (code, error.to_string())
 }
 
 /// Listeners whose only tunnel this is accept on its worker from now on.

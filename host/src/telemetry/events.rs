@@ -41,6 +41,18 @@ events! {
     CONTROL_REFUSED = "control_refused";
     /// The control plane's state file could not be read or written: `error`.
     CONTROL_STATE_FAILED = "control_state_failed";
+    /// This hub is in its cluster's registry: `hub`, `healthy`.
+    CLUSTER_JOINED = "cluster_joined";
+    /// This hub has left its cluster's registry: `hub`.
+    CLUSTER_LEFT = "cluster_left";
+    /// This hub takes part in its cluster in another way: `before`, `mode`.
+    CLUSTER_MODE = "cluster_mode";
+    /// The registry does not answer; agents are served at this hub alone: `reason`.
+    REGISTRY_AWAY = "registry_away";
+    /// The registry answers again.
+    REGISTRY_BACK = "registry_back";
+    /// A claim is lost: `agent_id`, `epoch`, `why`, `mode`. In mode `active` its session ends.
+    EPOCH_LOST = "epoch_lost";
     /// A target does not answer: `connector`, `agent_id`, `reason`.
     TARGET_DOWN = "target_down";
     /// It answers again: `connector`, `agent_id`.

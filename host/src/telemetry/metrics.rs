@@ -13,6 +13,7 @@ pub mod label;
 mod bundle;
 mod certificates;
 mod control;
+mod cluster;
 mod decisions;
 mod governance;
 mod health;
@@ -34,6 +35,7 @@ use prometheus::{Registry, TextEncoder};
 pub use bundle::BundleMetrics;
 pub use certificates::CertificateMetrics;
 pub use control::{ControlMetrics, Ended, TokenKind};
+pub use cluster::{ClusterMetrics, RegistryResult};
 pub use decisions::DecisionMetrics;
 pub use governance::{
     PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,
@@ -84,6 +86,8 @@ pub struct Metrics {
     pub certificates: CertificateMetrics,
     /// The control API.
     pub control: ControlMetrics,
+    /// The registry and the hubs in it.
+    pub cluster: ClusterMetrics,
     /// The log and trace pipelines.
     pub logs: LogMetrics,
 }
@@ -104,6 +108,7 @@ impl Metrics {
         let health = HealthMetrics::new(&mut families);
         let certificates = CertificateMetrics::new(&mut families);
         let control = ControlMetrics::new(&mut families);
+        let cluster = ClusterMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
         let process = ProcessMetrics::new(&mut families, env!("CARGO_PKG_VERSION"));
         let families = families.into_families();
@@ -123,6 +128,7 @@ impl Metrics {
             health,
             certificates,
             control,
+            cluster,
             logs,
         })
     }

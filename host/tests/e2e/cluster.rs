@@ -7,6 +7,7 @@ mod issuer;
 mod link;
 pub(crate) mod pdp;
 mod process;
+mod redis;
 mod target;
 pub(crate) mod tls;
 pub(crate) mod web;
@@ -37,6 +38,7 @@ pub(crate) use bundler::Bundler;
 pub(crate) use issuer::{Claims, Issuer, now_s};
 pub(crate) use link::Link;
 pub(crate) use process::{HubProcess, command};
+pub(crate) use redis::Redis;
 pub(crate) use target::{TestTarget, echo, hold, refuse};
 
 /// How long anything may take. Reached only where a test fails.
@@ -218,6 +220,16 @@ impl HubPlan {
         };
         hub.running = Some(Gateway::bind(config, options).await.unwrap());
         hub
+    }
+
+    /// Starts it, and it must not start: says why.
+    pub(crate) async fn refused(self) -> String {
+        let hub = self.prepare().await;
+        let started = Gateway::bind(load(&hub.file), GatewayOptions::default()).await;
+        match started {
+            Ok(_) => panic!("the hub started"),
+            Err(error) => error.to_string(),
+        }
     }
 
     /// Starts it as a process of its own.

@@ -15,6 +15,7 @@ mod certificates;
 mod control;
 mod decisions;
 mod flows;
+mod ha;
 mod hasty_agent;
 mod ingress;
 mod limits;

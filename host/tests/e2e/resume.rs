@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nowconnect::registry::memory::MemoryRegistry;
-use nowconnect::registry::{AgentKey, AgentPresence, ConnectorKey, Registry, RegistryError};
-use nowconnect_protocol::{ConnectorName, Epoch, ReplicaId};
+use nowconnect::registry::{
+    AgentKey, AgentPresence, ClaimRequest, ConnectorKey, Epoch, Granted, Health, HubPresence,
+    MemoryRegistry, Offer, Ownership, ProvisionalClaim, Registry, RegistryError, ReplicaId,
+    SweepCursor, SweepReport,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -146,6 +149,7 @@ async fn flows_outlive_a_newcomer_that_breaks_while_it_is_claimed() {
     let registry = Arc::new(SlowRegistry::default());
     let hub = hub()
         .listener("echo")
+        .top("ha: {enabled: true, mode: shadow, replica_id: hub-a}")
         .registry(Arc::clone(&registry) as Arc<dyn Registry>)
         .start()
         .await;
@@ -187,13 +191,10 @@ struct SlowRegistry {
     waited: AtomicUsize,
 }
 
+type Answer<'a, T> = BoxFuture<'a, Result<T, RegistryError>>;
+
 impl Registry for SlowRegistry {
-    fn claim_ownership(
-        &self,
-        agent: AgentKey,
-        replica: ReplicaId,
-        last_epoch: Option<Epoch>,
-    ) -> BoxFuture<'_, Result<Epoch, RegistryError>> {
+    fn claim_ownership<'a>(&'a self, claim: &'a ClaimRequest) -> Answer<'a, Granted> {
         async move {
             let mut held = self.held.subscribe();
             if *held.borrow() {
@@ -201,39 +202,78 @@ impl Registry for SlowRegistry {
             }
             // The sender lives as long as this value.
             let _ = held.wait_for(|held| !*held).await;
-            self.inner.claim_ownership(agent, replica, last_epoch).await
+            self.inner.claim_ownership(claim).await
         }
         .boxed()
     }
 
-    fn add_connectors(
-        &self,
-        agent: AgentKey,
-        epoch: Epoch,
-        connectors: Vec<ConnectorName>,
-    ) -> BoxFuture<'_, Result<(), RegistryError>> {
-        self.inner.add_connectors(agent, epoch, connectors)
+    fn publish_claim<'a>(&'a self, claim: &'a ProvisionalClaim) -> Answer<'a, ()> {
+        self.inner.publish_claim(claim)
     }
 
-    fn release(&self, agent: AgentKey, epoch: Epoch) -> BoxFuture<'_, Result<(), RegistryError>> {
+    fn renew<'a>(&'a self, agent: &'a AgentKey, epoch: &'a Epoch) -> Answer<'a, ()> {
+        self.inner.renew(agent, epoch)
+    }
+
+    fn add_connectors<'a>(
+        &'a self,
+        agent: &'a AgentKey,
+        epoch: &'a Epoch,
+        offer: &'a Offer,
+    ) -> Answer<'a, ()> {
+        self.inner.add_connectors(agent, epoch, offer)
+    }
+
+    fn release<'a>(&'a self, agent: &'a AgentKey, epoch: &'a Epoch) -> Answer<'a, ()> {
         self.inner.release(agent, epoch)
     }
 
-    fn list_agents(
-        &self,
-        connector: ConnectorKey,
-    ) -> BoxFuture<'_, Result<Vec<AgentPresence>, RegistryError>> {
+    fn list_agents<'a>(&'a self, connector: &'a ConnectorKey) -> Answer<'a, Vec<AgentPresence>> {
         self.inner.list_agents(connector)
     }
 
-    fn get_owner(
-        &self,
-        agent: AgentKey,
-    ) -> BoxFuture<'_, Result<Option<(ReplicaId, Epoch)>, RegistryError>> {
+    fn get_owner<'a>(&'a self, agent: &'a AgentKey) -> Answer<'a, Option<Ownership>> {
         self.inner.get_owner(agent)
     }
 
-    fn is_healthy(&self) -> bool {
-        self.inner.is_healthy()
+    fn announce_hub<'a>(&'a self, hub: &'a HubPresence) -> Answer<'a, ()> {
+        self.inner.announce_hub(hub)
+    }
+
+    fn withdraw_hub<'a>(&'a self, hub: &'a HubPresence) -> Answer<'a, ()> {
+        self.inner.withdraw_hub(hub)
+    }
+
+    fn list_hubs(&self) -> Answer<'_, Vec<HubPresence>> {
+        self.inner.list_hubs()
+    }
+
+    fn hold_lease<'a>(
+        &'a self,
+        name: &'static str,
+        holder: &'a ReplicaId,
+        ttl: Duration,
+    ) -> Answer<'a, bool> {
+        self.inner.hold_lease(name, holder, ttl)
+    }
+
+    fn drop_lease<'a>(&'a self, name: &'static str, holder: &'a ReplicaId) -> Answer<'a, ()> {
+        self.inner.drop_lease(name, holder)
+    }
+
+    fn sweep(&self, from: SweepCursor, budget: usize) -> Answer<'_, SweepReport> {
+        self.inner.sweep(from, budget)
+    }
+
+    fn ownership_lease(&self) -> Duration {
+        self.inner.ownership_lease()
+    }
+
+    fn hub_presence(&self) -> Duration {
+        self.inner.hub_presence()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health()
     }
 }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use nowconnect_protocol::frame::decode;
 use nowconnect_protocol::{
-    CloseCode, ConnectorName, Epoch, Features, FlowKind, FlowRef, FlowSource, FlowTerms, Frame,
-    HubEnd, HubEvent, OpenRequest, ProxyProtocol, ReplicaId, ResetCode, ResumeToken, SourceRead,
-    TunnelConfig, Welcome, limits,
+    AgentEnd, CloseCode, ConnectorName, Epoch, Features, FlowKind, FlowRef, FlowSource, FlowTerms,
+    Frame, HubEnd, HubEvent, OpenRequest, ProxyProtocol, ReplicaId, ResetCode, ResumeToken,
+    SourceRead, TunnelConfig, Welcome, limits,
 };
 
 use crate::samples;
@@ -73,6 +73,37 @@ fn request(number: u64) -> OpenRequest {
         proxy_protocol: None,
         terms: FlowTerms::default(),
         early: Vec::new(),
+    }
+}
+
+/// A hub that has lost the agent, or an old answer that is played again, brings an epoch that the
+/// agent has left.
+#[test]
+fn an_agent_takes_no_epoch_that_is_not_above_its_last() {
+    let epoch = |counter, replica: &str| Epoch {
+        counter,
+        replica: ReplicaId::parse(replica).unwrap(),
+    };
+    for (offered, is_taken) in [
+        (epoch(8, "hub-a"), true),
+        (epoch(7, "hub-c"), true),
+        (epoch(7, "hub-b"), false),
+        (epoch(7, "hub-a"), false),
+        (epoch(1, "hub-c"), false),
+    ] {
+        let now = clock();
+        let mut hello = samples::hello();
+        hello.last_epoch = Some(epoch(7, "hub-b"));
+        let mut agent = AgentEnd::new(now, hello, TunnelConfig::default());
+        let mut ack = samples::hello_ack();
+        ack.epoch = offered.clone();
+        let mut message = BytesMut::new();
+        nowconnect_protocol::frame::encode(&Frame::HelloAck(Box::new(ack)), &mut message);
+        agent.handle_message(now, message.freeze());
+        assert_eq!(agent.is_established(), is_taken, "{offered:?}");
+        let closed = agent.tunnel().closed().map(|closed| closed.code);
+        let expected = (!is_taken).then_some(CloseCode::ProtocolViolation);
+        assert_eq!(closed, expected, "{offered:?}");
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn hello() -> Hello {
     }
 }
 
-fn hello_ack() -> HelloAck {
+pub(crate) fn hello_ack() -> HelloAck {
     HelloAck {
         ver: 1,
         session: 9,

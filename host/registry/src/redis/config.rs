@@ -55,6 +55,30 @@ pub enum Topology {
     Cluster(Vec<Address>),
 }
 
+impl Topology {
+    /// Whether both lead to the same server or servers, as far as their addresses tell.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Standalone(one), Self::Standalone(other)) => one == other,
+            (
+                Self::Sentinel {
+                    sentinels, master, ..
+                },
+                Self::Sentinel {
+                    sentinels: others,
+                    master: name,
+                    ..
+                },
+            ) => master == name && sentinels.iter().any(|one| others.contains(one)),
+            (Self::Cluster(nodes), Self::Cluster(others)) => {
+                nodes.iter().any(|one| others.contains(one))
+            }
+            (Self::Standalone(_) | Self::Sentinel { .. } | Self::Cluster(_), _) => false,
+        }
+    }
+}
+
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -156,8 +180,12 @@ impl RedisConfig {
         url::read(url)
     }
 
-    /// Checks what a URL does not hold.
-    pub(super) fn check(&self) -> Result<(), RedisConfigError> {
+    /// Checks what a URL does not hold. [`RedisRegistry::open`](crate::RedisRegistry::open) does
+    /// it too; here it is done without dialling.
+    ///
+    /// # Errors
+    /// The prefix is none, a password is given twice, or half of a certificate is missing.
+    pub fn check(&self) -> Result<(), RedisConfigError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
         let length = self.prefix.len();
         if length == 0 || length > MAX_PREFIX_BYTES || !self.prefix.chars().all(fits) {

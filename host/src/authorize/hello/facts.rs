@@ -9,6 +9,7 @@ use super::super::{
     Asking, Authorizer, TUNNEL_LISTENER, connector_names, net, policy_name, unix_ms,
 };
 use super::{HelloAsk, HelloReason};
+use crate::identity::AgentIdentity;
 
 impl Authorizer {
     /// The HELLO itself, and then one question for each connector.
@@ -52,10 +53,9 @@ impl Authorizer {
 /// The prefix of tags that come from HELLO and not from the token.
 const LABEL_PREFIX: &str = "label.";
 
-pub(super) fn agent_facts(ask: &HelloAsk<'_>) -> AgentFacts {
-    let identity = ask.identity;
-    let labels = ask
-        .labels
+/// What a token says about an agent, with the labels that it gave itself.
+pub(crate) fn agent_facts(identity: &AgentIdentity, labels: &[(String, String)]) -> AgentFacts {
+    let labels = labels
         .iter()
         .map(|(name, value)| (format!("{LABEL_PREFIX}{name}"), value.clone()));
     // A claim cannot be passed off as a label nor the other way round: labels come first, and a

@@ -5,22 +5,67 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Secret;
 
-/// Several hubs that serve together. Not built yet; the keys are read and checked.
+/// Several hubs that serve together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HaFile {
-    /// Whether this hub joins others. Default `false`; `true` is refused for now.
+    /// Whether this hub joins others; needs `replica_id`. Default `false`.
     pub enabled: bool,
-    /// How far. Default `off`.
+    /// How far, where `enabled`. Default `off`.
     pub mode: HaModeFile,
     /// This hub's name among hubs, and the origin in every flow reference:
-    /// `[A-Za-z0-9._-]`, at most 64 bytes. A change needs a restart. Default `null`: `hub`.
+    /// `[A-Za-z0-9._-]`, at most 64 bytes, another for each hub. A change needs a restart. Default
+    /// `null`: `hub`.
     pub replica_id: Option<String>,
-    /// The registry, such as `redis://host:6379/0`. Hidden wherever the configuration is shown.
-    /// Default `null`: kept in memory.
+    /// The registry: `redis://[user[:password]@]host[:port][/database]`,
+    /// `redis+sentinel://sentinel,sentinel/master[/database]` or `redis+cluster://node,node`, with
+    /// `rediss` for TLS. Hidden wherever the configuration is shown. Default `null`: kept in this
+    /// hub's memory, where no other hub sees it.
     pub redis_url: Option<Secret>,
+    /// How `redis_url` is reached.
+    pub redis: RedisFile,
     /// Links to the other hubs.
     pub mesh: MeshFile,
+}
+
+/// How the registry in Redis is reached, beside its URL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisFile {
+    /// Holds the password, one line, instead of the URL; read at each connection. Default `null`.
+    pub password_file: Option<String>,
+    /// The first part of every key: clusters that share a Redis need different ones. 1 to 64
+    /// letters, digits, `.`, `_`, `-` or `:`. Default `nowconnect`.
+    pub key_prefix: String,
+    /// How long a claim on an agent stands without renewal; it is renewed each third of it, and a
+    /// hub that lost one sees it then. Seconds. Default 60.
+    #[schemars(range(min = 3, max = 3600))]
+    pub claim_lease_sec: u64,
+    /// Roots as PEM for a TLS URL. Default `null`: the system's.
+    pub ca_bundle: Option<String>,
+    /// This hub's chain as PEM, where Redis asks for one. Default `null`.
+    pub cert_file: Option<String>,
+    /// This hub's key as PEM. Default `null`.
+    pub key_file: Option<String>,
+    /// The Sentinels' own user, where they ask for one. Default `null`.
+    pub sentinel_username: Option<String>,
+    /// Holds the Sentinels' own password, one line. Default `null`.
+    pub sentinel_password_file: Option<String>,
+}
+
+impl Default for RedisFile {
+    fn default() -> Self {
+        Self {
+            password_file: None,
+            key_prefix: "nowconnect".to_owned(),
+            claim_lease_sec: 60,
+            ca_bundle: None,
+            cert_file: None,
+            key_file: None,
+            sentinel_username: None,
+            sentinel_password_file: None,
+        }
+    }
 }
 
 /// How far a hub takes part in a cluster.
@@ -40,8 +85,11 @@ pub enum HaModeFile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MeshFile {
-    /// Where other hubs dial in. Default `null`: nowhere.
+    /// Where other hubs dial in. A change needs a restart. Default `null`: nowhere.
     pub listen: Option<String>,
+    /// What this hub says in the registry of where others may dial it, such as
+    /// `wss://hub-a.example.org/mesh`. Default `null`: only `peers` of the others lead here.
+    pub advertise: Option<String>,
     /// The other hubs, such as `wss://hub-b.example.org/mesh`. Default empty.
     #[schemars(length(max = 256))]
     pub peers: Vec<String>,
@@ -61,6 +109,19 @@ pub struct MeshFile {
     /// Ingress addresses, as CIDR, whose forwarded headers may filter further. Default empty.
     #[schemars(length(max = 1024))]
     pub trusted_ingress: Vec<String>,
+    /// Hubs that are found in the registry.
+    pub discovery: DiscoveryFile,
+}
+
+/// Hubs that are found in the registry. What stands there makes nobody trusted: an address is
+/// dialled only where it is allowed here, and the certificate then proves who answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiscoveryFile {
+    /// Hosts that may be dialled: names, `*.example.org` for all names below one, addresses and
+    /// networks (CIDR). Default empty: only `peers` are dialled.
+    #[schemars(length(max = 256))]
+    pub allow: Vec<String>,
 }
 
 impl Default for MeshFile {
@@ -74,6 +135,8 @@ impl Default for MeshFile {
             per_link_max_inflight_bytes: 8 << 20,
             connect_backoff_max_sec: 30,
             trusted_ingress: Vec::new(),
+            advertise: None,
+            discovery: DiscoveryFile::default(),
         }
     }
 }

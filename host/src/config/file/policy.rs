@@ -31,6 +31,10 @@ pub struct PolicyFile {
     /// policies; 0 keeps none. Bytes. A change needs a restart. Default 4194304.
     #[schemars(range(min = 0, max = 1_073_741_824))]
     pub requests_kept_bytes: u64,
+    /// How long hubs of a cluster may have other policies or plugins than this one before
+    /// `/readyz` says `generation_skew`. Milliseconds. Default 60000.
+    #[schemars(range(min = 0, max = 86_400_000))]
+    pub max_skew_ms: u64,
 }
 
 impl Default for PolicyFile {
@@ -43,6 +47,7 @@ impl Default for PolicyFile {
             recheck_batch: 64,
             decisions_kept: 4096,
             requests_kept_bytes: 4 << 20,
+            max_skew_ms: 60_000,
         }
     }
 }

@@ -28,6 +28,7 @@ fn the_published_names_and_labels_are_there() {
         ("nowconnect_write_drain_seconds", &["connector", "phase"]),
         ("nowconnect_inbound_queue_size", &["connector"]),
         ("nowconnect_listener_errors_total", &["connector", "type"]),
+        ("nowconnect_owner_epoch_mismatch_total", &[]),
     ];
     for (name, labels) in published {
         let family = metrics

@@ -1,5 +1,6 @@
 //! A small issuer of agents' tokens: an Ed25519 key and its JWKS over HTTP.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -13,11 +14,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+/// Clones are one issuer; it ends with the last of them.
+#[derive(Clone)]
 pub(crate) struct Issuer {
     url: String,
     key: EncodingKey,
-    server: JoinHandle<()>,
+    _server: Arc<Server>,
 }
+
+struct Server(JoinHandle<()>);
 
 impl Issuer {
     pub(crate) async fn start() -> Self {
@@ -59,7 +64,7 @@ impl Issuer {
         Self {
             url,
             key: EncodingKey::from_ed_der(&pair.serialize_der()),
-            server,
+            _server: Arc::new(Server(server)),
         }
     }
 
@@ -76,9 +81,9 @@ impl Issuer {
     }
 }
 
-impl Drop for Issuer {
+impl Drop for Server {
     fn drop(&mut self) {
-        self.server.abort();
+        self.0.abort();
     }
 }
 
