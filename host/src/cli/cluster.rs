@@ -130,8 +130,7 @@ fn links(status: &ClusterStatus) -> Table {
         table.row(vec![
             link.peer.clone(),
             link.state.clone(),
-            link.rtt_us
-                .map_or_else(|| String::from("-"), |us| table::micros(us)),
+            link.rtt_us.map_or_else(|| String::from("-"), table::micros),
             link.flows.to_string(),
         ]);
     }

@@ -12,8 +12,8 @@ pub mod label;
 
 mod bundle;
 mod certificates;
-mod control;
 mod cluster;
+mod control;
 mod decisions;
 mod governance;
 mod health;
@@ -34,8 +34,8 @@ use prometheus::{Registry, TextEncoder};
 
 pub use bundle::BundleMetrics;
 pub use certificates::CertificateMetrics;
-pub use control::{ControlMetrics, Ended, TokenKind};
 pub use cluster::{ClusterMetrics, RegistryResult};
+pub use control::{ControlMetrics, Ended, TokenKind};
 pub use decisions::DecisionMetrics;
 pub use governance::{
     PdpResult, PluginMetrics, PolicyMetrics, RecheckEnd, ReloadPart, ReloadResult,

@@ -212,10 +212,8 @@ fn secrets_reach_no_message() {
 
 #[test]
 fn what_is_not_built_is_refused_in_a_sentence() {
-    for (text, part) in [("security: {fapi_mode: 2}", "not built yet")] {
-        let found = problem(text);
-        assert!(found.message.contains(part), "{found:?}");
-    }
+    let found = problem("security: {fapi_mode: 2}");
+    assert!(found.message.contains("not built yet"), "{found:?}");
 }
 
 #[test]
