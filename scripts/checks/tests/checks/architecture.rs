@@ -115,6 +115,23 @@ fn the_registry_knows_neither_the_hub_nor_http_and_alone_speaks_redis() {
 }
 
 #[test]
+fn the_mesh_stands_on_protocol_and_registry_and_builds_without_policy_or_plugins() {
+    let reached = reachable("nowconnect-mesh");
+    let ours: Vec<_> = reached.iter().filter(|name| is_ours(name)).collect();
+    assert_eq!(
+        ours,
+        [
+            "nowconnect-mesh",
+            "nowconnect-protocol",
+            "nowconnect-registry"
+        ]
+    );
+    for heavy in ["axum", "cedar-policy", "hyper", "reqwest", "wasmtime"] {
+        assert!(!reached.contains(heavy), "the mesh reaches {heavy}");
+    }
+}
+
+#[test]
 fn cedar_has_one_importing_crate() {
     assert_eq!(importers("cedar-policy"), ["nowconnect-policy"]);
 }
