@@ -42,6 +42,10 @@ pub const TUNNEL_PATH: &str = "/tunnel";
 
 pub use nowconnect_protocol::frame::SUBPROTOCOL;
 
+/// What tunnels run over, as HELLO and the candidates of the control API name it: WebSocket, over
+/// TLS where the URL says so.
+pub(crate) const TRANSPORT: &str = "wss";
+
 /// How long an accept that failed for want of a resource waits before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 

@@ -376,6 +376,9 @@ pub(crate) fn advice(code: CloseCode) -> &'static str {
         CloseCode::VersionUnsupported => {
             "hub and agent share no protocol version; update the older of the two"
         }
+        CloseCode::TransportUnsupported => {
+            "hub and agent share no transport; update the older of the two"
+        }
         CloseCode::TokenExpired => "the token ran out and was not renewed",
         CloseCode::Unauthenticated => "the hub no longer accepts the token",
         CloseCode::Overloaded => "the hub takes no more agents now",

@@ -321,7 +321,7 @@ impl Authorizer {
             .connectors
             .iter()
             .zip(answers)
-            .map(|(connector, answered)| Offer::new(connector, answered))
+            .map(|(connector, answered)| Offer::new(connector, answered, ask.identity))
             .collect();
         if offers.len() < ask.connectors.len() {
             return deny(policy_fault(), hello);

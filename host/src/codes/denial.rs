@@ -48,6 +48,7 @@ named! {
         TokenExpired = "token_expired";
         Revoked = "revoked";
         AgentIdMismatch = "agent_id_mismatch";
+        TunnelOfAnother = "tunnel_of_another";
         NotPermitted = "not_permitted";
         PolicyError = "policy_error";
         PluginFailed = "plugin_failed";
@@ -132,6 +133,11 @@ fn denial(code: DenialCode) -> Text {
             "HELLO names another agent or tenant than the token proves",
             "`agent_id` in the agent's file is not the one in its token, or its tenant is another.",
             "make `agent_id` and the token's claim equal",
+        ),
+        DenialCode::TunnelOfAnother => text(
+            "the connector is a tunnel of the control plane, and the agent's token is not that tunnel's",
+            "An agent offers a connector whose name is the id of a tunnel (`tun_…`). Only the agent that holds the tunnel's own token may: requests for its public name would reach another service.",
+            "give the connector another name; a tunnel is had with `nowconnect-agent http`",
         ),
         DenialCode::NotPermitted => text(
             "no policy permits it",

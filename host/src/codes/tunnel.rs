@@ -250,6 +250,11 @@ fn close(code: CloseCode) -> Text {
             "One of them is much older than the other.",
             "upgrade the older one",
         ),
+        CloseCode::TransportUnsupported => text(
+            "the agent names its transports in HELLO, and `wss` is not among them",
+            "The agent is of a release that speaks transports which this hub does not serve, and was told to use only those.",
+            "upgrade the hub, or let the agent use `wss`; candidates of `POST /tunnels/create` say what a hub speaks",
+        ),
         CloseCode::HelloTimeout => text(
             "HELLO did not come in time",
             "A very slow network, or no agent of ours.",

@@ -37,7 +37,7 @@ use crate::registry::{AgentKey, ConnectorKey, RegistryError};
 use crate::telemetry::events;
 use crate::telemetry::metrics::FrameCounts;
 use crate::telemetry::traces;
-use crate::tunnel_endpoint::Admission;
+use crate::tunnel_endpoint::{Admission, TRANSPORT};
 
 /// The session of a tunnel, once it has one. Shared by the shell and whoever serves it.
 #[derive(Clone, Debug, Default)]
@@ -219,6 +219,13 @@ impl At {
                 hello.connectors.len()
             );
             return Err((CloseCode::ConnectorLimit, message));
+        }
+        // An agent of before transports had names says nothing and means the one that it uses.
+        if !hello.transports.is_empty() && !hello.transports.iter().any(|one| one == TRANSPORT) {
+            return Err((
+                CloseCode::TransportUnsupported,
+                format!("this hub serves tunnels over `{TRANSPORT}` only"),
+            ));
         }
         let reason = if hello.resume.is_some() {
             HelloReason::Resume

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use nowconnect_protocol::{
-    AgentId, CloseCode, ConnectorName, Features, Hello, InstanceId, ResetCode, Role,
+    AgentId, CloseCode, ConnectorName, Features, Hello, HelloAck, InstanceId, RenewAck, ResetCode,
+    Role,
 };
 use nowconnect_tunnel::tungstenite::Message;
 use nowconnect_tunnel::{
@@ -76,6 +77,48 @@ async fn a_message_beyond_the_protocols_bound_breaks_the_tunnel_unread() {
     }
 }
 
+#[tokio::test]
+async fn an_agent_without_a_transport_of_the_hub_is_told_so() {
+    let hub = hub().start().await;
+    let with = |transports: &[&str]| Hello {
+        transports: transports.iter().map(|one| (*one).to_owned()).collect(),
+        ..hello()
+    };
+    let run = async {
+        let agent = HastyAgent::begin(&hub, with(&["quic", "webtransport"])).await;
+        let end = agent.ended().await;
+        assert_eq!(end.closed.code, CloseCode::TransportUnsupported);
+        assert!(!end.closed.local && !end.closed.is_retryable());
+        HastyAgent::join_with(&hub, with(&["quic", "wss"])).await;
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Who offers a tunnel of the control plane gets the requests for its public name.
+#[tokio::test]
+async fn a_tunnel_is_offered_with_its_own_token_alone() {
+    const TUNNEL: &str = "tun_0k3m9w5r7t2v4x6z8b1d3f5h7j";
+    let hub = hub().start().await;
+    let offered = ["echo", TUNNEL].map(|name| ConnectorName::parse(name).unwrap());
+    // Neither a token that names nothing nor one of another issuer that names it.
+    let run = async {
+        let hello = Hello {
+            connectors: offered.to_vec(),
+            ..hello()
+        };
+        let (mut agent, welcome) = HastyAgent::join_with(&hub, hello).await;
+        assert_eq!(welcome.accepted, offered[..1]);
+        assert_eq!(welcome.refused[0].code, "tunnel_of_another");
+        let claims = Claims::of("plant").with("connectors", vec![TUNNEL, "echo"]);
+        let token = hub.issuer.sign(&claims);
+        assert!(agent.handle.renew(Some(token), Some(offered.to_vec())));
+        let renewed = agent.renewal().await;
+        assert!(renewed.ok, "{renewed:?}");
+        assert_eq!(renewed.accepted, offered[..1]);
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 /// An agent whose every word the test chooses.
 struct HastyAgent {
     handle: AgentTunnelHandle,
@@ -105,19 +148,31 @@ impl AgentShell for Shell {
 impl HastyAgent {
     /// Joins as `plant`, once the hub has said HELLO_ACK.
     async fn join(hub: &TestHub) -> Self {
+        Self::join_with(hub, hello()).await.0
+    }
+
+    /// The same with these words, and what the hub said to them.
+    async fn join_with(hub: &TestHub, hello: Hello) -> (Self, HelloAck) {
+        let mut agent = Self::begin(hub, hello).await;
+        let first = timeout(SOON, agent.events.recv()).await.unwrap();
+        match first {
+            Some(AgentEvent::Welcomed(ack)) => (agent, *ack),
+            other => panic!("no welcome: {other:?}"),
+        }
+    }
+
+    async fn begin(hub: &TestHub, hello: Hello) -> Self {
         let websocket = upgraded(hub).await;
-        let (told, mut events) = mpsc::unbounded_channel();
+        let (told, events) = mpsc::unbounded_channel();
         let (handle, commands) = agent_channel();
         let driver = spawn_local(serve_agent(
             websocket,
-            hello(),
+            hello,
             ResumeFrom::Nothing,
             Rc::new(Shell(told)),
             commands,
             TunnelSettings::default(),
         ));
-        let first = timeout(SOON, events.recv()).await.unwrap();
-        assert!(matches!(first, Some(AgentEvent::Welcomed(_))), "{first:?}");
         Self {
             handle,
             events,
@@ -130,11 +185,16 @@ impl HastyAgent {
         assert!(self.handle.renew(Some(token), None));
     }
 
-    /// What the hub says to the next renewal.
+    /// Whether the hub takes the next renewal.
     async fn renewed(&mut self) -> bool {
+        self.renewal().await.ok
+    }
+
+    /// What the hub says to the next renewal.
+    async fn renewal(&mut self) -> RenewAck {
         loop {
             match timeout(SOON, self.events.recv()).await.unwrap() {
-                Some(AgentEvent::Renewed(ack)) => return ack.ok,
+                Some(AgentEvent::Renewed(ack)) => return *ack,
                 Some(_) => {}
                 None => panic!("the tunnel ended"),
             }

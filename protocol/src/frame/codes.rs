@@ -164,6 +164,8 @@ codes! {
         NoConnectors = 18, "no_connectors", false;
         /// The transport ended without a GOODBYE. Never sent.
         TransportLost = 19, "transport_lost", true;
+        /// The agent names its transports, and none of them is served.
+        TransportUnsupported = 20, "transport_unsupported", false;
     } extra is_retryable -> bool
 }
 

@@ -476,6 +476,7 @@ pub(super) fn flow_code(code: CloseCode) -> ResetCode {
         | CloseCode::ConnectorLimit => ResetCode::PolicyDenied,
         CloseCode::Replaced
         | CloseCode::VersionUnsupported
+        | CloseCode::TransportUnsupported
         | CloseCode::HelloTimeout
         | CloseCode::PingTimeout
         | CloseCode::ProtocolViolation

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nowconnect_control::Control;
 use nowconnect_plugins::Welcome;
 use nowconnect_policy::{AgentFacts, Question};
 use nowconnect_protocol::{ConnectorName, Refusal};
@@ -10,6 +11,7 @@ use super::super::record::Draft;
 use super::super::{Asking, Authorizer, Refused, policy_name};
 use super::{Answered, HelloAsk, HelloReason, policy_fault};
 use crate::codes::DenialCode;
+use crate::identity::AgentIdentity;
 use crate::pdp::Answer;
 use crate::telemetry::decisions::Why;
 
@@ -19,17 +21,28 @@ pub(super) struct Offer<'a> {
     answered: Answered,
     /// Of the external decision point.
     external: Option<Answer>,
-    /// Of the plugins.
+    /// Of the hub itself or of the plugins.
     gate: Option<Refused>,
 }
 
 impl<'a> Offer<'a> {
-    pub(super) fn new(connector: &'a ConnectorName, answered: Answered) -> Self {
+    pub(super) fn new(
+        connector: &'a ConnectorName,
+        answered: Answered,
+        identity: &AgentIdentity,
+    ) -> Self {
         Self {
             connector,
             answered,
             external: None,
-            gate: None,
+            // Whatever policies say: who offers it gets the requests for the tunnel's public name.
+            gate: is_anothers_tunnel(connector, identity).then(|| {
+                Refused::by_hub(
+                    Why::Identity,
+                    DenialCode::TunnelOfAnother,
+                    "a tunnel is offered by the agent that has its token",
+                )
+            }),
         }
     }
 
@@ -69,6 +82,16 @@ impl<'a> Offer<'a> {
             Some(_) | None => self.gate.take(),
         }
     }
+}
+
+/// Whether the connector is named like a tunnel of the control plane, and the token is not the one
+/// that the control plane gave for it.
+fn is_anothers_tunnel(connector: &ConnectorName, identity: &AgentIdentity) -> bool {
+    let is_own = || {
+        let scopes = identity.scopes.as_deref().unwrap_or_default();
+        identity.ephemeral && scopes.contains(connector)
+    };
+    Control::is_id(connector.as_str()) && !is_own()
 }
 
 impl Authorizer {
