@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nowconnect_store::{
-    ClaimRefused, DeleteRefused, Deletion, Endpoint, EndpointFilter, Keyed, Limits, NewEndpoint,
-    Store, StoreError,
+    ClaimRefused, DeleteRefused, Deletion, Endpoint, EndpointFilter, Keyed, Lapsed, Limits,
+    NameLimits, NewEndpoint, Round, Store, StoreError,
 };
 
 use crate::client::ClientRegister;
@@ -31,6 +31,9 @@ const ID_CHARACTERS: usize = 26;
 
 /// What an endpoint's id begins with.
 const ID_PREFIX: &str = "tun_";
+
+/// Endpoints that are looked at in one step.
+const TIDIED_EACH: usize = 1000;
 
 /// Shortest life of a recreate token that can be asked for.
 const RECREATE_MIN: Duration = Duration::from_secs(60);
@@ -62,6 +65,8 @@ pub struct Settings {
     pub anonymous_endpoints: u64,
     /// How many endpoints there may be.
     pub limits: Limits,
+    /// How many names may be reserved.
+    pub name_limits: NameLimits,
 }
 
 /// Who asks.
@@ -394,7 +399,9 @@ impl Control {
         })
     }
 
-    fn limits_of(&self, tenant: &str) -> Limits {
+    /// How many endpoints a tenant may have that has no quota of its own.
+    #[must_use]
+    pub fn limits_of(&self, tenant: &str) -> Limits {
         let mut limits = self.settings.limits;
         if self.settings.anonymous_tenant.as_deref() == Some(tenant) {
             limits.per_tenant = self.settings.anonymous_endpoints;
@@ -490,16 +497,26 @@ impl Control {
             .ok_or(ControlError::Token(TokenRefused::Withdrawn))
     }
 
-    /// Keeps the names of endpoints for the grace time from now, where half of it is over: called
-    /// while agents hold them.
+    /// One step of looking after names, beginning after the last one's end: for agents that are
+    /// here they are kept for the grace time from now, where half of it is over; the others go
+    /// with their time.
     ///
     /// # Errors
     /// The store failed.
-    pub fn keep(&self, ids: &[String], now_ms: u64) -> Result<(), StoreError> {
+    pub fn tidy(
+        &self,
+        now_ms: u64,
+        after: Option<&str>,
+        is_here: impl Fn(&Endpoint) -> bool,
+    ) -> Result<Lapsed, StoreError> {
         let grace = ms(self.settings.grace);
-        let until = now_ms.saturating_add(grace);
-        let due = now_ms.saturating_add(grace / 2);
-        self.store.keep_endpoints(ids, until, due)
+        let round = Round {
+            now_ms,
+            due_ms: now_ms.saturating_add(grace / 2),
+            until_ms: now_ms.saturating_add(grace),
+            limit: TIDIED_EACH,
+        };
+        self.store.tidy_endpoints(round, after, is_here)
     }
 
     /// When the hub has been off, or its clock has jumped: agents get the grace time to come back.
@@ -538,7 +555,7 @@ impl Control {
                 .saturating_add(ms(longest.max(RECREATE_MIN)))
                 .saturating_add(SKEW_SECONDS.saturating_mul(1000)),
         };
-        let limits = self.settings.limits;
+        let limits = self.limits_of(tenant);
         Ok(self.store.delete_endpoint(&deletion, now_ms, limits)?)
     }
 

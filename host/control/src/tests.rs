@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use nowconnect_store::{ClaimRefused, EndpointFilter, Limits, Store};
+use nowconnect_store::{ClaimRefused, EndpointFilter, Limits, NameLimits, Store};
 use serde_json::{Value, json};
 
 use crate::*;
@@ -42,6 +42,10 @@ fn settings() -> Settings {
             kept: BTreeSet::from(["admin".to_owned()]),
         },
         anonymous_endpoints: 3,
+        name_limits: NameLimits {
+            per_tenant: 10,
+            total: 100,
+        },
         limits: Limits {
             per_tenant: 3,
             total: 10,
@@ -199,8 +203,8 @@ fn a_tunnel_whose_name_is_over_can_be_deleted() {
     let first = create(&control, Some("shop"), START).unwrap();
     let (id, token) = (&first.endpoint.id, &first.recreate_token);
     let late = START + 300_000;
-    let gone = control.store().expire_endpoints(late, 10, |_| false);
-    assert_eq!(gone.unwrap().len(), 1);
+    let step = control.tidy(late, None, |_| false).unwrap();
+    assert_eq!((step.gone.len(), step.next), (1, None));
     let tenant = control.tenant_by_recreate_token(id, token, late).unwrap();
     assert_eq!(tenant, "public");
     assert!(control.delete(id, &tenant, late).unwrap().is_none());

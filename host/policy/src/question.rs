@@ -304,6 +304,10 @@ pub enum AdminDeed {
     CloseEndpoint,
     /// Keep a name for a tenant.
     ReserveEndpoint,
+    /// See how much tenants may have.
+    ListQuotas,
+    /// Say how much a tenant may have.
+    SetQuota,
     /// End an agent's session.
     KickAgent,
     /// Put a new generation beside the one in force.

@@ -504,17 +504,20 @@ fn deed(deed: AdminDeed, core: CoreVersion) -> &'static str {
         // Whoever may change all that counts could see it anyway.
         AdminDeed::ReadAgentAddress if core == CoreVersion::V1 => "admin-activate-policy",
         AdminDeed::ReadAgentAddress => "admin-read-agent-address",
-        AdminDeed::ListFlows if core == CoreVersion::V1 => "admin-status",
+        AdminDeed::ListFlows | AdminDeed::ListQuotas if core == CoreVersion::V1 => "admin-status",
         AdminDeed::CloseFlow
         | AdminDeed::Reload
         | AdminDeed::SetLogLevel
         | AdminDeed::Drain
         | AdminDeed::ManageState
+        | AdminDeed::SetQuota
             if core == CoreVersion::V1 =>
         {
             "admin-activate-policy"
         }
         AdminDeed::ListFlows => "admin-list-flows",
+        AdminDeed::ListQuotas => "admin-list-quotas",
+        AdminDeed::SetQuota => "admin-set-quota",
         AdminDeed::CloseFlow => "admin-close-flow",
         AdminDeed::Reload => "admin-reload",
         AdminDeed::SetLogLevel => "admin-set-log-level",

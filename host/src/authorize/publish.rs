@@ -41,13 +41,17 @@ pub(crate) enum ControlDeed {
     ListFlows,
     /// End a flow.
     CloseFlow,
+    /// See how much tenants may have.
+    ListQuotas,
+    /// Say how much a tenant may have.
+    SetQuota,
 }
 
 impl ControlDeed {
     const fn changes_something(self) -> bool {
         match self {
-            Self::List | Self::ListAgents | Self::ListFlows => false,
-            Self::Close | Self::Reserve | Self::EndAgent | Self::CloseFlow => true,
+            Self::List | Self::ListAgents | Self::ListFlows | Self::ListQuotas => false,
+            Self::Close | Self::Reserve | Self::EndAgent | Self::CloseFlow | Self::SetQuota => true,
         }
     }
 
@@ -60,6 +64,8 @@ impl ControlDeed {
             Self::EndAgent => AdminDeed::KickAgent,
             Self::ListFlows => AdminDeed::ListFlows,
             Self::CloseFlow => AdminDeed::CloseFlow,
+            Self::ListQuotas => AdminDeed::ListQuotas,
+            Self::SetQuota => AdminDeed::SetQuota,
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct ControlConfig {
     pub max_endpoints: u64,
     /// Reserved names of one tenant.
     pub max_names_per_tenant: u64,
+    /// Reserved names of all tenants.
+    pub max_names: u64,
     /// How long a name is kept after its tunnel.
     pub grace: Duration,
     /// Names that nobody gets.
@@ -103,6 +105,8 @@ pub enum Scope {
     Names,
     /// See and end agents and flows.
     Sessions,
+    /// See and set quotas.
+    Quotas,
 }
 
 impl Scope {
@@ -113,6 +117,7 @@ impl Scope {
             Self::Tunnels => "tunnels",
             Self::Names => "names",
             Self::Sessions => "sessions",
+            Self::Quotas => "quotas",
         }
     }
 }
@@ -250,6 +255,7 @@ impl ControlConfig {
             max_endpoints_per_tenant: file.max_endpoints_per_tenant,
             max_endpoints: file.max_endpoints,
             max_names_per_tenant: file.max_names_per_tenant,
+            max_names: file.max_names,
             grace: Duration::from_secs(file.grace_sec),
             names: NameRules {
                 kept: file
@@ -369,6 +375,7 @@ fn clients(
                     ScopeFile::Tunnels => Scope::Tunnels,
                     ScopeFile::Names => Scope::Names,
                     ScopeFile::Sessions => Scope::Sessions,
+                    ScopeFile::Quotas => Scope::Quotas,
                 })
                 .collect(),
             role: file.role.clone(),

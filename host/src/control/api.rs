@@ -5,6 +5,8 @@ mod body;
 pub(super) mod endpoints;
 pub(super) mod flows;
 pub(super) mod names;
+pub(super) mod quotas;
+mod refusals;
 pub(super) mod routes;
 pub(super) mod tokens;
 pub(super) mod tunnels;
@@ -15,10 +17,13 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, header};
 use nowconnect_control::{Control, ControlError, Management, NameRefused, TokenRefused};
-use nowconnect_store::{ClaimRefused, DeleteRefused, Endpoint, ReserveRefused, StoreError};
+use nowconnect_store::{
+    ClaimRefused, DeleteRefused, Endpoint, QuotaRefused, ReserveRefused, StoreError,
+};
 use tracing::warn;
 
-use super::ground::{Deed, Forbidden, Ground, Subject};
+use self::refusals::Refusals;
+use super::ground::{Deed, EndpointSubject, Forbidden, Ground, Subject};
 use super::idempotency::Requests;
 use super::names::Names;
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
@@ -39,7 +44,6 @@ pub(super) struct Api {
     pub(super) names: Arc<Names>,
     pub(super) requests: Arc<Requests>,
     pub(super) ground: Arc<dyn Ground>,
-    pub(super) max_names_per_tenant: u64,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -107,21 +111,33 @@ impl Api {
         with_scope(client, scope)
     }
 
-    /// Whether policies let the client do this; with an endpoint, about that.
+    /// Whether policies let the client list what is its tenant's.
+    fn may_list(&self, from: SocketAddr, client: &Management) -> Answer<()> {
+        Ok(self.ground.may(from, client, Deed::List, Subject::All)?)
+    }
+
+    /// Whether policies let the client do this with an endpoint, or with a name as one. Blocks on
+    /// the disk.
     fn may(
         &self,
         from: SocketAddr,
         client: &Management,
         deed: Deed,
-        endpoint: Option<&Endpoint>,
+        endpoint: &Endpoint,
     ) -> Answer<()> {
-        let host = endpoint.map(|endpoint| self.control.host(&endpoint.name));
-        let subject = endpoint
-            .zip(host.as_deref())
-            .map_or(Subject::All, |(endpoint, host)| {
-                Subject::Endpoint(endpoint, host)
-            });
+        let reserved = deed == Deed::Reserve || self.is_reserved(endpoint)?;
+        let subject = Subject::Endpoint(EndpointSubject {
+            endpoint,
+            host: &self.control.host(&endpoint.name),
+            reserved,
+        });
         Ok(self.ground.may(from, client, deed, subject)?)
+    }
+
+    /// Whether its tenant has reserved the name of an endpoint.
+    fn is_reserved(&self, endpoint: &Endpoint) -> Answer<bool> {
+        let reserved = self.control.store().reservation(&endpoint.name)?;
+        Ok(reserved.is_some_and(|reserved| reserved.tenant == endpoint.tenant))
     }
 }
 
@@ -211,9 +227,19 @@ impl std::convert::From<ReserveRefused> for Refusal {
         let code = match &refused {
             ReserveRefused::Taken { .. } => Code::NameTaken,
             ReserveRefused::Quota { .. } => Code::QuotaExceeded,
+            ReserveRefused::Full { .. } => Code::Unavailable,
             ReserveRefused::Store(error) => return failed(error),
         };
         Self::new(code, &refused.to_string())
+    }
+}
+
+impl std::convert::From<QuotaRefused> for Refusal {
+    fn from(refused: QuotaRefused) -> Self {
+        match &refused {
+            QuotaRefused::Full { .. } => Self::new(Code::Unavailable, &refused.to_string()),
+            QuotaRefused::Store(error) => failed(error),
+        }
     }
 }
 

@@ -34,6 +34,10 @@ pub(super) enum Deed {
     ListFlows,
     /// End a flow.
     CloseFlow,
+    /// See how much tenants may have.
+    ListQuotas,
+    /// Say how much a tenant may have.
+    SetQuota,
 }
 
 /// What a call is about.
@@ -41,10 +45,20 @@ pub(super) enum Deed {
 pub(super) enum Subject<'a> {
     /// What there is of its tenant.
     All,
-    /// An endpoint, or a name as one, with its host name.
-    Endpoint(&'a Endpoint, &'a str),
+    /// An endpoint, or a name as one.
+    Endpoint(EndpointSubject<'a>),
     /// An agent of the client's tenant by its id, connected or not.
     Agent(&'a str),
+}
+
+/// An endpoint that a call is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndpointSubject<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    /// Its host name.
+    pub(super) host: &'a str,
+    /// Whether its tenant has reserved the name, or is about to.
+    pub(super) reserved: bool,
 }
 
 /// How an agent's session ends.

@@ -10,7 +10,7 @@ use nowconnect_policy::AgentFacts;
 use nowconnect_protocol::{AgentId, CloseCode, TenantName};
 
 use super::edges::Edge;
-use super::ground::{Deed, Ending, Forbidden, Ground, Subject, Wanted};
+use super::ground::{Deed, Ending, EndpointSubject, Forbidden, Ground, Subject, Wanted};
 use super::published::{Changed, facts};
 use super::shapes::{Agent, Flow, Route};
 use crate::admin::view::AdminRefusal;
@@ -71,9 +71,12 @@ impl Ground for HubGround {
         };
         let subject = match subject {
             Subject::All => ControlSubject::Hub,
-            Subject::Endpoint(endpoint, host) => {
+            Subject::Endpoint(EndpointSubject {
+                endpoint,
+                host,
+                reserved,
+            }) => {
                 let tenant = tenant(&endpoint.tenant)?;
-                let reserved = deed == Deed::Reserve;
                 ControlSubject::Endpoint(Box::new(facts(endpoint, &tenant, host, reserved)))
             }
             Subject::Agent(agent) => ControlSubject::Agent(Box::new(AgentFacts {
@@ -93,6 +96,8 @@ impl Ground for HubGround {
             Deed::EndAgent => ControlDeed::EndAgent,
             Deed::ListFlows => ControlDeed::ListFlows,
             Deed::CloseFlow => ControlDeed::CloseFlow,
+            Deed::ListQuotas => ControlDeed::ListQuotas,
+            Deed::SetQuota => ControlDeed::SetQuota,
         };
         hub.authorizer()
             .control(from, &caller, deed, subject)

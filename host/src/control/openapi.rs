@@ -22,7 +22,8 @@ use crate::admin::problem::Problem;
         api::tokens::jwks, api::names::list, api::names::reserve, api::names::release,
         api::endpoints::show, api::endpoints::delete, api::agents::list, api::agents::kick,
         api::agents::drain, api::agents::revoke, api::flows::list, api::flows::close,
-        api::routes::list,
+        api::routes::list, api::quotas::list, api::quotas::show, api::quotas::set,
+        api::quotas::remove,
     ),
     components(schemas(
         shapes::CreateTunnel, shapes::CreatedTunnel, shapes::Tunnel, shapes::TunnelPage, Problem,
@@ -31,6 +32,7 @@ use crate::admin::problem::Problem;
     tags(
         (name = "tunnels", description = "Published services"),
         (name = "names", description = "Names that are kept for a tenant"),
+        (name = "quotas", description = "How much each tenant may have"),
         (name = "agents", description = "Agents that have a session"),
         (name = "flows", description = "Connections that run"),
         (name = "routes", description = "What the operator has configured"),

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use nowconnect_control::{
     Client, ClientRegister, Control, ControlError, KeyError, KeyRing, KeySettings, Role, Settings,
 };
-use nowconnect_store::{Endpoint, EndpointFilter, Limits, Store, StoreError};
+use nowconnect_store::{Endpoint, Limits, NameLimits, Store, StoreError};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -36,8 +36,6 @@ use crate::tls::{ServerTls, TlsError};
 /// How often names are kept for the agents that are here, those whose time is over go, and keys
 /// are looked at.
 const TIDY: Duration = Duration::from_secs(10);
-/// Endpoints that are looked at in one go.
-const TIDY_PAGE: usize = 1000;
 /// Entries whose time is over that leave the file in one go.
 const FORGOTTEN_PAGE: usize = 1000;
 /// Deleted tunnels of one tenant that are remembered beside those that it may have, of some 200
@@ -250,7 +248,7 @@ impl ControlPlane {
             address,
             begun: Instant::now(),
         };
-        plane.route(&control, config);
+        plane.route(&control);
         let counted = Arc::downgrade(hub);
         hub.metrics().on_scrape(move |metrics| {
             let hub = counted.upgrade();
@@ -275,17 +273,16 @@ impl ControlPlane {
         self.rates.store(Arc::new(rates(config)));
         self.callers.store(Arc::new(callers(config)));
         self.keys.set(key_settings(&config.control));
-        self.route(&next.control, config);
+        self.route(&next.control);
         self.current.store(next.control);
     }
 
-    fn route(&self, control: &Arc<Control>, config: &CloudConfig) {
+    fn route(&self, control: &Arc<Control>) {
         let api = Api {
             control: Arc::clone(control),
             names: Arc::clone(&self.names),
             requests: Arc::clone(&self.requests),
             ground: Arc::clone(&self.ground),
-            max_names_per_tenant: config.control.max_names_per_tenant,
             metrics: Arc::clone(&self.metrics),
         };
         self.routes.store(Arc::new(Routes::new(api)));
@@ -463,27 +460,19 @@ impl ControlPlane {
         if jumped {
             control.resume(now_ms)?;
         }
-        let mut filter = EndpointFilter::default();
+        let mut after = None;
         loop {
-            let page = control.list(&filter, TIDY_PAGE)?;
-            let here: Vec<String> = page
-                .iter()
-                .filter(|endpoint| self.is_here(endpoint))
-                .map(|endpoint| endpoint.id.clone())
-                .collect();
-            control.keep(&here, now_ms)?;
-            match page.last() {
-                Some(last) if page.len() == TIDY_PAGE => filter.after = Some(last.name.clone()),
-                _ => break,
+            let is_here = |endpoint: &Endpoint| self.is_here(endpoint);
+            let step = control.tidy(now_ms, after.as_deref(), is_here)?;
+            for gone in &step.gone {
+                // One that fails is read again in the next round.
+                let _ = self.names.refresh(control, &gone.name);
+            }
+            match step.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
             }
         }
-        // Now the names of all agents that are here are kept; what is over is over.
-        let is_here = |endpoint: &Endpoint| self.is_here(endpoint);
-        for gone in self.store.expire_endpoints(now_ms, TIDY_PAGE, is_here)? {
-            // One that fails is read again in the next round.
-            let _ = self.names.refresh(control, &gone.name);
-        }
-        Ok(())
     }
 
     fn is_here(&self, endpoint: &Endpoint) -> bool {
@@ -560,10 +549,12 @@ fn rules(
         limits: Limits {
             per_tenant: control.max_endpoints_per_tenant,
             total: control.max_endpoints,
-            deleted_per_tenant: control
-                .max_endpoints_per_tenant
-                .saturating_add(DELETED_PER_TENANT),
+            deleted_per_tenant: DELETED_PER_TENANT,
             deleted_per_source: DELETED_PER_SOURCE,
+        },
+        name_limits: NameLimits {
+            per_tenant: control.max_names_per_tenant,
+            total: control.max_names,
         },
     };
     Ok(Control::new(

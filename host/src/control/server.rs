@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse as _;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -89,6 +89,13 @@ fn router(api: Api) -> Router {
             "/v1/endpoints/{tunnel_id}",
             named("show_tunnel", get(api::endpoints::show))
                 .merge(named("delete_tunnel", delete(api::endpoints::delete))),
+        )
+        .route("/v1/quotas", named("list_quotas", get(api::quotas::list)))
+        .route(
+            "/v1/quotas/{tenant}",
+            named("show_quota", get(api::quotas::show))
+                .merge(named("set_quota", put(api::quotas::set)))
+                .merge(named("remove_quota", delete(api::quotas::remove))),
         )
         .route("/v1/agents", named("list_agents", get(api::agents::list)))
         .route(

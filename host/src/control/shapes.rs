@@ -73,9 +73,7 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64
         .and_then(|number| format!("{number:.0}").parse().ok());
     match whole {
         Some(whole) => Ok(Some(whole)),
-        None => Err(D::Error::custom(format!(
-            "`{number}` is no whole number of seconds"
-        ))),
+        None => Err(D::Error::custom(format!("`{number}` is no whole number"))),
     }
 }
 
@@ -313,6 +311,58 @@ pub(super) struct ReservedName {
 pub(super) struct NamePage {
     /// The names in their order.
     pub(super) names: Vec<ReservedName>,
+    /// What `after` must be for the next page; missing at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// How much a tenant shall be allowed. What is missing is as everybody has it.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetQuota {
+    /// Tunnels at once; at most what the hub has for all tenants.
+    #[serde(default, deserialize_with = "whole_number")]
+    pub(super) endpoints: Option<u64>,
+    /// Reserved names; likewise.
+    #[serde(default, deserialize_with = "whole_number")]
+    pub(super) names: Option<u64>,
+}
+
+/// How much a tenant may have of one thing.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+pub(super) struct Allowance {
+    /// So many it may have.
+    pub(super) limit: u64,
+    /// Whether that is its own, and not what everybody has.
+    pub(super) own: bool,
+    /// So many it has; more than `limit` where that was larger before.
+    pub(super) used: u64,
+}
+
+/// How much a tenant may have, and has.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct TenantQuota {
+    /// The tenant.
+    #[schema(example = "acme")]
+    pub(super) tenant: String,
+    /// Tunnels at once.
+    pub(super) endpoints: Allowance,
+    /// Reserved names.
+    pub(super) names: Allowance,
+    /// Who gave it a quota of its own: tenant and client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) changed_by: Option<String>,
+    /// When (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub(super) changed_at: Option<String>,
+}
+
+/// One page of quotas.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct QuotaPage {
+    /// The quotas by tenant.
+    pub(super) quotas: Vec<TenantQuota>,
     /// What `after` must be for the next page; missing at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,

@@ -39,6 +39,8 @@ events! {
     ENDPOINT_DELETED = "endpoint_deleted";
     /// The control API refused a call: `code`, `peer`.
     CONTROL_REFUSED = "control_refused";
+    /// A tenant got a quota of its own, or has what everybody has.
+    QUOTA_CHANGED = "quota_changed";
     /// The control plane's state file could not be read or written: `error`.
     CONTROL_STATE_FAILED = "control_state_failed";
     /// This hub is in its cluster's registry: `hub`, `healthy`.

@@ -7,8 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Endpoint, Has, Limits, Tables, maker_of};
-use crate::schema::{DELETED, DELETED_ENDS, ENDPOINT_IDS, ENDPOINTS, Json, MAKERS, Open, TENANTS};
-use crate::{MayBeEngine, Store, StoreError};
+use crate::schema::{
+    DELETED, DELETED_ENDS, ENDPOINT_IDS, ENDPOINTS, Json, MAKERS, Open, QUOTAS, TENANTS,
+};
+use crate::{MayBeEngine, Store, StoreError, quota};
 
 /// Entries whose time is over that go with each new one: more than come, so that they run out.
 const FORGOTTEN_EACH: usize = 16;
@@ -98,10 +100,11 @@ impl Store {
                 return Ok(found);
             }
             let has: Has = tenants.get(&deletion.tenant)?.unwrap_or_default();
-            if found.is_none() && has.endpoints + has.deleted >= limits.deleted_per_tenant {
-                return Err(DeleteRefused::Full {
-                    limit: limits.deleted_per_tenant,
-                });
+            let quotas = QUOTAS.open(transaction)?;
+            let limit = quota::endpoints_of(&quotas, &deletion.tenant, limits.per_tenant)?
+                .saturating_add(limits.deleted_per_tenant);
+            if found.is_none() && has.endpoints + has.deleted >= limit {
+                return Err(DeleteRefused::Full { limit });
             }
             let maker = found.as_ref().map(maker_of);
             count(&mut tenants, &deletion.tenant, 1)?;

@@ -6,15 +6,18 @@
 //! Time may jump and a hub may have been off. So a name whose time is over is still its holder's
 //! while his agent is here, which the caller says.
 
-use redb::WriteTransaction;
+mod lapse;
+mod tables;
+
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{self, Keyed};
 use crate::deleted;
-use crate::schema::{
-    DELETED, ENDPOINT_IDS, ENDPOINTS, MAKERS, Open, RESERVATIONS, TENANT_ENDPOINTS, TENANTS,
-};
+use crate::schema::{DELETED, ENDPOINT_IDS, ENDPOINTS, MAKERS, RESERVATIONS, TENANT_ENDPOINTS};
 use crate::{MayBeEngine, Reservation, Store, StoreError};
+pub use lapse::{Lapsed, Round};
+use tables::tenant_key;
+pub(crate) use tables::{Has, Tables, maker_of};
 
 /// An endpoint as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,13 +66,13 @@ pub struct NewEndpoint {
 /// How much may be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of one tenant.
+    /// Of one tenant that has no quota of its own.
     pub per_tenant: u64,
     /// Of all together.
     pub total: u64,
-    /// Of one tenant together with those that it has deleted and that are remembered for that.
+    /// Of one tenant that were deleted and are remembered for that, beside those that it may have.
     pub deleted_per_tenant: u64,
-    /// The same of one address of anonymous callers.
+    /// Of one address of anonymous callers, those that it has among them.
     pub deleted_per_source: u64,
 }
 
@@ -126,35 +129,6 @@ pub enum ClaimRefused {
 impl MayBeEngine for ClaimRefused {
     fn is_engine(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_engine())
-    }
-}
-
-/// What a tenant or a maker has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Has {
-    #[serde(default)]
-    pub(crate) endpoints: u64,
-    #[serde(default)]
-    pub(crate) reservations: u64,
-    /// Deleted endpoints that are remembered.
-    #[serde(default)]
-    pub(crate) deleted: u64,
-}
-
-impl Has {
-    /// Who has nothing any more takes no room.
-    pub(crate) fn change(
-        table: &mut Open<'_>,
-        who: &str,
-        change: impl FnOnce(&mut Self),
-    ) -> Result<(), StoreError> {
-        let mut has: Self = table.get(who)?.unwrap_or_default();
-        change(&mut has);
-        if has == Self::default() {
-            table.remove(who).map(|_| ())
-        } else {
-            table.put(who, &has)
-        }
     }
 }
 
@@ -289,154 +263,6 @@ impl Store {
         })?;
         Ok(found)
     }
-
-    /// Lets the agent of an endpoint in with a token that counts once: true for the last one that
-    /// was given out, the first time. The name is kept until then. `None` where the token does not
-    /// count.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn admit_endpoint(
-        &self,
-        id: &str,
-        token_id: &str,
-        until_ms: u64,
-    ) -> Result<Option<Endpoint>, StoreError> {
-        self.write(|transaction| {
-            let mut tables = Tables::open(transaction)?;
-            let Some(mut endpoint) = tables
-                .by_id(id)?
-                .filter(|endpoint| endpoint.token_id.as_deref() == Some(token_id))
-            else {
-                return Ok(None);
-            };
-            endpoint.token_id = None;
-            endpoint.was_held = true;
-            endpoint.kept_until_ms = endpoint.kept_until_ms.max(until_ms);
-            tables.endpoints.put(&endpoint.name, &endpoint)?;
-            Ok(Some(endpoint))
-        })
-    }
-
-    /// Keeps the names of endpoints whose agents are there until a later time. Those that are not
-    /// there are left out, and those that are kept until `due_ms` or longer as it is.
-    ///
-    /// # Errors
-    /// The store failed; then none was changed.
-    pub fn keep_endpoints(
-        &self,
-        ids: &[String],
-        until_ms: u64,
-        due_ms: u64,
-    ) -> Result<(), StoreError> {
-        let is_due = |endpoint: &Endpoint| endpoint.kept_until_ms < due_ms || !endpoint.was_held;
-        self.change_endpoints(ids, |endpoint| {
-            let due = is_due(endpoint);
-            if due {
-                endpoint.kept_until_ms = endpoint.kept_until_ms.max(until_ms);
-                endpoint.was_held = true;
-            }
-            due
-        })
-    }
-
-    /// After time went by that this process has not seen, or the clock jumped: names that were
-    /// held are kept until `until_ms` at least, and none for longer than `latest_ms`.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn renew_endpoints(&self, until_ms: u64, latest_ms: u64) -> Result<(), StoreError> {
-        /// Changed in one go, so that others get their turn.
-        const PAGE: usize = 1000;
-        let mut filter = EndpointFilter::default();
-        loop {
-            let page = self.endpoints(&filter, PAGE)?;
-            let ids: Vec<String> = page.iter().map(|endpoint| endpoint.id.clone()).collect();
-            self.change_endpoints(&ids, |endpoint| {
-                let least = if endpoint.was_held { until_ms } else { 0 };
-                let kept = endpoint.kept_until_ms.max(least).min(latest_ms);
-                let differs = kept != endpoint.kept_until_ms;
-                endpoint.kept_until_ms = kept;
-                differs
-            })?;
-            match page.last() {
-                Some(last) if page.len() == PAGE => filter.after = Some(last.name.clone()),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Does nothing to the disk where nothing changes.
-    fn change_endpoints(
-        &self,
-        ids: &[String],
-        change: impl Fn(&mut Endpoint) -> bool,
-    ) -> Result<(), StoreError> {
-        let mut changing: Vec<&String> = Vec::new();
-        self.read(|transaction| {
-            for id in ids {
-                if let Some(name) = ENDPOINT_IDS.get::<String>(transaction, id)?
-                    && let Some(mut endpoint) = ENDPOINTS.get::<Endpoint>(transaction, &name)?
-                    && change(&mut endpoint)
-                {
-                    changing.push(id);
-                }
-            }
-            Ok(())
-        })?;
-        if changing.is_empty() {
-            return Ok(());
-        }
-        self.write(|transaction| {
-            let mut tables = Tables::open(transaction)?;
-            for id in changing {
-                if let Some(mut endpoint) = tables.by_id(id)?
-                    && change(&mut endpoint)
-                {
-                    tables.endpoints.put(&endpoint.name, &endpoint)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Takes away endpoints whose time is over and whose agents are not here, at most `limit`, and
-    /// returns them.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn expire_endpoints(
-        &self,
-        now_ms: u64,
-        limit: usize,
-        is_here: impl Fn(&Endpoint) -> bool,
-    ) -> Result<Vec<Endpoint>, StoreError> {
-        let mut over: Vec<Endpoint> = Vec::new();
-        self.read(|transaction| {
-            ENDPOINTS.each(transaction, None, |_, endpoint: Endpoint| {
-                if endpoint.kept_until_ms <= now_ms && over.len() < limit && !is_here(&endpoint) {
-                    over.push(endpoint);
-                }
-                over.len() < limit
-            })
-        })?;
-        if over.is_empty() {
-            return Ok(over);
-        }
-        self.write(|transaction| {
-            let mut tables = Tables::open(transaction)?;
-            // Between the look and this change one may have been kept for longer.
-            let mut gone = Vec::with_capacity(over.len());
-            for endpoint in over {
-                let now: Option<Endpoint> = tables.endpoints.get(&endpoint.name)?;
-                if now.as_ref() == Some(&endpoint) {
-                    tables.take_away(&endpoint)?;
-                    gone.push(endpoint);
-                }
-            }
-            Ok(gone)
-        })
-    }
 }
 
 impl Endpoint {
@@ -445,100 +271,5 @@ impl Endpoint {
         self.made_ms = held.made_ms;
         self.was_held = held.was_held;
         self.kept_until_ms = self.kept_until_ms.max(held.kept_until_ms);
-    }
-}
-
-/// All that says what endpoints there are; changed together.
-pub(crate) struct Tables<'t> {
-    endpoints: Open<'t>,
-    ids: Open<'t>,
-    by_tenant: Open<'t>,
-    tenants: Open<'t>,
-    makers: Open<'t>,
-}
-
-impl<'t> Tables<'t> {
-    pub(crate) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
-        Ok(Self {
-            endpoints: ENDPOINTS.open(transaction)?,
-            ids: ENDPOINT_IDS.open(transaction)?,
-            by_tenant: TENANT_ENDPOINTS.open(transaction)?,
-            tenants: TENANTS.open(transaction)?,
-            makers: MAKERS.open(transaction)?,
-        })
-    }
-
-    fn by_id(&self, id: &str) -> Result<Option<Endpoint>, StoreError> {
-        match self.ids.get::<String>(id)? {
-            Some(name) => self.endpoints.get(&name),
-            None => Ok(None),
-        }
-    }
-
-    fn check_room(
-        &self,
-        wanted: &Endpoint,
-        others: Option<u64>,
-        limits: Limits,
-    ) -> Result<(), ClaimRefused> {
-        let has: Has = self.tenants.get(&wanted.tenant)?.unwrap_or_default();
-        let made: Has = self.makers.get(&maker_of(wanted))?.unwrap_or_default();
-        if has.endpoints >= limits.per_tenant {
-            return Err(ClaimRefused::Quota {
-                limit: limits.per_tenant,
-            });
-        }
-        if self.endpoints.len()? >= limits.total {
-            return Err(ClaimRefused::Full {
-                limit: limits.total,
-            });
-        }
-        let churns = |has: Has, limit| has.endpoints + has.deleted >= limit;
-        if churns(has, limits.deleted_per_tenant)
-            || wanted.made_by.is_empty() && churns(made, limits.deleted_per_source)
-        {
-            return Err(ClaimRefused::ManyDeleted);
-        }
-        if others.is_some_and(|others| made.endpoints > others) {
-            return Err(ClaimRefused::Overtaken);
-        }
-        Ok(())
-    }
-
-    fn put_in(&mut self, endpoint: &Endpoint) -> Result<(), StoreError> {
-        let key = tenant_key(&endpoint.tenant, &endpoint.name);
-        self.by_tenant.put(&key, &endpoint.name)?;
-        self.ids.put(&endpoint.id, &endpoint.name)?;
-        self.endpoints.put(&endpoint.name, endpoint)?;
-        Has::change(&mut self.tenants, &endpoint.tenant, |has| {
-            has.endpoints += 1
-        })?;
-        Has::change(&mut self.makers, &maker_of(endpoint), |has| {
-            has.endpoints += 1;
-        })
-    }
-
-    pub(crate) fn take_away(&mut self, endpoint: &Endpoint) -> Result<(), StoreError> {
-        let key = tenant_key(&endpoint.tenant, &endpoint.name);
-        self.by_tenant.remove(&key)?;
-        self.ids.remove(&endpoint.id)?;
-        self.endpoints.remove(&endpoint.name)?;
-        let less = |has: &mut Has| has.endpoints = has.endpoints.saturating_sub(1);
-        Has::change(&mut self.tenants, &endpoint.tenant, less)?;
-        Has::change(&mut self.makers, &maker_of(endpoint), less)
-    }
-}
-
-fn tenant_key(tenant: &str, name: &str) -> String {
-    format!("{tenant}/{name}")
-}
-
-/// No client's id begins with `@`.
-pub(crate) fn maker_of(endpoint: &Endpoint) -> String {
-    let tenant = &endpoint.tenant;
-    if endpoint.made_by.is_empty() {
-        format!("{tenant}/@{}", endpoint.source)
-    } else {
-        format!("{tenant}/{}", endpoint.made_by)
     }
 }

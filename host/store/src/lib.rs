@@ -1,6 +1,6 @@
-//! What a hub remembers across restarts: published endpoints, reserved names, signing keys, what
-//! may be used only once, certificates with the accounts that they were issued to, and where agents
-//! have dialled in from.
+//! What a hub remembers across restarts: published endpoints, reserved names, quotas, signing keys,
+//! what may be used only once, certificates with the accounts that they were issued to, and where
+//! agents have dialled in from.
 //!
 //! One file, one process. Every change is one transaction that is on the disk when the call
 //! returns: after `kill -9` the file is as it was before the change or as it was after it. Calls
@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod key;
 mod once;
+mod quota;
 mod reservation;
 mod schema;
 #[cfg(test)]
@@ -42,11 +43,12 @@ pub use agent_tunnel::AgentTunnel;
 pub use answer::{Answer, Keyed, Remembered};
 pub use certificate::{AuthorityAccount, IssuedCertificate};
 pub use deleted::{DeleteRefused, Deletion};
-pub use endpoint::{ClaimRefused, Endpoint, EndpointFilter, Limits, NewEndpoint};
+pub use endpoint::{ClaimRefused, Endpoint, EndpointFilter, Lapsed, Limits, NewEndpoint, Round};
 pub use error::StoreError;
 pub use key::SigningKey;
 pub use once::{Once, Used};
-pub use reservation::{Reservation, ReserveRefused};
+pub use quota::{MAX_QUOTAS, Quota, QuotaRefused, Usage};
+pub use reservation::{NameLimits, Reservation, ReserveRefused};
 pub use schema::VERSION as SCHEMA_VERSION;
 
 /// The database. Share it behind an `Arc`: reads run beside each other and beside the one write.

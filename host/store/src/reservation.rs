@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Endpoint, Has};
-use crate::schema::{ENDPOINTS, RESERVATIONS, TENANTS};
-use crate::{MayBeEngine, Store, StoreError};
+use crate::schema::{ENDPOINTS, QUOTAS, RESERVATIONS, TENANTS};
+use crate::{MayBeEngine, Store, StoreError, quota};
 
 /// A reserved name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,15 @@ pub struct Reservation {
     pub made_ms: u64,
 }
 
+/// How many names may be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameLimits {
+    /// Of one tenant that has no quota of its own.
+    pub per_tenant: u64,
+    /// Of all together.
+    pub total: u64,
+}
+
 /// Why a name was not reserved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReserveRefused {
@@ -32,6 +41,12 @@ pub enum ReserveRefused {
     /// The tenant has as many as it may have.
     #[error("the tenant has {limit} reserved names, which is its quota")]
     Quota {
+        /// The bound.
+        limit: u64,
+    },
+    /// The hub keeps as many as it may.
+    #[error("{limit} names are reserved, which is all that the hub keeps")]
+    Full {
         /// The bound.
         limit: u64,
     },
@@ -56,7 +71,7 @@ impl Store {
         &self,
         wanted: &Reservation,
         now_ms: u64,
-        per_tenant: u64,
+        limits: NameLimits,
         is_here: impl Fn(&Endpoint) -> bool,
     ) -> Result<(), ReserveRefused> {
         self.write(|transaction| {
@@ -79,8 +94,15 @@ impl Store {
             }
             let mut tenants = TENANTS.open(transaction)?;
             let mut has: Has = tenants.get(&wanted.tenant)?.unwrap_or_default();
-            if has.reservations >= per_tenant {
-                return Err(ReserveRefused::Quota { limit: per_tenant });
+            let quotas = QUOTAS.open(transaction)?;
+            let limit = quota::names_of(&quotas, &wanted.tenant, limits.per_tenant)?;
+            if has.reservations >= limit {
+                return Err(ReserveRefused::Quota { limit });
+            }
+            if names.len()? >= limits.total {
+                return Err(ReserveRefused::Full {
+                    limit: limits.total,
+                });
             }
             has.reservations += 1;
             tenants.put(&wanted.tenant, &has)?;

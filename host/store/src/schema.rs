@@ -32,6 +32,10 @@ pub(crate) const ANSWERS: Json = Json("answers");
 pub(crate) const TENANTS: Json = Json("tenants");
 /// The same for each maker of endpoints within its tenant.
 pub(crate) const MAKERS: Json = Json("makers");
+/// Names of [`ENDPOINTS`] by until when they are kept.
+pub(crate) const ENDPOINT_ENDS: Json = Json("endpoint_ends");
+/// Quotas of tenants that have one of their own.
+pub(crate) const QUOTAS: Json = Json("quotas");
 /// Keys of [`DELETED`] by when they can be forgotten.
 pub(crate) const DELETED_ENDS: Json = Json("deleted_ends");
 /// Keys of [`ONCE`], likewise.
@@ -48,8 +52,9 @@ pub(crate) const CERTIFICATES: Json = Json("certificates");
 pub(crate) const AGENT_TUNNELS: Json = Json("agent_tunnels");
 
 /// Every table, for backups.
-pub(crate) const ALL: [Json; 16] = [
+pub(crate) const ALL: [Json; 18] = [
     ENDPOINTS,
+    ENDPOINT_ENDS,
     ENDPOINT_IDS,
     TENANT_ENDPOINTS,
     DELETED,
@@ -58,6 +63,7 @@ pub(crate) const ALL: [Json; 16] = [
     ONCE,
     ANSWERS,
     TENANTS,
+    QUOTAS,
     ACCOUNTS,
     CERTIFICATES,
     MAKERS,
@@ -74,7 +80,7 @@ const SCHEMA: &str = "schema";
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
 /// The step at index `n` makes schema `n + 1` of schema `n`; an empty file has schema 0.
-const STEPS: [Step; 3] = [first, second, third];
+const STEPS: [Step; 5] = [first, second, third, fourth, fifth];
 
 /// The schema of this release.
 pub const VERSION: u64 = STEPS.len() as u64;
@@ -105,6 +111,31 @@ fn second(transaction: &WriteTransaction) -> Result<(), StoreError> {
 /// Where agents have dialled in from, which a backup of an earlier release would leave out.
 fn third(transaction: &WriteTransaction) -> Result<(), StoreError> {
     AGENT_TUNNELS.open(transaction).map(drop)
+}
+
+/// Endpoints by their ends: a release that does not know of them would leave them behind.
+fn fourth(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Until {
+        kept_until_ms: u64,
+    }
+    let mut kept: Vec<(u64, String)> = Vec::new();
+    ENDPOINTS
+        .open(transaction)?
+        .each_of("", |name, until: Until| {
+            kept.push((until.kept_until_ms, name.to_owned()));
+            true
+        })?;
+    let mut ends = ENDPOINT_ENDS.open(transaction)?;
+    for (until_ms, name) in &kept {
+        ends.ends(*until_ms, name)?;
+    }
+    Ok(())
+}
+
+/// Quotas: a release without them would leave them out of its backups.
+fn fifth(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    QUOTAS.open(transaction).map(|_| ())
 }
 
 /// Brings the file to [`VERSION`], all steps or none.
@@ -249,7 +280,7 @@ impl Json {
         now_ms: u64,
     ) -> Result<bool, StoreError> {
         let mut none = true;
-        let past = format!("{:020}/", now_ms.saturating_add(1));
+        let past = end_after(now_ms);
         self.each(transaction, None, |at, _: String| {
             none = at >= past.as_str();
             false
@@ -388,11 +419,16 @@ impl Open<'_> {
         self.put(&format!("{until_ms:020}/{key}"), &key)
     }
 
+    /// In a table of ends: takes out what was noted for an entry.
+    pub(crate) fn remove_end(&mut self, until_ms: u64, key: &str) -> Result<bool, StoreError> {
+        self.remove(&format!("{until_ms:020}/{key}"))
+    }
+
     /// In a table of ends: takes out the keys of at most `most` entries whose time may be over,
     /// the earliest first. An entry that was written again since ends later: look at its own end.
     pub(crate) fn over(&mut self, now_ms: u64, most: usize) -> Result<Vec<String>, StoreError> {
         let mut over: Vec<(String, String)> = Vec::new();
-        let past = format!("{:020}/", now_ms.saturating_add(1));
+        let past = end_after(now_ms);
         self.each_of("", |at, key: String| {
             let is_over = at < past.as_str() && over.len() < most;
             if is_over {
@@ -405,6 +441,11 @@ impl Open<'_> {
         }
         Ok(over.into_iter().map(|(_, key)| key).collect())
     }
+}
+
+/// In a table of ends: the key before which everything is over at `now_ms`.
+pub(crate) fn end_after(now_ms: u64) -> String {
+    format!("{:020}/", now_ms.saturating_add(1))
 }
 
 fn decode<T: DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {

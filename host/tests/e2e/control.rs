@@ -4,6 +4,7 @@ mod guard;
 mod keys;
 mod names;
 mod published;
+mod quotas;
 mod sessions;
 mod signed;
 mod signers;
@@ -44,7 +45,8 @@ fn control(lines: &str) -> String {
              - {{id: ops, secret_file: ops.secret, tenant: acme}}\n    \
              - {{id: reader, secret_file: ops.secret, tenant: acme, scopes: [names]}}\n    \
              - {{id: rival, secret_file: ops.secret, tenant: rival, scopes: [tunnels, names, sessions]}}\n    \
-             - {{id: keeper, secret_file: ops.secret, tenant: acme, scopes: [tunnels, names, sessions]}}\n{more}"
+             - {{id: billing, secret_file: ops.secret, tenant: acme, scopes: [quotas], role: quota-admin}}\n    \
+             - {{id: keeper, secret_file: ops.secret, tenant: acme, scopes: [tunnels, names, sessions, quotas]}}\n{more}"
     )
 }
 

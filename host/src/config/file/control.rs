@@ -58,15 +58,19 @@ pub struct ControlFile {
     pub clients: Vec<ClientFile>,
     /// How long tokens live and what signs them.
     pub tokens: TokensFile,
-    /// Endpoints that one tenant may have at once. Default 100.
+    /// Endpoints that a tenant may have at once that has no quota of its own (`/v1/quotas`).
+    /// Default 100.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_endpoints_per_tenant: u64,
-    /// Endpoints of all tenants at once. Default 10000.
+    /// Endpoints of all tenants at once; no quota is larger. Default 10000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_endpoints: u64,
-    /// Names that one tenant may reserve. Default 100.
+    /// Names that a tenant may reserve that has no quota of its own. Default 100.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_names_per_tenant: u64,
+    /// Reserved names of all tenants; no quota is larger. Default 10000.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_names: u64,
     /// How long a name is kept for its agent after the tunnel has ended, without the recreate
     /// token being shown. Seconds. Default 30.
     #[schemars(range(min = 1, max = 86_400))]
@@ -125,7 +129,8 @@ pub struct ClientFile {
     /// What its tokens may do. Default `[tunnels, names]`.
     #[serde(default = "all_scopes")]
     pub scopes: Vec<ScopeFile>,
-    /// Its role, which policies can read. Default `tenant-admin`.
+    /// Its role, which policies can read; by the shipped ones `quota-admin` sets quotas. Default
+    /// `tenant-admin`.
     #[serde(default = "default_role")]
     pub role: String,
 }
@@ -142,6 +147,8 @@ pub enum ScopeFile {
     Names,
     /// See and end agents and flows of its tenant.
     Sessions,
+    /// See how much tenants may have, and say so where policies let its role.
+    Quotas,
 }
 
 /// Tokens of the control plane.
@@ -202,6 +209,7 @@ impl Default for ControlFile {
             max_endpoints_per_tenant: 100,
             max_endpoints: 10_000,
             max_names_per_tenant: 100,
+            max_names: 10_000,
             grace_sec: 30,
             kept_names: KEPT_NAMES.map(str::to_owned).to_vec(),
             rate_per_source: RateFile {

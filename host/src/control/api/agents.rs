@@ -7,8 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 
-use super::{Answer, Api, From, limit, next, now_ms};
-use crate::admin::problem::Problem as Refusal;
+use super::{Answer, Api, From, Refusals, limit, next, now_ms};
 use crate::config::Scope;
 use crate::control::ground::{Deed, Ending, Subject};
 use crate::control::shapes::{AgentPage, PageQuery};
@@ -18,10 +17,7 @@ use crate::control::shapes::{AgentPage, PageQuery};
     get, path = "/v1/agents", tag = "agents", params(PageQuery), security(("management" = [])),
     responses(
         (status = 200, description = "Agents by id", body = AgentPage),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn list(
@@ -52,10 +48,7 @@ pub(in crate::control) async fn list(
     security(("management" = [])),
     responses(
         (status = 204, description = "It is told to go"),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn kick(
@@ -74,10 +67,7 @@ pub(in crate::control) async fn kick(
     security(("management" = [])),
     responses(
         (status = 204, description = "It is told to"),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn drain(
@@ -99,10 +89,7 @@ pub(in crate::control) async fn drain(
     security(("management" = [])),
     responses(
         (status = 204, description = "It is gone"),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn revoke(

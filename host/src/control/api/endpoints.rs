@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use nowconnect_control::Management;
 use nowconnect_store::Endpoint;
 
-use super::{Answer, Api, From, now_ms};
+use super::{Answer, Api, From, Refusals, now_ms};
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::config::Scope;
 use crate::control::ground::Deed;
@@ -20,10 +20,7 @@ use crate::control::shapes::Tunnel;
     security(("management" = [])),
     responses(
         (status = 200, description = "The tunnel", body = Tunnel),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn show(
@@ -36,7 +33,7 @@ pub(in crate::control) async fn show(
     let client = api.client(&headers, Scope::Tunnels).await?;
     let tunnel = api
         .blocking(move |api| {
-            api.may(from, &client, Deed::List, None)?;
+            api.may_list(from, &client)?;
             Ok(api.show(&api.owned(&client, &id)?))
         })
         .await?;
@@ -50,10 +47,7 @@ pub(in crate::control) async fn show(
     security(("management" = [])),
     responses(
         (status = 204, description = "It is gone"),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn delete(
@@ -66,7 +60,7 @@ pub(in crate::control) async fn delete(
     let client = api.client(&headers, Scope::Tunnels).await?;
     api.blocking(move |api| {
         let endpoint = api.owned(&client, &id)?;
-        api.may(from, &client, Deed::Close, Some(&endpoint))?;
+        api.may(from, &client, Deed::Close, &endpoint)?;
         api.delete_now(&endpoint, now_ms())
     })
     .await?;

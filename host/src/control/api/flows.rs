@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 
-use super::{Answer, Api, From, limit, next};
+use super::{Answer, Api, From, Refusals, limit, next};
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::config::Scope;
 use crate::control::ground::{Deed, Subject};
@@ -16,10 +16,7 @@ use crate::control::shapes::{FlowPage, FlowQuery};
     get, path = "/v1/flows", tag = "flows", params(FlowQuery), security(("management" = [])),
     responses(
         (status = 200, description = "Flows", body = FlowPage),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn list(
@@ -69,10 +66,7 @@ fn number(after: Option<&str>) -> Answer<u64> {
     security(("management" = [])),
     responses(
         (status = 204, description = "It is told to end"),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn close(

@@ -8,7 +8,7 @@ use nowconnect_control::ControlError;
 use nowconnect_store::{Endpoint, Reservation};
 
 use super::body::Body;
-use super::{Answer, Api, From, limit, next, now_ms};
+use super::{Answer, Api, From, Refusals, limit, next, now_ms};
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::config::Scope;
 use crate::control::ground::Deed;
@@ -20,10 +20,7 @@ use crate::telemetry::rfc3339_ms;
     get, path = "/v1/names", tag = "names", params(PageQuery), security(("management" = [])),
     responses(
         (status = 200, description = "Names in their order", body = NamePage),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn list(
@@ -35,7 +32,7 @@ pub(in crate::control) async fn list(
     let Query(page) = query?;
     let limit = limit(page.limit)?;
     let client = api.client(&headers, Scope::Names).await?;
-    api.may(from, &client, Deed::List, None)?;
+    api.may_list(from, &client)?;
     let found = api
         .blocking(move |api| {
             let store = api.control.store();
@@ -58,10 +55,7 @@ pub(in crate::control) async fn list(
     security(("management" = [])),
     responses(
         (status = 200, description = "The name", body = ReservedName),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn reserve(
@@ -82,10 +76,10 @@ pub(in crate::control) async fn reserve(
                 made_by: client.sub.clone(),
                 made_ms: now,
             };
-            api.may(from, &client, Deed::Reserve, Some(&as_endpoint(&reserved)))?;
+            api.may(from, &client, Deed::Reserve, &as_endpoint(&reserved))?;
             let store = api.control.store();
             let is_here = |holder: &Endpoint| api.ground.is_here(&holder.tenant, &holder.agent);
-            store.reserve(&reserved, now, api.max_names_per_tenant, is_here)?;
+            store.reserve(&reserved, now, api.control.settings().name_limits, is_here)?;
             // Policies can tell a reserved name from others.
             api.names.refresh(&api.control, &reserved.name)?;
             Ok(store.reservation(&reserved.name)?.unwrap_or(reserved))
@@ -101,10 +95,7 @@ pub(in crate::control) async fn reserve(
     security(("management" = [])),
     responses(
         (status = 204, description = "It is free, unless a tunnel holds it"),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn release(
@@ -125,7 +116,7 @@ pub(in crate::control) async fn release(
             let detail = format!("`{name}` is no reserved name of yours");
             return Err(Refusal::new(Code::NotFound, &detail));
         };
-        api.may(from, &client, Deed::Close, Some(&as_endpoint(&reserved)))?;
+        api.may(from, &client, Deed::Close, &as_endpoint(&reserved))?;
         store.release(&name, &client.tenant)?;
         api.names.refresh(&api.control, &name)?;
         Ok(())

@@ -5,8 +5,7 @@ use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use http::HeaderMap;
 
-use super::{Answer, Api, From, limit, next};
-use crate::admin::problem::Problem as Refusal;
+use super::{Answer, Api, From, Refusals, limit, next};
 use crate::config::Scope;
 use crate::control::ground::{Deed, Subject};
 use crate::control::shapes::{PageQuery, RoutePage};
@@ -16,10 +15,7 @@ use crate::control::shapes::{PageQuery, RoutePage};
     get, path = "/v1/routes", tag = "routes", params(PageQuery), security(("management" = [])),
     responses(
         (status = 200, description = "Routes by name", body = RoutePage),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn list(

@@ -6,8 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 
 use super::body::Body;
-use super::{Answer, Api, now_ms};
-use crate::admin::problem::Problem as Refusal;
+use super::{Answer, Api, Refusals, now_ms};
 use crate::control::shapes::{AskToken, GivenToken};
 use crate::telemetry::metrics::TokenKind;
 
@@ -16,10 +15,7 @@ use crate::telemetry::metrics::TokenKind;
     post, path = "/auth/token", tag = "tokens", request_body = AskToken,
     responses(
         (status = 200, description = "A token", body = GivenToken),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn token(

@@ -13,7 +13,7 @@ use nowconnect_store::{ClaimRefused, Endpoint, EndpointFilter};
 use tracing::info;
 
 use super::body::Body;
-use super::{Answer, Api, From, limit, next, now_ms, unauthenticated, with_scope};
+use super::{Answer, Api, From, Refusals, limit, next, now_ms, unauthenticated, with_scope};
 use crate::admin::problem::{Problem as Refusal, ProblemCode as Code};
 use crate::config::Scope;
 use crate::control::edges;
@@ -49,10 +49,7 @@ const NAME_ATTEMPTS: usize = 4;
     security((), ("management" = [])),
     responses(
         (status = 201, description = "The tunnel and its tokens", body = CreatedTunnel),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn create(
@@ -89,10 +86,7 @@ pub(in crate::control) async fn create(
     security(("management" = [])),
     responses(
         (status = 200, description = "Tunnels by name", body = TunnelPage),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn list(
@@ -104,7 +98,7 @@ pub(in crate::control) async fn list(
     let Query(page) = query?;
     let limit = limit(page.limit)?;
     let client = api.client(&headers, Scope::Tunnels).await?;
-    api.may(from, &client, Deed::List, None)?;
+    api.may_list(from, &client)?;
     let filter = EndpointFilter {
         tenant: Some(client.tenant),
         after: page.after,
@@ -126,10 +120,7 @@ pub(in crate::control) async fn list(
     security((), ("management" = [])),
     responses(
         (status = 204, description = "It is gone"),
-        (status = "4XX", description = "Why not", body = Refusal,
-            content_type = "application/problem+json"),
-        (status = "5XX", description = "Not now", body = Refusal,
-            content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(in crate::control) async fn delete(
@@ -150,11 +141,11 @@ pub(in crate::control) async fn delete(
                 let found = api.control.find(id)?;
                 let found = found.filter(|endpoint| endpoint.tenant == client.tenant);
                 if let Some(endpoint) = &found {
-                    api.may(from, client, Deed::Close, Some(endpoint))?;
+                    api.may(from, client, Deed::Close, endpoint)?;
                 } else if Control::is_id(id) {
                     // Its name may be over, and its recreate token in somebody's hands.
                     let lapsed = lapsed(id, &client.tenant);
-                    api.may(from, client, Deed::Close, Some(&lapsed))?;
+                    api.may(from, client, Deed::Close, &lapsed)?;
                     api.control.delete(id, &client.tenant, now)?;
                 }
                 found
@@ -297,14 +288,14 @@ impl Api {
             let name = endpoint.name.clone();
             return Err(ClaimRefused::Taken { name }.into());
         }
-        let reserved = self.control.store().reservation(&endpoint.name)?;
+        let reserved = self.is_reserved(endpoint)?;
         let others = self.control.others_of_maker(endpoint)?;
         ground.may_create(
             from,
             &Wanted {
                 endpoint,
                 host: &host,
-                reserved: reserved.is_some_and(|reserved| reserved.tenant == endpoint.tenant),
+                reserved,
                 open_endpoints: u32::try_from(others).unwrap_or(u32::MAX),
                 token_until_ms: endpoint.kept_until_ms,
             },

@@ -4,7 +4,7 @@ use nowconnect::admin::view::AgentAddressQuery;
 use serde_json::{Value, json};
 
 use super::{agent_of, anonymous, client, control_hub, open_hub};
-use crate::cluster::{TestHub, command, echo};
+use crate::cluster::{TestHub, command, echo, eventually};
 
 #[tokio::test]
 async fn names_keys_and_used_tokens_outlive_a_killed_hub() {
@@ -156,7 +156,7 @@ async fn keys_change_at_run_time_and_what_they_signed_stays_good() {
 /// Only who may ask for it is told, and so also after a restart.
 #[tokio::test]
 async fn where_agents_were_is_known_after_a_restart() {
-    let file = "public_url: \"http://control.test\"\nstate_file: state/control.redb";
+    let file = "public_url: \"http://localhost\"\nstate_file: state/control.redb";
     let mut hub = control_hub(file).start_process().await;
     let target = echo().await;
     let agent = hub.plant("echo", target.address()).await;
@@ -187,4 +187,43 @@ async fn where_agents_were_is_known_after_a_restart() {
         out.contains(&before.addresses[0].address.to_string()),
         "{out}"
     );
+}
+
+#[tokio::test]
+async fn an_operator_is_told_when_the_file_fails() {
+    /// Room for a new file, and for some hundred names.
+    const LARGEST_BYTES: u64 = 2 << 20;
+    let file =
+        "state_file: state/control.redb\nmax_endpoints_per_tenant: 1000000\nmax_endpoints: 1000000";
+    let any_number = "@id(\"any-number\") permit (principal, action == NowConnect::Action::\"endpoint-create\", resource);";
+    let mut hub = control_hub(file)
+        .policy_file("any-number.cedar", any_number)
+        .largest_file(LARGEST_BYTES)
+        .start_process()
+        .await;
+    let ready = hub.get("/readyz").await.1;
+    assert!(!ready.contains("state_failed"), "{ready}");
+    let caller = client(&hub, "ops").await;
+    // Until the file can grow no more.
+    let wish = json!({});
+    loop {
+        let answer = caller.post("/tunnels/create", &wish).await;
+        match answer.status {
+            201 => {}
+            503 => break assert_eq!(answer.code(), "unavailable"),
+            _ => panic!("{answer:?}"),
+        }
+    }
+    eventually("the hub says so", async || {
+        let (status, body) = hub.get("/readyz").await;
+        assert_eq!(status, 200, "requests to published names are still served");
+        body.contains("\"state_failed\"")
+    })
+    .await;
+    let process = &*hub.process();
+    eventually("the log says so, too", async || {
+        let log = process.log();
+        log.iter().any(|line| line.contains("control_state_failed"))
+    })
+    .await;
 }
