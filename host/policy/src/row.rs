@@ -263,11 +263,14 @@ fn tenant(name: &Name) -> RestrictedExpression {
     RestrictedExpression::new_entity_uid(tenant_uid(name))
 }
 
+/// A group is of the tenant of what is in it, as every name is: whoever vouches for one tenant's
+/// agents and viewers puts them into no group of another's.
 fn groups_and_tenant(groups: &[Arc<str>], name: &Name) -> Vec<EntityUid> {
-    let mut ancestors: Vec<EntityUid> = groups
-        .iter()
-        .map(|group| uid(&vocabulary::GROUP, group))
-        .collect();
+    let group = |group: &Arc<str>| {
+        let group = Name::new(name.tenant(), group);
+        uid(&vocabulary::GROUP, group.as_str())
+    };
+    let mut ancestors: Vec<EntityUid> = groups.iter().map(group).collect();
     ancestors.push(tenant_uid(name));
     ancestors
 }

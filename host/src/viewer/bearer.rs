@@ -77,8 +77,7 @@ impl Tokens {
             .verify_viewer(&Secret::new(token), wanted)
             .await
             .map_err(|error| refusal(&error))?;
-        // Groups have the names that issuers give them, so another tenant's issuer could put its
-        // viewers into a group of this one.
+        // Services are told names that are of a tenant, and few look at which.
         if identity.tenant != *tenant && !self.config.other_tenants.contains(&identity.tenant) {
             let detail = format!("it is of the tenant `{}`", identity.tenant);
             return Err(Refusal::new(RefusalKind::TokenRefused, detail));

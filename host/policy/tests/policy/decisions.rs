@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nowconnect_policy::{
-    Admin, AdminDeed, AdminTarget, EndpointCreate, EndpointFacts, MeshForward, MeshJoin,
+    Admin, AdminDeed, AdminTarget, EndpointCreate, EndpointFacts, MeshForward, MeshJoin, Name,
     OperatorFacts, PolicyBundle, Question, ReasonKind, SourceFile, Tls, UpstreamOpen, Viewer,
     shipped,
 };
@@ -157,6 +157,32 @@ fn a_viewer_brings_its_own_facts() {
     assert!(!bundle.decide(&facts(), &Question::Open(open.clone())).allow);
     open.viewer = viewer("alice");
     assert!(bundle.decide(&facts(), &Question::Open(open)).allow);
+}
+
+/// Another tenant's issuer may call a group what it likes.
+#[test]
+fn a_group_is_of_the_tenant_of_who_is_in_it() {
+    let permits = |group: &str, viewer: Name, named: &str| {
+        let bundle = bundle(&format!(
+            "@id(\"ops\") permit (principal in NowConnect::Group::\"{group}\", \
+             action == NowConnect::Action::\"open\", resource);"
+        ));
+        let mut open = open();
+        let Viewer::Known(mut facts) = self::viewer("ann") else {
+            unreachable!("it is known");
+        };
+        let of_tenant = Arc::make_mut(&mut facts);
+        of_tenant.viewer = viewer;
+        of_tenant.groups = vec![named.into()];
+        open.viewer = Viewer::Known(facts);
+        bundle.decide(&self::facts(), &Question::Open(open)).allow
+    };
+    let (default, acme) = (Name::bare("ann"), Name::new("acme", "ann"));
+    assert!(permits("ops", default.clone(), "ops"));
+    assert!(!permits("ops", acme.clone(), "ops"));
+    assert!(permits("acme/ops", acme, "ops"));
+    assert!(!permits("acme/ops", default.clone(), "acme/ops"));
+    assert!(permits("acme%2Fops", default, "acme/ops"));
 }
 
 #[test]
