@@ -62,7 +62,8 @@ pub use control::{ClientConfig, ControlConfig, Scope, TokensConfig, TunnelUrl};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{DiscoveryRule, HaConfig, HaMode, MeshConfig, MeshTls};
 pub use ingress::{
-    HttpListenerConfig, HttpTls, IngressConfig, IngressLimits, OriginHttp, RouteConfig, Sticky,
+    HttpListenerConfig, HttpTls, IngressConfig, IngressLimits, MinRate, OriginHttp, RouteConfig,
+    Sticky,
 };
 pub use limits::{FlowTimes, LimitsConfig, RateLimit};
 pub use listener::{Balance, ListenerConfig, ListenerName, ProxyProtocolAccept, ProxyProtocolIn};
@@ -85,7 +86,8 @@ pub use security::{
 pub use tunnel::{HandshakeConfig, TlsFiles, TunnelConfig};
 pub(crate) use viewer_auth::METHOD_TAG;
 pub use viewer_auth::{
-    ClientCertificates, IdentityFact, ViewerAuthConfig, ViewerBearer, ViewerSignedUrl, ViewerWay,
+    AssertedClaim, ClientCertificates, IdentityFact, ViewerAssertion, ViewerAuthConfig,
+    ViewerBearer, ViewerSignedUrl, ViewerWay,
 };
 
 /// Everything a hub is told, checked and typed.
@@ -328,6 +330,7 @@ impl CloudConfig {
         );
         let ha = HaConfig::build(&file.ha, &root.key("ha"), around, problems);
         let control = ControlConfig::build(&file.control, &root.key("control"), around, problems);
+        viewer_auth::check_signers(&ingress, &control, &root.key("ingress"), problems);
         let config = Self {
             replica_id: replica_id?,
             listeners,

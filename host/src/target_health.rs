@@ -79,8 +79,9 @@ struct Watch {
 struct Served {
     connector: ConnectorKey,
     check: HealthCheck,
-    /// As it was put on the board; `None` also before.
+    /// As it was put on the board.
     pool: Option<Arc<Pool<LiveTunnel>>>,
+    is_on_board: bool,
 }
 
 impl Watch {
@@ -116,7 +117,7 @@ impl Watch {
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
             };
-            if is_same {
+            if is_same && served.is_on_board {
                 continue;
             }
             let tunnels = pool.iter().flat_map(|pool| pool.tunnels());
@@ -126,6 +127,7 @@ impl Watch {
                 publish(&self.hub, &self.board, key);
             }
             served.pool = pool;
+            served.is_on_board = true;
         }
     }
 
@@ -200,6 +202,7 @@ fn served(config: &CloudConfig) -> Vec<Served> {
             connector: key.clone(),
             check: settings.health_check.clone()?,
             pool: None,
+            is_on_board: false,
         })
     });
     checked.collect()

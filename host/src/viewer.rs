@@ -15,6 +15,7 @@
 //! Absent: signing in by a browser's redirects. It would be one more way, which finds a session in
 //! a cookie and answers a refusal with a redirect.
 
+mod assertion;
 mod bearer;
 mod certificate;
 mod hashing;
@@ -36,6 +37,7 @@ use nowconnect_protocol::TenantName;
 
 use crate::config::{ListenerName, METHOD_TAG, SecurityConfig, ViewerAuthConfig, ViewerWay};
 use crate::identity::Authenticator;
+pub(crate) use assertion::{Assertions, KEYS_PATH, RingKeys};
 use bearer::Tokens;
 pub(crate) use certificate::ClientCertificate;
 pub(crate) use hashing::Hashing;
@@ -52,6 +54,8 @@ const OWN_PREFIXES: [&str; 3] = ["basic:", "cert:", "url:"];
 pub(crate) struct ViewerAuth {
     config: ViewerAuthConfig,
     ways: Vec<Way>,
+    /// What origins are told under a signature, where the set wants it.
+    assertions: Option<Assertions>,
 }
 
 #[derive(Debug)]
@@ -161,10 +165,17 @@ impl ViewerAuth {
                 ViewerWay::SignedUrl(urls) => Way::SignedUrl(UrlKeys::read(urls)?),
             })
         });
+        let assertions = config.assertion.as_ref();
         Ok(Self {
             ways: ways.collect::<Result<_, ViewerAuthError>>()?,
+            assertions: assertions.map(Assertions::build).transpose()?,
             config: config.clone(),
         })
+    }
+
+    /// What makes assertions for origins, where the set wants them.
+    pub(crate) fn assertions(&self) -> Option<&Assertions> {
+        self.assertions.as_ref()
     }
 
     /// Keeps the keys of the set's own issuers fresh until dropped. Needs a tokio runtime.

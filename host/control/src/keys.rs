@@ -269,8 +269,11 @@ impl KeyRing {
     }
 
     /// Signs claims that end at `exp`, in seconds since 1970, with the key whose turn it is: of the
-    /// algorithm in force, and one that proves for as long before others.
-    pub(crate) fn sign(
+    /// algorithm in force, and one that proves for as long before others. `kind` becomes `typ`.
+    ///
+    /// # Errors
+    /// There is no key, or the library refused.
+    pub fn sign(
         &self,
         kind: &'static str,
         claims: &impl Serialize,
@@ -297,6 +300,14 @@ impl KeyRing {
         header.kid = Some(key.kept.id.clone());
         header.typ = Some(kind.to_owned());
         jsonwebtoken::encode(&header, claims, &key.encoding).map_err(|_| KeyError::NotSigned)
+    }
+
+    /// Whether what a key has signed counts now.
+    #[must_use]
+    pub fn counts(&self, id: &str, now_ms: u64) -> bool {
+        let keys = self.keys.load();
+        keys.get(id)
+            .is_some_and(|key| key.kept.proves_until_ms > now_ms)
     }
 
     /// The public half of a key, if `algorithm` is the one it was made for: a public key must

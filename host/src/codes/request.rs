@@ -150,9 +150,9 @@ fn request(code: RequestCode) -> Text {
             "nothing",
         ),
         RequestCode::BodyTimeout => text(
-            "the client sent nothing of a body that it owes",
-            "`body_timeout_ms` went by: a very slow network, or a client that hangs.",
-            "raise the bound where clients are that slow",
+            "the client sent nothing, or next to nothing, of a body that it owes",
+            "`body_timeout_ms` went by, or it sent less than `min_rate`: a very slow network, or a client that hangs.",
+            "raise the bound where clients are that slow; `min_rate: false` at the route of a service that is told little for long",
         ),
         RequestCode::BodyTooLarge => text(
             "the body is larger than the route allows",

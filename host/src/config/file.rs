@@ -36,8 +36,8 @@ pub use control::{
 };
 pub use ha::{DiscoveryFile, HaFile, HaModeFile, MeshFile, MeshTlsFile, RedisFile};
 pub use ingress::{
-    ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, OriginHttpFile,
-    PathMatchFile, RouteFile, StickyFile,
+    ConnectionsFile, HttpListenerFile, HttpTlsFile, IngressFile, IngressLimitsFile, MinRateFile,
+    OriginHttpFile, PathMatchFile, RouteFile, StickyFile,
 };
 pub use limits::{LimitsFile, RateFile};
 pub use listener::{
@@ -60,8 +60,8 @@ pub use security::{
 };
 pub use tunnel::{HandshakeFile, TlsFile, TunnelFile};
 pub use viewer_auth::{
-    ClientCertificatesFile, ViewerAuthFile, ViewerBasicFile, ViewerBearerFile, ViewerIssuerFile,
-    ViewerMtlsFile, ViewerSignedUrlFile, ViewerUrlKeyFile, ViewerWayFile,
+    ClientCertificatesFile, ViewerAssertionFile, ViewerAuthFile, ViewerBasicFile, ViewerBearerFile,
+    ViewerIssuerFile, ViewerMtlsFile, ViewerSignedUrlFile, ViewerUrlKeyFile, ViewerWayFile,
 };
 
 /// The configuration of a NowConnect hub (`cloud.yaml`).

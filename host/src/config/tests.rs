@@ -10,6 +10,7 @@ mod ingress;
 mod mistakes;
 mod properties;
 mod values;
+mod viewer_auth;
 
 use std::collections::BTreeMap;
 use std::path::Path;

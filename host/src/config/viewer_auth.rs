@@ -1,10 +1,13 @@
-//! How viewers of HTTP say who they are.
+//! How viewers of HTTP say who they are, and what origins are told of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod assertion;
+mod identity;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TRANSFER_ENCODING};
+use http::header::HeaderName;
 use nowconnect_protocol::TenantName;
 
 use super::build::{Surroundings, ms, name};
@@ -15,6 +18,10 @@ use super::file::{
 use super::problem::Problems;
 use super::tree::Path;
 use super::{ClaimsConfig, IssuerConfig, KeySource, ListenerName};
+pub(super) use assertion::check_signers;
+pub use assertion::{AssertedClaim, ViewerAssertion};
+pub use identity::IdentityFact;
+use identity::identity_headers;
 
 /// One set of ways to say who one is. Routes name it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +36,8 @@ pub struct ViewerAuthConfig {
     pub realm: String,
     /// What origins are told in which field.
     pub identity_headers: Vec<(HeaderName, IdentityFact)>,
+    /// The signed form of it.
+    pub assertion: Option<ViewerAssertion>,
     /// Whether origins get what the viewer has shown.
     pub pass_on_credentials: bool,
 }
@@ -68,21 +77,6 @@ pub struct ViewerSignedUrl {
     pub max_lifetime: Duration,
 }
 
-/// What a header field tells an origin about a viewer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IdentityFact {
-    /// Who it is, without the tenant.
-    Subject,
-    /// Who vouches for it.
-    Issuer,
-    /// The way by which it was proven.
-    Method,
-    /// Its groups, with commas between them.
-    Groups,
-    /// A claim that became a tag.
-    Claim(String),
-}
-
 /// Which certificates of clients a port takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificates {
@@ -91,18 +85,6 @@ pub struct ClientCertificates {
     /// Whether the handshake fails without one.
     pub required: bool,
 }
-
-/// Fields that say how a message is to be read: none can tell who asks as well.
-const NEVER_IDENTITY: [HeaderName; 5] = [
-    AUTHORIZATION,
-    CONTENT_LENGTH,
-    COOKIE,
-    HOST,
-    TRANSFER_ENCODING,
-];
-
-/// The most fields of one set.
-const MAX_IDENTITY_HEADERS: usize = 32;
 
 impl ViewerAuthConfig {
     pub(super) fn build(
@@ -146,12 +128,31 @@ impl ViewerAuthConfig {
             &path.key("identity_headers"),
             problems,
         );
+        let at = path.key("assertion");
+        let assertion = file.assertion.as_ref();
+        let assertion =
+            assertion.and_then(|own| ViewerAssertion::build(own, &at, security, around, problems));
+        if let Some(assertion) = &assertion
+            && identity_headers
+                .iter()
+                .any(|(name, _)| *name == assertion.header)
+        {
+            problems.add_with_help(
+                &at.key("header"),
+                format!(
+                    "`{}` is one of `{path}.identity_headers` as well",
+                    assertion.header
+                ),
+                "take another name for one of them",
+            );
+        }
         Some(Self {
             name: own_name?,
             required: file.required,
             ways,
             realm,
             identity_headers,
+            assertion,
             pass_on_credentials: file.pass_on_credentials,
         })
     }
@@ -164,6 +165,7 @@ impl ViewerAuthConfig {
     /// Every file that it refers to.
     pub(crate) fn files(&self) -> Vec<&PathBuf> {
         let mut files = Vec::new();
+        files.extend(self.assertion.iter().flat_map(|own| &own.key_files));
         for way in &self.ways {
             match way {
                 ViewerWay::Bearer(bearer) => {
@@ -381,62 +383,6 @@ impl ClientCertificates {
         Self {
             ca_file: around.path(&file.ca_file),
             required: file.required,
-        }
-    }
-}
-
-fn identity_headers(
-    file: &BTreeMap<String, String>,
-    path: &Path,
-    problems: &mut Problems<'_>,
-) -> Vec<(HeaderName, IdentityFact)> {
-    if file.len() > MAX_IDENTITY_HEADERS {
-        problems.add(
-            path,
-            format!(
-                "`{path}` has {} names, at most {MAX_IDENTITY_HEADERS} are allowed",
-                file.len()
-            ),
-        );
-    }
-    let mut headers = Vec::with_capacity(file.len());
-    for (text, fact) in file {
-        let at = path.key(text);
-        let header = HeaderName::from_lowercase(text.as_bytes())
-            .ok()
-            .filter(|header| !NEVER_IDENTITY.contains(header) && !text.contains('_'));
-        let Some(header) = header else {
-            problems.add_with_help(
-                &at,
-                format!("`{text}` cannot tell who asks"),
-                "take a header field's name in lower case with hyphens, such as \
-                 `x-viewer-subject`, that has no other meaning",
-            );
-            continue;
-        };
-        match IdentityFact::parse(fact) {
-            Some(fact) => headers.push((header, fact)),
-            None => problems.add_with_help(
-                &at,
-                format!("`{at}` cannot be `{fact}`"),
-                "write `subject`, `issuer`, `method`, `groups` or `claim:NAME`",
-            ),
-        }
-    }
-    headers
-}
-
-impl IdentityFact {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "subject" => Some(Self::Subject),
-            "issuer" => Some(Self::Issuer),
-            "method" => Some(Self::Method),
-            "groups" => Some(Self::Groups),
-            other => {
-                let claim = other.strip_prefix("claim:")?;
-                (!claim.is_empty()).then(|| Self::Claim(claim.to_owned()))
-            }
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::limit::SourceRates;
 use crate::telemetry::events;
 use crate::telemetry::metrics::{ControlMetrics, Metrics};
 use crate::tls::{ServerTls, TlsError};
+use crate::viewer::RingKeys;
 
 /// How often names are kept for the agents that are here, those whose time is over go, and keys
 /// are looked at.
@@ -294,6 +295,14 @@ impl ControlPlane {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The keys that sign for others than agents and clients too, and `iss` of what they sign.
+    pub(crate) fn ring(&self) -> RingKeys<'_> {
+        RingKeys {
+            keys: &self.keys,
+            issuer: &self.issuer,
+        }
     }
 
     pub(super) fn tls(&self) -> Option<Arc<ServerTls>> {

@@ -3,19 +3,18 @@
 //! A frame is taken from one side when the other side asks for it, so the slower end paces the
 //! faster one over the flow and its windows, and what is held is bounded by those.
 
-use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep};
 
 use super::headers;
 use super::leash::Leash;
+use super::patience::Patience;
 use super::progress::{Progress, Trouble};
 use super::running::Running;
 use crate::viewer::IdentityNames;
@@ -44,33 +43,32 @@ pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
     progress: Arc<Progress>,
     max_bytes: u64,
-    timeout: Duration,
+    /// With the client, while it owes bytes.
+    patience: Patience,
     /// What no trailer may say.
     withheld: Option<Arc<IdentityNames>>,
-    /// Set while the client owes bytes.
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl RequestBody {
     /// That of a request without one.
     pub(crate) fn none(progress: &Arc<Progress>) -> Self {
-        Self::new(None, Arc::clone(progress), None, Duration::ZERO)
+        let patience = Patience::new(Duration::ZERO, None);
+        Self::new(None, Arc::clone(progress), None, patience)
     }
 
-    /// At most `max_bytes` of it, with at most `timeout` between two of its frames.
+    /// At most `max_bytes` of it, from a client with whom there is so much `patience`.
     pub(crate) fn new(
         incoming: Option<Incoming>,
         progress: Arc<Progress>,
         max_bytes: Option<u64>,
-        timeout: Duration,
+        patience: Patience,
     ) -> Self {
         Self {
             incoming,
             progress,
             max_bytes: max_bytes.unwrap_or(u64::MAX),
-            timeout,
+            patience,
             withheld: None,
-            deadline: None,
         }
     }
 
@@ -107,20 +105,13 @@ impl Body for RequestBody {
             Poll::Pending => {
                 this.progress.waits();
                 if this.progress.is_answered() {
-                    this.deadline = None;
                     return Poll::Pending;
                 }
-                let timeout = this.timeout;
-                let deadline = this
-                    .deadline
-                    .get_or_insert_with(|| Box::pin(sleep(timeout)));
-                match deadline.as_mut().poll(cx) {
-                    Poll::Ready(()) => this.fail(Trouble::Timeout, BodyError::Timeout),
-                    Poll::Pending => Poll::Pending,
-                }
+                ready!(this.patience.poll_over(cx));
+                this.fail(Trouble::Timeout, BodyError::Timeout)
             }
             Poll::Ready(Some(Ok(mut frame))) => {
-                this.deadline = None;
+                this.patience.moved(frame.data_ref().map_or(0, Bytes::len));
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::strip_trailers(trailers);
                     if let Some(names) = &this.withheld {

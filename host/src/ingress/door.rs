@@ -301,7 +301,8 @@ impl Door {
         }
         let limits = hub.config().ingress.limits.clone();
         let socket = Arc::new(SocketFate::default());
-        let mut stream = ViewerSocket::new(stream, Arc::clone(&socket), limits.send_timeout);
+        let fate = Arc::clone(&socket);
+        let mut stream = ViewerSocket::new(stream, fate, limits.send_timeout, limits.min_rate);
         let viewer = |(tls, certificate)| {
             Arc::new(Viewer {
                 hub: Arc::clone(&hub),

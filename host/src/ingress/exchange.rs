@@ -14,7 +14,7 @@ mod forward;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -26,7 +26,9 @@ use super::failure::{Failure, Wants};
 use super::head::Head;
 use super::headers;
 use super::leash::Leash;
+use super::patience::Patience;
 use super::progress::Progress;
+use super::reply;
 use super::route::Route;
 use super::running::Running;
 use super::shares::{NoShare, Share};
@@ -94,7 +96,14 @@ async fn serve(
         NoShare::OfSource => Failure::source_busy(),
     })?;
     head.admit(viewer, &route)?;
+    if let Some(mut response) = sign_in::published_keys(viewer, &route, &head) {
+        reply::put_id(response.headers_mut(), noted);
+        noted.answered(response.status());
+        noted.end = End::Complete;
+        return Ok(response);
+    }
     let signed_in = sign_in::sign_in(viewer, &route, &mut head, noted).await?;
+    let assertion = sign_in::assertion(viewer, &route, &head, &signed_in)?;
     let has_body = !body.is_end_stream();
     let too_large = |max| body.size_hint().lower() > max;
     if route.config.max_body_bytes.is_some_and(too_large) {
@@ -102,11 +111,16 @@ async fn serve(
     }
     let progress = Arc::new(Progress::new(!has_body));
     noted.progress = Some(Arc::clone(&progress));
+    let patience = {
+        let limits = &hub.config.load().ingress.limits;
+        let min_rate = limits.min_rate.filter(|_| route.config.min_rate);
+        Patience::new(limits.body_timeout, min_rate)
+    };
     let body = RequestBody::new(
         has_body.then_some(body),
         Arc::clone(&progress),
         route.config.max_body_bytes,
-        hub.config.load().ingress.limits.body_timeout,
+        patience,
     )
     .withholding(hub.ingress.identity_names.load_full());
     let exchange = Exchange {
@@ -114,6 +128,7 @@ async fn serve(
         route: &route,
         head,
         signed_in,
+        assertion,
         has_body,
         over_http2,
         progress: &progress,
@@ -127,6 +142,8 @@ struct Exchange<'a> {
     route: &'a Arc<Route>,
     head: Head,
     signed_in: SignedIn,
+    /// What services are told of the viewer under a signature. No plugin sees or changes it.
+    assertion: Option<(HeaderName, Option<HeaderValue>)>,
     has_body: bool,
     /// Whether its viewer speaks HTTP/2.
     over_http2: bool,

@@ -1,8 +1,14 @@
-//! The step between limits and decision in which a request's viewer gets a name.
+//! The step between limits and decision in which a request's viewer gets a name, and what services
+//! are told of it.
 
-use http::HeaderMap;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 
 use super::account::Account;
+use super::body::ReplyBody;
 use super::door::Viewer;
 use super::failure::Failure;
 use super::head::Head;
@@ -10,7 +16,9 @@ use super::headers;
 use super::route::Route;
 use crate::authorize::Denial;
 use crate::telemetry::decisions::Why;
-use crate::viewer::{Carried, Challenges, Refusal, RefusalKind, SignedIn, ViewerAuth, hide};
+use crate::viewer::{
+    Carried, Challenges, KEYS_PATH, Refusal, RefusalKind, SignedIn, ViewerAuth, hide,
+};
 
 /// Finds out who asks, and takes what proved it out of the request.
 ///
@@ -90,6 +98,52 @@ pub(super) fn of_nobody(route: &Route, signed_in: &SignedIn) -> Option<Failure> 
         }
         None => Failure::unknown_host(),
     })
+}
+
+/// What services are told of the viewer under a signature: the field, and what is in it, which is
+/// nothing for one who is nobody.
+///
+/// # Errors
+/// The route wants an assertion, and none can be made.
+pub(super) fn assertion(
+    viewer: &Viewer,
+    route: &Route,
+    head: &Head,
+    signed_in: &SignedIn,
+) -> Result<Option<(HeaderName, Option<HeaderValue>)>, Failure> {
+    let assertions = route.auth.as_ref().and_then(|auth| auth.assertions());
+    let Some(assertions) = assertions else {
+        return Ok(None);
+    };
+    let ring = viewer.hub.control().map(|control| control.ring());
+    let told = assertions.tell(signed_in, &head.authority.host, ring, SystemTime::now());
+    let told = told.map_err(|error| Failure::sign_in_unavailable().with_detail(error))?;
+    Ok(Some((assertions.header().clone(), told)))
+}
+
+/// The keys that a route's assertions are signed with, where its services ask for them.
+pub(super) fn published_keys(
+    viewer: &Viewer,
+    route: &Route,
+    head: &Head,
+) -> Option<Response<ReplyBody>> {
+    /// So long may somebody go on with a key that is distrusted.
+    const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+    let assertions = route.auth.as_ref()?.assertions()?;
+    let below = head.path.strip_prefix(route.config.path.as_str())?;
+    if below != KEYS_PATH || !matches!(head.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let ring = viewer.hub.control().map(|control| control.ring());
+    let keys = assertions.jwks(ring, SystemTime::now())?;
+    let mut response = Response::new(ReplyBody::whole(Bytes::from(keys.to_string())));
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/jwk-set+json"),
+    );
+    headers.insert(CACHE_CONTROL, CACHE);
+    Some(response)
 }
 
 /// What a viewer is answered whose proof ends while the service is waited for: the same as if the

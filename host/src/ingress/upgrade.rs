@@ -29,6 +29,7 @@ pub(crate) fn splice(
 ) {
     // From here on this task alone looks after it.
     running.hold = None;
+    viewer.socket.set_unpaced();
     let flow_ended = running.upstream.as_ref().map(Upstream::ended);
     tokio::spawn(async move {
         let copied = async {

@@ -1,10 +1,9 @@
 //! A viewer's socket: what waits for the viewer must move.
 //!
 //! Silence is no fault: an event stream may have nothing to say for hours. But bytes that wait for
-//! a viewer which takes none of them hold buffers, a flow and a place among the requests, and
+//! a viewer which takes none of them, or next to none, hold buffers, a flow and a place among the requests, and
 //! nothing above the socket can tell: the HTTP library looks at nothing else until they are gone.
 
-use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,13 +14,17 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+
+use super::patience::Patience;
+use crate::config::MinRate;
 
 /// What is to be known of the socket by those who do not hold it.
 #[derive(Debug, Default)]
 pub(crate) struct SocketFate {
     resets: AtomicBool,
     stalled: AtomicBool,
+    /// Whether it may take as little at a time as it likes.
+    unpaced: AtomicBool,
 }
 
 impl SocketFate {
@@ -30,29 +33,37 @@ impl SocketFate {
         self.resets.store(true, Ordering::Release);
     }
 
-    /// Whether its viewer took nothing for too long.
+    /// It has become something whose pace is the service's affair.
+    pub(crate) fn set_unpaced(&self) {
+        self.unpaced.store(true, Ordering::Release);
+    }
+
+    /// Whether its viewer took nothing, or next to nothing, for too long.
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
 }
 
-/// See the module. Fails where a write waits for `within` and not one byte is taken.
+/// See the module. Fails where a write waits for `within` and not one byte is taken, and where less
+/// is taken than the least rate.
 #[derive(Debug)]
 pub(crate) struct ViewerSocket {
     stream: TcpStream,
     fate: Arc<SocketFate>,
-    within: Duration,
-    /// Set while bytes wait.
-    deadline: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 impl ViewerSocket {
-    pub(crate) fn new(stream: TcpStream, fate: Arc<SocketFate>, within: Duration) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        fate: Arc<SocketFate>,
+        within: Duration,
+        min_rate: Option<MinRate>,
+    ) -> Self {
         Self {
             stream,
             fate,
-            within,
-            deadline: None,
+            patience: Patience::new(within, min_rate),
         }
     }
 
@@ -62,18 +73,20 @@ impl ViewerSocket {
         cx: &mut Context<'_>,
         wrote: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if wrote.is_ready() {
-            self.deadline = None;
+        if let Poll::Ready(written) = &wrote {
+            self.patience
+                .moved(written.as_ref().map_or(0, |bytes| *bytes));
             return wrote;
         }
-        let within = self.within;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(within)));
-        ready!(deadline.as_mut().poll(cx));
+        if self.fate.unpaced.load(Ordering::Acquire) {
+            self.patience.forget_rate();
+        }
+        ready!(self.patience.poll_over(cx));
         self.fate.stalled.store(true, Ordering::Release);
         self.fate.reset();
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the viewer takes nothing of what waits for it",
+            "the viewer takes too little of what waits for it",
         )))
     }
 }
@@ -136,6 +149,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -178,7 +192,7 @@ mod tests {
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let fate = Arc::new(SocketFate::default());
-        let socket = ViewerSocket::new(stream, Arc::clone(&fate), within);
+        let socket = ViewerSocket::new(stream, Arc::clone(&fate), within, None);
         (socket, viewer, fate)
     }
 }

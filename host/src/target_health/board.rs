@@ -90,7 +90,7 @@ impl Board {
         targets.serve(tunnels, now)
     }
 
-    /// Forgets connectors that are not `wanted`, and says which had targets that were down.
+    /// Forgets connectors that are not `wanted`, and says which.
     pub(super) fn retain(&mut self, wanted: impl Fn(&ConnectorKey) -> bool) -> Vec<ConnectorKey> {
         let gone = self.connectors.extract_if(|key, _| !wanted(key));
         gone.map(|(key, _)| key).collect()

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use nowconnect_policy::Viewer;
 
 use super::{SignedIn, ViewerAuth};
 use crate::config::{IdentityFact, ViewerAuthConfig};
@@ -25,9 +26,14 @@ pub(crate) struct IdentityNames {
 
 impl IdentityNames {
     pub(crate) fn of(sets: &[ViewerAuthConfig]) -> Self {
-        let headers = sets.iter().flat_map(|set| &set.identity_headers);
+        let of_set = |set: &'_ ViewerAuthConfig| {
+            let plain = set.identity_headers.iter().map(|(name, _)| name);
+            let signed = set.assertion.iter().map(|assertion| &assertion.header);
+            let all: Vec<String> = plain.chain(signed).map(ToString::to_string).collect();
+            all
+        };
         Self {
-            names: headers.map(|(name, _)| name.as_str().to_owned()).collect(),
+            names: sets.iter().flat_map(of_set).collect(),
             has_signed_urls: sets.iter().any(|set| set.has("signed_url")),
         }
     }
@@ -75,6 +81,10 @@ fn told(signed_in: &SignedIn, fact: &IdentityFact) -> Option<String> {
             .subject
             .as_deref()
             .map(|subject| encoded(subject, b"")),
+        IdentityFact::Tenant => match &signed_in.viewer {
+            Viewer::Known(facts) => Some(facts.viewer.tenant().to_owned()),
+            Viewer::Anonymous => None,
+        },
         IdentityFact::Issuer => viewer.issuer.as_deref().map(|issuer| encoded(issuer, b"")),
         IdentityFact::Method => signed_in.method.map(str::to_owned),
         IdentityFact::Groups if viewer.groups.is_empty() => None,

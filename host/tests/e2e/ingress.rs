@@ -1,6 +1,8 @@
 //! HTTP by host name: a viewer, the hub, an agent and an origin.
 
+mod agent_lost;
 mod agents;
+mod assertions;
 mod certificates;
 mod endings;
 mod http2;

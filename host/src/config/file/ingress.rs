@@ -203,6 +203,10 @@ pub struct RouteFile {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_099_511_627_776_u64))]
     pub max_body_bytes: Option<u64>,
+    /// Whether `ingress.limits.min_rate` holds for the bodies of requests. `false` is for services
+    /// that are told little for long before they answer, such as streams of gRPC. Default `true`.
+    #[serde(default = "yes")]
+    pub min_rate: bool,
     /// Requests a second over all sources; more are answered 429. Default `null`: no bound.
     #[serde(default)]
     pub rate: Option<RateFile>,
@@ -286,6 +290,10 @@ pub struct IngressLimitsFile {
     /// meant. Milliseconds. Default 60000.
     #[schemars(range(min = 100, max = 3_600_000))]
     pub send_timeout_ms: u64,
+    /// What a viewer has to send of a body that it owes, or to take of what waits for it, in the time
+    /// in which it alone is waited for; then it is 408, or its connection is reset. WebSockets, and
+    /// responses that are silent themselves, are not meant. `null` is no bound.
+    pub min_rate: Option<MinRateFile>,
     /// How old a viewer's connection may become. Then it takes no further request (over HTTP/2 it
     /// is told so), and ends with the responses that are under way; WebSockets go on. `null` is no
     /// bound. Milliseconds. Default 3600000.
@@ -324,6 +332,27 @@ pub struct IngressLimitsFile {
     pub pool_idle_ms: u64,
 }
 
+/// The least rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MinRateFile {
+    /// Bytes a second, over a whole window. Default 240.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub bytes_per_second: u32,
+    /// Milliseconds in which the viewer is waited for, after which it is looked at. Default 60000.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub window_ms: u64,
+}
+
+impl Default for MinRateFile {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 240,
+            window_ms: 60_000,
+        }
+    }
+}
+
 impl Default for IngressLimitsFile {
     fn default() -> Self {
         Self {
@@ -332,6 +361,7 @@ impl Default for IngressLimitsFile {
             header_timeout_ms: 30_000,
             body_timeout_ms: 60_000,
             send_timeout_ms: 60_000,
+            min_rate: Some(MinRateFile::default()),
             max_connection_age_ms: Some(3_600_000),
             max_handshakes: 256,
             handshake_timeout_ms: 10_000,

@@ -27,15 +27,51 @@ pub struct ViewerAuthFile {
     /// Default `null`: the name.
     #[serde(default)]
     pub realm: Option<String>,
-    /// Header fields that tell origins who asks: each name in lower case, with `subject`,
+    /// Header fields that tell origins who asks: each name in lower case, with `subject`, `tenant`,
     /// `issuer`, `method`, `groups` or `claim:NAME` of `tag_claims`. A viewer's own fields of
     /// these names are taken out on every route. At most 32. Default none.
     #[serde(default)]
     pub identity_headers: BTreeMap<String, String>,
+    /// A header field that tells origins who asks in a JWT which they can check. Default `null`.
+    #[serde(default)]
+    pub assertion: Option<ViewerAssertionFile>,
     /// Whether origins and plugins get what the viewer has shown: the `Authorization` of `bearer`
     /// and `basic`, and the parameters of `signed_url`. Default `false`.
     #[serde(default)]
     pub pass_on_credentials: bool,
+}
+
+/// A signed assertion about the viewer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewerAssertionFile {
+    /// The field's name in lower case. A viewer's own field of this name is taken out on every
+    /// route. Default `x-viewer-assertion`.
+    #[serde(default = "default_assertion_header")]
+    pub header: String,
+    /// Its `aud`, by which a service knows that it is meant. It must be another one than in tokens
+    /// that the hub itself takes.
+    pub audience: String,
+    /// How long it is good for; it ends with what proved the viewer at the latest. Milliseconds.
+    /// Default 60000.
+    #[serde(default = "default_assertion_ms")]
+    #[schemars(range(min = 10_000, max = 600_000))]
+    pub lifetime_ms: u64,
+    /// Its `iss`. Default `null`: that of the control API.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// Files with Ed25519 keys as PEM (PKCS #8), of which the first signs and the public halves of
+    /// all are published. To change a key, add the next at the end, put it first when services have
+    /// it, and take the old one out when its last assertion has ended. Watched. Default empty: the
+    /// keys of the control API, which change by themselves.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub key_files: Vec<String>,
+    /// What it says beside `sub`, `tenant` and `host`: `groups`, `amr`, `method`, `issuer` (as
+    /// `viewer_iss`) and `claim:NAME` of `tag_claims` (in `tags`). Default `groups` and `amr`.
+    #[serde(default = "default_asserted")]
+    #[schemars(length(max = 32))]
+    pub claims: Vec<String>,
 }
 
 /// One way: exactly one of its keys is set.
@@ -73,7 +109,7 @@ pub struct ViewerBearerFile {
     #[serde(default)]
     pub groups_claim: Option<String>,
     /// Tenants beside the route's own whose viewers are let in; policies decide about them then,
-    /// and their groups have the names that their issuers give. Default empty.
+    /// who see their groups as of their tenants. Default empty.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub other_tenants: Vec<String>,
@@ -166,6 +202,18 @@ pub struct ClientCertificatesFile {
     /// the way `mtls` want it.
     #[serde(default)]
     pub required: bool,
+}
+
+fn default_assertion_header() -> String {
+    "x-viewer-assertion".to_owned()
+}
+
+fn default_assertion_ms() -> u64 {
+    60_000
+}
+
+fn default_asserted() -> Vec<String> {
+    vec!["groups".to_owned(), "amr".to_owned()]
 }
 
 fn yes() -> bool {

@@ -192,6 +192,11 @@ impl Exchange<'_> {
         let mut headers = self.head.headers.clone();
         reply::apply(&mut headers, permit.edits()).map_err(Waited::Unfit)?;
         headers.remove(CONTENT_LENGTH);
+        match &self.assertion {
+            Some((name, Some(told))) => drop(headers.insert(name, told.clone())),
+            Some((name, None)) => drop(headers.remove(name)),
+            None => {}
+        }
         let http2 = upstream.is_http2();
         let target = if http2 {
             reply::absolute(&mut headers, &self.head.target).map_err(Waited::Unfit)?

@@ -103,7 +103,7 @@ async fn a_token_says_who_asks_and_policies_say_what_he_may() {
             viewer("ann", &["ops"]).without("tenant"),
             "viewer_token_refused",
         ),
-        // Another tenant's issuer may put whom it likes into a group of this name.
+        // Another tenant's viewers are none of this route's.
         (
             viewer("ann", &["ops"]).with("tenant", "acme"),
             "viewer_token_refused",
