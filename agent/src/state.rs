@@ -43,6 +43,8 @@ pub struct AgentState {
     pub resumed: u64,
     /// The last thing that went wrong, without secrets; cleared by a welcome.
     pub problem: Option<String>,
+    /// What a person can do about it, where there is a word to say.
+    pub advice: Option<&'static str>,
     /// When the token in force runs out, where it says so.
     pub token_expires_at: Option<SystemTime>,
 }

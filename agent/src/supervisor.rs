@@ -352,18 +352,19 @@ impl Supervisor {
                 self.backoff.next_wait(draw),
                 "without a token the hub is not dialled; see `nowconnect-agent diagnose`",
             ),
-            DialProblem::Way(DialFailure::Signing(_)) => (
-                self.backoff.next_wait(draw),
-                "without a signature the hub is not asked; see `nowconnect-agent config check`",
-            ),
+            DialProblem::Way(DialFailure::Signing(error)) => {
+                (self.backoff.next_wait(draw), error.advice())
+            }
             DialProblem::Way(_) => (
                 self.backoff.next_wait(draw),
                 "`nowconnect-agent diagnose` walks the way to the hub step by step",
             ),
         };
         self.dial_at = Some(Instant::now() + wait);
-        self.publish
-            .send_modify(|state| state.problem = Some(problem.to_string()));
+        self.publish.send_modify(|state| {
+            state.problem = Some(problem.to_string());
+            state.advice = Some(advice);
+        });
         tracing::warn!(
             event = "dial_hub_failed",
             hub = %self.config.hub,

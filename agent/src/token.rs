@@ -67,9 +67,11 @@ impl Token {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(malformed("it is longer than 16384 bytes"));
         }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // What a header may hold, and a signed upgrade's fields beside each other.
+        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b',' && byte != b'"';
+        if !text.bytes().all(fits) {
             return Err(malformed(
-                "it holds white space or other bytes that no token has",
+                "it holds white space, `,`, `\"` or other bytes that no token has",
             ));
         }
         let claims = Claims::decode(text);
@@ -186,7 +188,9 @@ mod tests {
             Token::parse("Bearer abc", "file").unwrap().secret.expose(),
             "abc"
         );
-        assert!(Token::parse("abc\ndef", "file").is_err());
+        for bad in ["abc\ndef", "abc,agent=other", "\"abc\"", "ab\u{e4}"] {
+            assert!(Token::parse(bad, "file").is_err(), "{bad}");
+        }
         assert!(Token::parse(&"a".repeat(TOKEN_BYTES_MAX + 1), "file").is_err());
     }
 

@@ -139,6 +139,18 @@ fn renamed(error: &ConfigError) -> ConfigError {
                 problem.source = argument.to_owned();
             }
         }
+        for (key, argument) in [
+            (
+                "set `tunnel.auth.token_file` (or `NC_TOKEN_FILE`, or `NC_TOKEN`), or `tunnel.auth.oidc`",
+                "name its file with `--token-file`, or set the variable `NC_TOKEN`",
+            ),
+            (
+                "set `tunnel.allow_plaintext: true`",
+                "set the variable `NC_ALLOW_PLAINTEXT=true`",
+            ),
+        ] {
+            problem.message = problem.message.replace(key, argument);
+        }
         problem
     });
     ConfigError::many(problems.collect())
@@ -182,10 +194,18 @@ mod tests {
     #[test]
     fn a_problem_names_the_argument() {
         let error = config_of(&["3000"], None, &NoEnv).unwrap_err();
-        assert!(error.contains("no token is configured"), "{error}");
+        assert!(
+            error.contains("no token is configured") && error.contains("`--token-file`"),
+            "{error}"
+        );
         let env = BTreeMap::from([("NC_TOKEN".to_owned(), "t0ken".to_owned())]);
         let error = config_of(&["3000"], Some("token"), &env).unwrap_err();
         assert!(error.contains("keep one of the two"), "{error}");
+        let mut plain = arguments(&["3000"], None);
+        plain.gateway = "ws://hub.example.com".to_owned();
+        let error = config::load(None, &plain.overlay(&env).unwrap()).unwrap_err();
+        let error = renamed(&error).to_string();
+        assert!(error.contains("NC_ALLOW_PLAINTEXT=true"), "{error}");
         for (services, said) in [
             (&["a b=1"][..], "a b"),
             (&["web=x"], "is no service"),

@@ -131,8 +131,10 @@ impl<W: Write> Screen<W> {
         let before = std::mem::replace(&mut row.state, state.clone());
         let first = state.is_ready() && !row.was_ready;
         row.was_ready |= state.is_ready();
+        let advice = state.advice.filter(|_| before.advice != state.advice);
         if self.style != Style::Plain {
             self.last_line();
+            self.advise(place, advice);
             return self.done();
         }
         if first {
@@ -148,8 +150,16 @@ impl<W: Write> Screen<W> {
             && let Some(problem) = &state.problem
         {
             self.told_of(place, &format!("offline: {}", clean(problem)));
+            self.advise(place, advice);
         }
         self.done();
+    }
+
+    /// What to do about what the last line says, or about what was said before this.
+    fn advise(&mut self, place: usize, advice: Option<&str>) {
+        if let Some(advice) = advice.filter(|_| !self.ending) {
+            self.told_of(place, &self.paint(DIM, &format!("  {advice}")));
+        }
     }
 
     /// Something passed.
@@ -388,6 +398,24 @@ mod tests {
         let whole_lines: Vec<&str> = text.split('\n').collect();
         assert!(whole_lines[0].ends_with("http://shop.localhost:8080 -> 127.0.0.1:3000"));
         assert!(text.contains("connecting  no way to the hub"));
+    }
+
+    #[test]
+    fn what_to_do_about_a_problem_is_told_once() {
+        for style in [Style::Plain, Style::Terminal { colours: false }] {
+            let text = shown(style, |screen| {
+                let place = screen.add(TARGET);
+                for problem in ["401", "401 again"] {
+                    let state = AgentState {
+                        advice: Some("look at the token"),
+                        ..offline(problem)
+                    };
+                    screen.state(place, &state);
+                }
+                screen.state(place, &online());
+            });
+            assert_eq!(text.matches("look at the token").count(), 1, "{text:?}");
+        }
     }
 
     #[test]

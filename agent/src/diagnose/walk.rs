@@ -320,9 +320,7 @@ impl Walk {
             Err(failure) => {
                 let advice = match &failure {
                     DialFailure::Refused(refused) => refused.advice(),
-                    DialFailure::Signing(_) => {
-                        "`tunnel.auth.hmac_secret_file` (`NC_HMAC_SECRET_FILE`) names the secret that the hub has for this agent, alone in a file that this user may read"
-                    }
+                    DialFailure::Signing(error) => error.advice(),
                     DialFailure::Connect { .. }
                     | DialFailure::ConnectProxy { .. }
                     | DialFailure::ProxyTls { .. }

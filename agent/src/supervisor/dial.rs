@@ -3,9 +3,10 @@
 //! The ways to them (TCP and TLS, through a proxy where one is set) are opened beside each other,
 //! each a head start after the one before or as soon as that one has failed, as RFC 8305 has it for
 //! addresses: a silent hub costs a moment and not a whole `connect_timeout`. Upgrades are asked for
-//! one after the other, since a token may count once. A round ends in bounded time, however many
+//! one after the other, since a token may count once; ways go on opening meanwhile. A round ends in bounded time, however many
 //! hubs are silent, and the next one begins with those that it did not come to.
 
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
@@ -44,7 +45,7 @@ pub(super) struct NotDialled {
 }
 
 impl Round {
-    /// Goes through the hubs until one lets the agent in.
+    /// Goes through the hubs until one lets the agent in. Ways open while a hub is asked.
     pub(super) async fn run(&self, source: &mut TokenSource) -> Result<Dialled, NotDialled> {
         let failed = |problem: DialProblem, go_on_after: usize| NotDialled {
             problem,
@@ -54,56 +55,92 @@ impl Round {
             .fetch(Instant::now() + self.limit)
             .await
             .map_err(|error| failed(error.into(), 0))?;
+        let mut was_shown = false;
         let mut ways = Ways::begin(self);
+        let mut opened = VecDeque::new();
+        let mut asking = None;
         let mut last = None;
-        while let Some((place, opened)) = ways.next().await {
-            let hub = &self.hubs[place];
-            let was_opened = opened.is_ok();
-            let asked = match opened {
-                Ok(stream) => self.ask(stream, hub, &token, ways.over).await,
-                Err(failure) => Err(failure),
-            };
-            let failure = match asked {
-                Ok(websocket) => {
-                    return Ok(Dialled {
-                        websocket: Box::new(websocket),
-                        token,
-                        hub: hub.clone(),
-                    });
+        loop {
+            if asking.is_none()
+                && Instant::now() < ways.over
+                && let Some((place, stream)) = opened.pop_front()
+            {
+                // The hub that was asked before may have taken the token.
+                if was_shown && source.counts_once() {
+                    token = source
+                        .fetch(Instant::now() + self.limit)
+                        .await
+                        .map_err(|error| failed(error.into(), place))?;
                 }
-                Err(failure) => failure,
+                was_shown = true;
+                asking = Some(self.ask(place, stream, token.clone(), ways.over));
+            }
+            let has_more = ways.has_more();
+            let failure = tokio::select! {
+                (place, answer) = pending(&mut asking), if asking.is_some() => {
+                    asking = None;
+                    match answer {
+                        Ok(websocket) => {
+                            return Ok(Dialled {
+                                websocket: Box::new(websocket),
+                                token,
+                                hub: self.hubs[place].clone(),
+                            });
+                        }
+                        Err(failure) => (place, failure),
+                    }
+                }
+                next = ways.next(), if has_more => match next {
+                    Some((place, Ok(stream))) => {
+                        opened.push_back((place, stream));
+                        continue;
+                    }
+                    Some((place, Err(failure))) => (place, failure),
+                    None => continue,
+                },
+                else => break,
             };
+            let (place, failure) = failure;
             if self.hubs.len() > 1 {
                 tracing::warn!(
                     event = "hub_passed_over",
-                    %hub,
+                    hub = %self.hubs[place],
                     reason = %failure,
                     "another hub is tried"
                 );
             }
             last = Some(failure);
-            // The hub that was passed over may have taken the token.
-            if was_opened && source.counts_once() && ways.has_more() {
-                token = source
-                    .fetch(Instant::now() + self.limit)
-                    .await
-                    .map_err(|error| failed(error.into(), ways.untried_from()))?;
-            }
         }
         let problem = last.unwrap_or(DialFailure::UpgradeTimeout);
-        Err(failed(problem.into(), ways.untried_from()))
+        // A hub whose way is open was not tried before it was asked.
+        let waiting = opened.iter().map(|(place, _)| *place).min();
+        let go_on_after = waiting.unwrap_or_else(|| ways.untried_from());
+        Err(failed(problem.into(), go_on_after))
     }
 
-    async fn ask(
+    fn ask(
         &self,
+        place: usize,
         stream: HubStream,
-        hub: &HubUrl,
-        token: &Token,
+        token: Token,
         over: Instant,
-    ) -> Result<WebSocketStream<HubStream>, DialFailure> {
-        let shown = authorization(&token.secret, self.signer.as_ref(), SystemTime::now())?;
-        let deadline = over.min(Instant::now() + self.limit);
-        upgrade(stream, hub, shown, deadline).await
+    ) -> LocalBoxFuture<'_, (usize, Result<WebSocketStream<HubStream>, DialFailure>)> {
+        Box::pin(async move {
+            let asked = async {
+                let shown = authorization(&token.secret, self.signer.as_ref(), SystemTime::now())?;
+                let deadline = over.min(Instant::now() + self.limit);
+                upgrade(stream, &self.hubs[place], shown, deadline).await
+            };
+            (place, asked.await)
+        })
+    }
+}
+
+/// Waits for what is under way, or for ever.
+async fn pending<T>(slot: &mut Option<LocalBoxFuture<'_, T>>) -> T {
+    match slot {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -120,7 +120,8 @@ impl Supervisor {
                 "the hub refused the renewal; the earlier token and connectors still hold"
             );
             self.publish.send_modify(|state| {
-                state.problem = Some(format!("renewal refused: {}", ack.message))
+                state.problem = Some(format!("renewal refused: {}", ack.message));
+                state.advice = None;
             });
             return;
         }
@@ -131,6 +132,7 @@ impl Supervisor {
             state.refused.clone_from(&ack.refused);
             state.token_expires_at = expires_at;
             state.problem = None;
+            state.advice = None;
         });
         tracing::info!(
             event = "agent_renewed",

@@ -160,6 +160,7 @@ impl Supervisor {
             state.tunnels += 1;
             state.resumed += u64::from(ack.resumed);
             state.problem = None;
+            state.advice = None;
             state.token_expires_at = expires_at;
         });
         tracing::info!(
@@ -249,6 +250,7 @@ impl Supervisor {
         if self.joining.is_none() && (self.current.is_none() || self.replace) {
             self.dial_at = Some(Instant::now() + wait);
         }
+        let advice = advice(closed.code);
         if self.current.is_none() {
             self.publish.send_modify(|state| {
                 state.phase = Phase::Connecting;
@@ -257,6 +259,7 @@ impl Supervisor {
                 state.round_trip = None;
                 state.session = None;
                 state.problem = Some(closed.to_string());
+                state.advice = Some(advice);
             });
         }
         if was_joining {
@@ -267,7 +270,6 @@ impl Supervisor {
         } else {
             "tunnel is lost"
         };
-        let advice = advice(closed.code);
         if closed.is_retryable() {
             tracing::warn!(
                 event = "agent_disconnected",

@@ -182,7 +182,15 @@ async fn a_terminal_that_goes_away_ends_it() {
     let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
     let control = StubControl::start(&[&hub.url()]).await;
     let service = origin().await.port().to_string();
-    let mut agent = Foreground::start(home.path(), &control, &["http", &service]);
+    // Whatever the tests run below.
+    let mut command = Command::new("env");
+    command
+        .args([
+            "--default-signal=HUP",
+            env!("CARGO_BIN_EXE_nowconnect-agent"),
+        ])
+        .args(["http", &service]);
+    let mut agent = Foreground::spawn(at_home(command, home.path(), &control));
     agent.until("online").await;
     signal(&agent.child, "HUP").await;
     let status = soon("the end", agent.child.wait()).await.unwrap();
@@ -194,20 +202,14 @@ async fn below_nohup_it_outlives_its_terminal() {
     let (hub, home) = (StubHub::start().await, tempfile::tempdir().unwrap());
     let control = StubControl::start(&[&hub.url()]).await;
     let service = origin().await.port().to_string();
-    let mut shell = Command::new("sh");
-    let agent = env!("CARGO_BIN_EXE_nowconnect-agent");
-    let ignoring = ["-c", "trap '' HUP; exec \"$@\"", "sh", agent];
-    shell
-        .args(ignoring)
-        .args(["http", &service])
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("XDG_STATE_HOME", home.path())
-        .env("NC_CONTROL_URL", control.url())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut agent = Foreground::spawn(shell);
+    let mut command = Command::new("env");
+    command
+        .args([
+            "--ignore-signal=HUP",
+            env!("CARGO_BIN_EXE_nowconnect-agent"),
+        ])
+        .args(["http", &service]);
+    let mut agent = Foreground::spawn(at_home(command, home.path(), &control));
     agent.until("online").await;
     signal(&agent.child, "HUP").await;
     let (mut client, _outcomes) = hub.open("tun_1").await;
@@ -498,13 +500,27 @@ impl Foreground {
 
 fn command(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nowconnect-agent"));
+    command.args(arguments);
+    alone(command, home)
+}
+
+/// With nothing of this process' environment, and its state there.
+fn alone(mut command: Command, home: &Path) -> Command {
     command
-        .args(arguments)
         .env_clear()
         .env("XDG_STATE_HOME", home)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    command
+}
+
+/// The same for a program of the system that starts an agent of this API.
+fn at_home(command: Command, home: &Path, control: &StubControl) -> Command {
+    let mut command = alone(command, home);
+    command
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("NC_CONTROL_URL", control.url());
     command
 }
 

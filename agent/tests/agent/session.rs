@@ -363,6 +363,32 @@ async fn hubs_that_say_nothing_hold_up_the_one_that_answers_for_a_moment() {
     assert!(reached.contains(&address), "{reached}");
 }
 
+/// The way to the second opens while the first is waited for, however long that takes.
+#[tokio::test]
+async fn a_hub_that_hangs_behind_a_slow_way_does_not_cost_the_next_one_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = acceptor("127.0.0.1", folder.path());
+    let hub = StubHub::start_with(Some(tls.clone())).await;
+    let slow = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hanging = slow.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = slow.accept().await {
+            // Longer than the head start of the first.
+            tokio::time::sleep(Duration::from_millis(1_300)).await;
+            held.push(tls.accept(stream).await);
+        }
+    });
+    let url = |address| HubUrl::parse(&format!("wss://{address}"), false).unwrap();
+    let mut config = config(&hub.url()).with_target(name("echo"), tcp(echo().await));
+    config.hub = url(hanging);
+    config.other_hubs = vec![url(hub.address)];
+    config.outbound.ca_bundle = Some(folder.path().join("ca.pem"));
+    config.tunnel.connect_timeout = Duration::from_secs(2);
+    let running = ready(config).await;
+    assert_eq!(running.state().hub, Some(url(hub.address)));
+}
+
 /// A round has an end, and the next one goes on where it ended.
 #[tokio::test]
 async fn hubs_that_take_connections_and_never_answer_are_gone_past() {
