@@ -1,8 +1,9 @@
-//! Where agents have dialled in from. Whoever reads it is asked for his right elsewhere.
+//! Where agents have dialled in from. Whoever reads it is asked for his right elsewhere, and how
+//! much of it is kept is decided there too.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::schema::AGENT_TUNNELS;
@@ -22,60 +23,49 @@ pub struct AgentTunnel {
 }
 
 impl Store {
-    /// Keeps further tunnels, the oldest first, and forgets the oldest of more than `limit`.
+    /// Keeps tunnels under the numbers that the caller gave them, and forgets others.
     ///
     /// # Errors
     /// The store failed; then nothing has changed.
-    pub fn add_agent_tunnels(
+    pub fn change_agent_tunnels(
         &self,
-        tunnels: &[AgentTunnel],
-        limit: usize,
+        added: &[(u64, AgentTunnel)],
+        gone: &[u64],
     ) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut table = AGENT_TUNNELS.open(transaction)?;
-            let mut number = table.last_key()?.map_or(0, |key| number_of(&key));
-            for tunnel in tunnels {
-                number = number.saturating_add(1);
-                table.put(&format!("{number:020}"), tunnel)?;
+            for (number, tunnel) in added {
+                table.put(&key(*number), tunnel)?;
             }
-            let kept = usize::try_from(table.len()?).unwrap_or(usize::MAX);
-            let mut over = Vec::with_capacity(kept.saturating_sub(limit));
-            table.each_of("", |key, _: IgnoredAny| {
-                let is_over = over.len() < kept.saturating_sub(limit);
-                if is_over {
-                    over.push(key.to_owned());
-                }
-                is_over
-            })?;
-            for key in over {
-                table.remove(&key)?;
+            for number in gone {
+                table.remove(&key(*number))?;
             }
             Ok(())
         })
     }
 
-    /// Every tunnel that is kept, the oldest first, and how many were forgotten before them.
+    /// Every tunnel that is kept, by its number. An entry that cannot be read is left out: what
+    /// the others say holds without it.
     ///
     /// # Errors
     /// The store failed.
-    pub fn agent_tunnels(&self) -> Result<(Vec<AgentTunnel>, u64), StoreError> {
-        let (mut tunnels, mut forgotten) = (Vec::new(), 0);
+    pub fn agent_tunnels(&self) -> Result<BTreeMap<u64, AgentTunnel>, StoreError> {
+        let mut tunnels = BTreeMap::new();
         self.read(|transaction| {
-            AGENT_TUNNELS.each(transaction, None, |key, tunnel: AgentTunnel| {
-                if tunnels.is_empty() {
-                    forgotten = number_of(key).saturating_sub(1);
+            AGENT_TUNNELS.raw(transaction, |key, bytes| {
+                if let (Ok(number), Ok(tunnel)) = (key.parse(), serde_json::from_slice(bytes)) {
+                    tunnels.insert(number, tunnel);
                 }
-                tunnels.push(tunnel);
-                true
+                Ok(())
             })
         })?;
-        Ok((tunnels, forgotten))
+        Ok(tunnels)
     }
 }
 
-/// Tunnels are numbered from 1 on, and a number is never used again while a later one is kept.
-fn number_of(key: &str) -> u64 {
-    key.parse().unwrap_or(0)
+/// In the order of the numbers.
+fn key(number: u64) -> String {
+    format!("{number:020}")
 }
 
 #[cfg(test)]
@@ -85,39 +75,48 @@ mod tests {
     use super::*;
     use crate::schema;
 
-    fn tunnel(session: u64) -> AgentTunnel {
-        AgentTunnel {
+    fn tunnel(session: u64) -> (u64, AgentTunnel) {
+        let tunnel = AgentTunnel {
             agent: "plant".to_owned(),
             session,
             address: ([192, 0, 2, 1], 4000).into(),
             since_ms: session * 10,
-        }
+        };
+        (session, tunnel)
     }
 
     #[test]
-    fn the_latest_are_there_after_a_restart_and_in_a_backup() {
+    fn what_is_kept_is_there_after_a_restart_and_in_a_backup() {
         let folder = tempfile::tempdir().unwrap();
         let (path, copy) = (folder.path().join("a"), folder.path().join("b"));
         let store = Store::open(&path).unwrap();
-        assert_eq!(store.agent_tunnels().unwrap(), (Vec::new(), 0));
-        store.add_agent_tunnels(&[tunnel(1), tunnel(2)], 3).unwrap();
-        drop(store);
-        let store = Store::open(&path).unwrap();
-        store.add_agent_tunnels(&[tunnel(3), tunnel(4)], 3).unwrap();
-        let kept = (vec![tunnel(2), tunnel(3), tunnel(4)], 1);
-        assert_eq!(store.agent_tunnels().unwrap(), kept);
+        assert!(store.agent_tunnels().unwrap().is_empty());
+        store
+            .change_agent_tunnels(&[tunnel(1), tunnel(2), tunnel(30)], &[])
+            .unwrap();
+        store.change_agent_tunnels(&[tunnel(4)], &[2, 7]).unwrap();
+        let kept = BTreeMap::from([tunnel(1), tunnel(4), tunnel(30)]);
         store.backup(&copy).unwrap();
         drop(store);
+        assert_eq!(Store::open(&path).unwrap().agent_tunnels().unwrap(), kept);
         Store::restore(&copy, &path).unwrap();
         assert_eq!(Store::open(&path).unwrap().agent_tunnels().unwrap(), kept);
     }
 
     #[test]
-    fn more_at_once_than_are_kept_leave_the_latest() {
+    fn an_entry_that_cannot_be_read_hides_no_other() {
         let store = Store::in_memory().unwrap();
-        let many: Vec<AgentTunnel> = (1..=5).map(tunnel).collect();
-        store.add_agent_tunnels(&many, 2).unwrap();
-        let kept = (vec![tunnel(4), tunnel(5)], 3);
+        store
+            .change_agent_tunnels(&[tunnel(1), tunnel(3)], &[])
+            .unwrap();
+        store
+            .write(|transaction| {
+                let mut table = AGENT_TUNNELS.open(transaction)?;
+                table.put_raw(&key(2), b"{\"agent\": 5}")?;
+                table.put_raw("no number", b"{}")
+            })
+            .unwrap();
+        let kept = BTreeMap::from([tunnel(1), tunnel(3)]);
         assert_eq!(store.agent_tunnels().unwrap(), kept);
     }
 
@@ -131,7 +130,7 @@ mod tests {
             .unwrap();
         drop(store);
         let store = Store::open(&path).unwrap();
-        store.add_agent_tunnels(&[tunnel(1)], 3).unwrap();
-        assert_eq!(store.agent_tunnels().unwrap(), (vec![tunnel(1)], 0));
+        store.change_agent_tunnels(&[tunnel(1)], &[]).unwrap();
+        assert_eq!(store.agent_tunnels().unwrap(), BTreeMap::from([tunnel(1)]));
     }
 }

@@ -369,13 +369,6 @@ impl Open<'_> {
             .map_err(|error| StoreError::engine("count", &error))
     }
 
-    /// The last key in their order.
-    pub(crate) fn last_key(&self) -> Result<Option<String>, StoreError> {
-        let last = self.table.last();
-        last.map(|last| last.map(|(key, _)| key.value().to_owned()))
-            .map_err(|error| StoreError::engine("read", &error))
-    }
-
     /// Entries whose keys begin with `prefix`, in their order, until `each` says `false`.
     pub(crate) fn each_of<T: DeserializeOwned>(
         &self,

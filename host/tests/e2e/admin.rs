@@ -201,8 +201,13 @@ async fn where_an_agent_is_is_told_to_few_and_each_time_recorded() {
         agent: Some("plant".to_owned()),
         ..AgentAddressQuery::default()
     };
+    // The agent may know that it is let in a moment before this is noted.
+    eventually("the address to be noted", || async {
+        let page = operator.agent_addresses(&asked).await.unwrap();
+        page.addresses.len() == 1
+    })
+    .await;
     let page = operator.agent_addresses(&asked).await.unwrap();
-    assert_eq!(page.addresses.len(), 1);
     let seen = &page.addresses[0];
     assert!(seen.address.ip().is_loopback() && seen.address.port() > 0);
     let record = hub.decisions()[0].clone();

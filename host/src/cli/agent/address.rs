@@ -12,7 +12,8 @@ use crate::revocation::time;
 pub struct Args {
     /// The agent, as `name` or `tenant/name`; without it all that are remembered
     agent: Option<String>,
-    /// The one that was up then: `now`, `2026-01-31T12:00:00Z` or seconds since 1970
+    /// The latest that came up before then: `now`, `2026-01-31T12:00:00Z` or seconds since 1970. It
+    /// may have ended since
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// The one that this decision was about, which a log line names
