@@ -17,6 +17,7 @@ mod account;
 mod book;
 mod challenge;
 mod client;
+mod ending;
 mod issued;
 mod keeper;
 mod names;

@@ -44,13 +44,15 @@ pub enum ReasonCode {
     ListenerDown,
     /// A file of the HTTP ingress could not be taken over.
     IngressStale,
-    /// The control plane's state file fails.
+    /// The state file of the control plane or of issued certificates fails.
     StateFailed,
+    /// A certificate ends so soon that its renewal should have happened.
+    CertificateEnding,
 }
 
 impl ReasonCode {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MeshMissing,
         Self::RegistryUnhealthy,
         Self::PluginQuarantined,
@@ -62,6 +64,7 @@ impl ReasonCode {
         Self::ListenerDown,
         Self::IngressStale,
         Self::StateFailed,
+        Self::CertificateEnding,
     ];
 
     /// The code as it stands in `reasons[]`.
@@ -78,6 +81,7 @@ impl ReasonCode {
             Self::ListenerDown => "listener_down",
             Self::IngressStale => "ingress_stale",
             Self::StateFailed => "state_failed",
+            Self::CertificateEnding => "certificate_ending",
         }
     }
 }

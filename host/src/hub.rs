@@ -290,6 +290,12 @@ impl Hub {
                         });
                     }
                 }
+                if let Some(ending) = self.ingress.issued().ending() {
+                    reasons.push(Reason {
+                        code: ReasonCode::CertificateEnding,
+                        detail: ending.to_string(),
+                    });
+                }
                 for line in self.ingress.stale().iter() {
                     reasons.push(Reason {
                         code: ReasonCode::IngressStale,
@@ -300,6 +306,12 @@ impl Hub {
                     reasons.push(Reason {
                         code: ReasonCode::StateFailed,
                         detail,
+                    });
+                }
+                if self.ingress.issued().has_state_failed() {
+                    reasons.push(Reason {
+                        code: ReasonCode::StateFailed,
+                        detail: "ingress.acme.state_file".to_owned(),
                     });
                 }
                 reasons.extend(self.cluster.reasons(&self.config.load()));

@@ -104,6 +104,11 @@ impl ServerTls {
         earliest_not_after(&self.current.0.load().cert)
     }
 
+    /// From when until when the certificate in force is good, in seconds since 1970.
+    pub(crate) fn life(&self) -> Option<(i64, i64)> {
+        validity(&self.current.0.load().cert)
+    }
+
     /// The configuration for a server of one's own.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {

@@ -104,6 +104,12 @@ impl TcpAccess {
         self.current.borrow().not_after()
     }
 
+    /// From when until when the certificate in force is good, in seconds since 1970.
+    pub(crate) fn life(&self) -> Option<(i64, i64)> {
+        let current = self.current.borrow();
+        current.tls.as_ref().and_then(ServerTls::life)
+    }
+
     /// Puts rules in force; connections that came by the earlier ones end after the request that
     /// is under way.
     pub(crate) fn renew(&self, access: Access) {

@@ -127,7 +127,9 @@ pub(super) async fn in_store<T: Send + 'static>(
     work: impl FnOnce(&Store) -> Result<T, nowconnect_store::StoreError> + Send + 'static,
 ) -> Result<T, Trouble> {
     let store = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || work(&store)).await {
+    // One that failed before is opened anew first.
+    let work = move || store.heal().and_then(|_| work(&store));
+    match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(state_failed),
         Err(_) => Err(state_failed("the state file's thread panicked")),
     }

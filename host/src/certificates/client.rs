@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
 use http::header::RETRY_AFTER;
+use http::{HeaderValue, Request};
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use reqwest::{Client, Url, redirect};
@@ -99,9 +99,14 @@ async fn ask(client: Client, request: Request<BodyWrapper<Bytes>>) -> Result<Byt
         }
         read.extend_from_slice(&chunk);
     }
+    let wait = answer.headers().get(RETRY_AFTER);
+    let wait = wait.and_then(|wait| asked_wait(wait.to_str().ok()?, SystemTime::now()));
+    // The library adds it to the time of now, whatever it is.
+    if let Some(wait) = wait {
+        let seconds = HeaderValue::from(wait.as_secs());
+        answer.headers_mut().insert(RETRY_AFTER, seconds);
+    }
     if !answer.status().is_success() {
-        let wait = answer.headers().get(RETRY_AFTER);
-        let wait = wait.and_then(|wait| asked_wait(wait.to_str().ok()?, SystemTime::now()));
         // Outside a task that heeds it, nobody wants to know.
         let _ = ASKED_WAIT.try_with(|asked| asked.set(wait));
     }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use rustls::sign::CertifiedKey;
@@ -38,6 +38,10 @@ pub(crate) struct Issued {
     wait_ms: AtomicU64,
     challenges: Arc<Challenges>,
     status: ArcSwap<Vec<CertificateStatus>>,
+    /// Which certificates of this hub end soon, issued or not; `None` where none does.
+    ending: ArcSwapOption<String>,
+    /// Whether the file that they are kept in fails.
+    state_failed: AtomicBool,
     asks: mpsc::Sender<Ask>,
     /// Until the keeper begins.
     waiting: Mutex<Option<mpsc::Receiver<Ask>>>,
@@ -53,6 +57,8 @@ impl Issued {
             wait_ms: AtomicU64::new(0),
             challenges: Arc::default(),
             status: ArcSwap::default(),
+            ending: ArcSwapOption::empty(),
+            state_failed: AtomicBool::new(false),
             asks,
             waiting: Mutex::new(Some(waiting)),
         })
@@ -103,6 +109,24 @@ impl Issued {
     /// How each name stands, by name.
     pub(crate) fn status(&self) -> Arc<Vec<CertificateStatus>> {
         self.status.load_full()
+    }
+
+    /// Which certificates end soon, for the operator.
+    pub(crate) fn ending(&self) -> Option<Arc<String>> {
+        self.ending.load_full()
+    }
+
+    /// Whether the file that certificates are kept in fails.
+    pub(crate) fn has_state_failed(&self) -> bool {
+        self.state_failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_state_failed(&self, failed: bool) {
+        self.state_failed.store(failed, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ending(&self, ending: Option<String>) {
+        self.ending.store(ending.map(Arc::new));
     }
 
     /// Asks the keeper; `false` where it is gone or too many wait.

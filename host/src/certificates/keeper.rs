@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::book::{Book, Bounds, Life};
+use super::ending::is_ending;
 use super::issued::{Issued, Standing};
 use super::order::{self, Fresh, Wanted};
 use super::renewal;
@@ -71,6 +72,7 @@ pub(crate) async fn keep(hub: Arc<Hub>, store: Option<Arc<Store>>) {
     keeper.read_kept().await;
     let mut published = keeper.hub.published.changes();
     loop {
+        keeper.heal().await;
         let wait = keeper.round();
         let changed = keeper.hub.ingress.changed().notified();
         tokio::select! {
@@ -131,6 +133,15 @@ impl Keeper {
                 "certificates of earlier could not be read; they are ordered anew"
             ),
         }
+    }
+
+    /// Opens the file anew where it has failed, whoever used it.
+    async fn heal(&self) {
+        let Some(store) = self.store.clone().filter(|store| store.has_failed()) else {
+            return self.issued.set_state_failed(false);
+        };
+        let healed = tokio::task::spawn_blocking(move || store.heal()).await;
+        self.issued.set_state_failed(!matches!(healed, Ok(Ok(_))));
     }
 
     /// Begins what is due and publishes how things stand; how long nothing is due.
@@ -372,6 +383,7 @@ impl Keeper {
     }
 
     fn publish(&self) {
+        let now = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
         let mut standings = FxHashMap::default();
         let mut status = Vec::new();
         for (name, line) in self.book.lines() {
@@ -392,6 +404,8 @@ impl Keeper {
                 source: CertificateSource::Acme,
                 file: None,
                 not_after: fresh.map(|fresh| fresh.not_after),
+                ending: fresh
+                    .is_some_and(|fresh| is_ending(Some(fresh.not_before), fresh.not_after, now)),
                 next_order_ms: (!under_way).then_some(line.due_ms),
                 under_way,
                 failures: line.failures,

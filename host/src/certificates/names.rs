@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::ending::{Ending, is_ending};
 use super::view::{CertificateSource, CertificateStatus};
 use crate::config::AcmeConfig;
 use crate::control::Protocol;
-use crate::hub::Hub;
+use crate::hub::{Hub, now_ms};
 
 /// The names that are published here by their full host name, in routes or by agents, that `ingress.acme.hosts` allows,
 /// and that no certificate in a file fits at every port.
@@ -33,6 +34,7 @@ pub(super) fn wanted(hub: &Hub, acme: &AcmeConfig) -> BTreeSet<Arc<str>> {
 
 /// Every certificate of the HTTP ports, those from files first.
 pub(crate) fn all(hub: &Hub) -> Vec<CertificateStatus> {
+    let now = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
     let mut all = Vec::new();
     for port in hub.ingress.tls_ports() {
         for one in port.files().iter() {
@@ -42,6 +44,9 @@ pub(crate) fn all(hub: &Hub) -> Vec<CertificateStatus> {
                 source: CertificateSource::File,
                 file: Some(file),
                 not_after: one.not_after,
+                ending: one
+                    .not_after
+                    .is_some_and(|end| is_ending(one.not_before, end, now)),
                 next_order_ms: None,
                 under_way: false,
                 failures: 0,
@@ -57,7 +62,7 @@ pub(crate) fn all(hub: &Hub) -> Vec<CertificateStatus> {
     all
 }
 
-/// Tells the metrics.
+/// Tells the metrics, and what is to be told of readiness.
 pub(super) fn measure(hub: &Hub) {
     let all = all(hub);
     let ends = all.iter().map(|one| {
@@ -69,6 +74,11 @@ pub(super) fn measure(hub: &Hub) {
         )
     });
     hub.metrics.certificates.set(ends);
+    let ending = Ending::of(hub, &all);
+    hub.metrics
+        .certificates
+        .troubled(ending.count(), ending.failing());
+    hub.ingress.issued().set_ending(ending.sentence());
 }
 
 /// Whether an authority could issue for this name: one of the public DNS, in letters, digits and

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use instant_acme::{Account, CertificateIdentifier};
+use instant_acme::{Account, CertificateIdentifier, Error};
 
 /// How often an authority is asked at most.
 const SOONEST: Duration = Duration::from_secs(3600);
 
 /// How often it is asked at least, and where it has no opinion.
 const LATEST: Duration = Duration::from_secs(86_400);
+
+/// When it is asked again after an answer that is none, as RFC 9773, 4.3.3 wants it.
+const AFTER_TROUBLE: Duration = Duration::from_secs(6 * 3600);
 
 /// What it said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +33,16 @@ impl Default for Answer {
 
 /// Asks. An authority that has no opinion, or none that can be had, leaves it to us.
 pub(super) async fn ask(account: &Account, certificate: &CertificateIdentifier<'_>) -> Answer {
-    let Ok((info, again)) = account.renewal_info(certificate).await else {
-        return Answer::default();
+    let (info, again) = match account.renewal_info(certificate).await {
+        Ok(answered) => answered,
+        // It gives no such information to anybody.
+        Err(Error::Unsupported(_)) => return Answer::default(),
+        Err(_) => {
+            return Answer {
+                window_ms: None,
+                again_ms: milliseconds(AFTER_TROUBLE),
+            };
+        }
     };
     let window = info.suggested_window;
     let unix_ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
@@ -49,3 +60,6 @@ pub(super) async fn ask(account: &Account, certificate: &CertificateIdentifier<'
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,10 @@ pub struct CertificateStatus {
     /// When it ends, seconds since 1970; absent where there is none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<i64>,
+    /// Whether it ends so soon that its renewal should have happened: a sixth of its life is left, or
+    /// a week where that is less.
+    #[serde(default)]
+    pub ending: bool,
     /// When it is ordered for the first time or anew, Unix milliseconds; absent for one from a
     /// file, and while an order is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -99,6 +99,7 @@ fn ends(one: &CertificateStatus, now: i64) -> String {
     match one.not_after {
         None => "none yet".to_owned(),
         Some(end) if end <= now => "has ended".to_owned(),
+        Some(end) if one.ending => format!("in {} (soon)", span(end - now)),
         Some(end) => format!("in {}", span(end - now)),
     }
 }
@@ -143,6 +144,7 @@ mod tests {
             source: CertificateSource::Acme,
             file: None,
             not_after: Some(1_000_000 + 60 * DAY_S),
+            ending: false,
             next_order_ms: Some(1_000_000_000 + 5_400_000),
             under_way: false,
             failures: 2,
@@ -165,6 +167,7 @@ mod tests {
                     source: CertificateSource::File,
                     file: Some("tls/web.pem".to_owned()),
                     not_after: Some(5),
+                    ending: true,
                     next_order_ms: None,
                     under_way: false,
                     failures: 0,

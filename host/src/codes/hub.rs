@@ -192,8 +192,8 @@ fn reason(code: ReasonCode) -> Text {
         .counted(&["nowconnect_http_stale_files"])
         .logged(&[Line(events::RELOAD_REFUSED, "")]),
         ReasonCode::StateFailed => text(
-            "the control plane's state file fails",
-            "The disk is full or broken, or an entry of the file is damaged: no token and no name is given out until it is well, and tunnels whose tokens end meanwhile end with them.",
+            "the state file of the control plane, or of issued certificates, fails",
+            "The disk is full or broken, or an entry of the file is damaged: no token and no name is given out until it is well, and tunnels whose tokens end meanwhile end with them; no certificate is renewed.",
             "make room, or look at the disk; the hub opens the file anew every ten seconds by itself. A damaged file is replaced by `nowconnect state restore`",
         )
         .counted(&[
@@ -201,6 +201,13 @@ fn reason(code: ReasonCode) -> Text {
             "nowconnect_control_state_failures_total",
         ])
         .logged(&[Line(events::CONTROL_STATE_FAILED, "")]),
+        ReasonCode::CertificateEnding => text(
+            "a certificate ends so soon that its renewal should have happened",
+            "Its orders fail, or nobody replaced its file: a sixth of its life is left, or a week where that is less.",
+            "`nowconnect certificates list` says why an order failed, and when it is tried again; replace the file of one from a file",
+        )
+        .counted(&["nowconnect_certificates_ending", "nowconnect_http_certificates_failing"])
+        .logged(&[Line(events::CERTIFICATE_FAILED, "")]),
     }
 }
 

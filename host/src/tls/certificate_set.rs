@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 
-use super::{TlsError, earliest_not_after, read_pair};
+use super::{TlsError, earliest_not_after, read_pair, validity};
 use crate::config::TlsFiles;
 
 /// See the module.
@@ -32,6 +32,8 @@ pub(crate) struct SetCertificate {
     pub(crate) file: PathBuf,
     /// The DNS names in it, in lower case, as they stand there.
     pub(crate) names: Vec<String>,
+    /// When its first certificate began to be good, in seconds since 1970.
+    pub(crate) not_before: Option<i64>,
     /// When its chain stops being good, in seconds since 1970.
     pub(crate) not_after: Option<i64>,
     key: Arc<CertifiedKey>,
@@ -130,6 +132,7 @@ impl SetCertificate {
         Ok(Self {
             file: files.cert_file.clone(),
             names: dns_names(&key).map_err(|error| TlsError::malformed(&files.cert_file, error))?,
+            not_before: validity(&key.cert).map(|(begin, _)| begin),
             not_after: earliest_not_after(&key.cert),
             key: Arc::new(key),
         })

@@ -1,5 +1,7 @@
 //! Certificates change while the hub runs, and other's certificates are checked.
 
+use nowconnect::health::{Readiness, ReasonCode};
+
 use crate::cluster::tls::{authority, certificate, shown, write_pair, write_pair_until};
 use crate::cluster::{Issuer, echo, eventually, hub, now_s};
 
@@ -200,4 +202,35 @@ async fn an_issuer_whose_keys_cannot_be_had_is_a_reason_in_readyz() {
             )
     })
     .await;
+}
+
+/// It serves all the same, and says which one.
+#[tokio::test]
+async fn a_certificate_that_nobody_renews_degrades_the_hub() {
+    let hub = hub().tls().admin().start().await;
+    let told = || async {
+        let status = hub.operator().status().await.unwrap();
+        match status.readiness {
+            Readiness::Degraded(reasons) => reasons
+                .into_iter()
+                .filter(|reason| reason.code == ReasonCode::CertificateEnding)
+                .map(|reason| reason.detail)
+                .collect(),
+            Readiness::Ready | Readiness::Starting | Readiness::Draining => Vec::new(),
+        }
+    };
+    assert_eq!(told().await, [""; 0]);
+    for (until, expected, count) in [
+        (now_s() + 2 * 86_400, &["tunnel.tls"][..], 1),
+        (now_s() + 60 * 86_400, &[], 0),
+    ] {
+        write_pair_until(&hub.path(""), "hub", until);
+        assert!(hub.reload().await.ok);
+        eventually("the readiness of then", || async {
+            told().await == expected
+        })
+        .await;
+        let line = format!("nowconnect_certificates_ending {count}\n");
+        assert!(hub.metrics().contains(&line), "{}", hub.metrics());
+    }
 }

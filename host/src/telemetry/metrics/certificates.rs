@@ -13,6 +13,8 @@ use super::registrar::Registrar;
 pub struct CertificateMetrics {
     ends: IntGaugeVec,
     missing: IntGauge,
+    ending: IntGauge,
+    failing: IntGauge,
     orders: IntCounterVec,
     codes: LabelCap,
     /// Name and source of what was set last.
@@ -31,6 +33,14 @@ impl CertificateMetrics {
                 "nowconnect_http_certificates_missing",
                 "Names that certificates are issued for and that have none yet.",
             ),
+            ending: families.gauge(
+                "nowconnect_certificates_ending",
+                "Certificates of the ports for viewers, agents and operators that end so soon that their renewal should have happened.",
+            ),
+            failing: families.gauge(
+                "nowconnect_http_certificates_failing",
+                "Names that certificates are issued for and whose last order failed.",
+            ),
             orders: families.counters(
                 "nowconnect_certificate_orders_total",
                 &["result"],
@@ -45,6 +55,13 @@ impl CertificateMetrics {
     pub fn ordered(&self, result: &str) {
         let label = self.codes.admit(result);
         self.orders.with_label_values(&[label]).inc();
+    }
+
+    /// Sets how many certificates end soon, and how many names' orders fail.
+    pub(crate) fn troubled(&self, ending: usize, failing: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.ending.set(number(ending));
+        self.failing.set(number(failing));
     }
 
     /// Sets every certificate: its first name, its source, and when it ends, seconds since 1970;
