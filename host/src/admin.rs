@@ -54,6 +54,7 @@ pub use server::{
     AdminBindError, AdminProof, AdminServer, AdminTcp, HEAD_TIMEOUT, MAX_CONNECTIONS,
     MIN_TOKEN_CHARACTERS, TcpAccess,
 };
+pub(crate) use socket::{DEV_SOCKET, dev_folder};
 pub use socket::{SocketError, default_socket_path};
 pub use view::HubView;
 

@@ -22,7 +22,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::view::ReloadReport;
 use crate::admin::{AdminBindError, AdminProof, AdminServer, AdminState, AdminTcp};
@@ -99,7 +99,7 @@ impl fmt::Debug for GatewayOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// An address is taken, not ours, or needs a right that we lack.
-    #[error("{what} cannot be bound to `{address}`: {source}")]
+    #[error("{what} cannot be bound to `{address}`: {source}{}", port_hint(source))]
     Address {
         /// Which part.
         what: String,
@@ -137,6 +137,18 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// The way out of a port that cannot be had, behind what the system says.
+pub(crate) fn port_hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "; another program has the port, such as a hub that runs already (`ss -ltnp` shows which): \
+         end it, or choose another port"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need a right: choose another port, or give the hub CAP_NET_BIND_SERVICE"
+    } else {
+        ""
+    }
 }
 
 impl From<OpenError> for BindError {
@@ -199,7 +211,7 @@ impl Gateway {
             .or(certificate_store.as_ref())
             .cloned();
         if let Some(state) = &state {
-            remember_agents(&hub, state).await?;
+            remember_agents(&hub, state).await;
         }
 
         let tunnel = bind_tcp("the tunnel port", config.tunnel.listen()).await?;
@@ -487,17 +499,18 @@ async fn open_certificate_store(
     }
 }
 
-/// Tells the hub where agents dialled in from before.
-async fn remember_agents(hub: &Hub, state: &Arc<Store>) -> Result<(), BindError> {
-    let failed = |error: String| BindError::Control(error);
+/// Tells the hub where agents dialled in from before. What cannot be read keeps nobody from
+/// serving.
+async fn remember_agents(hub: &Hub, state: &Arc<Store>) {
     let reading = Arc::clone(state);
-    let read = tokio::task::spawn_blocking(move || reading.agent_tunnels());
-    let (tunnels, forgotten) = read
-        .await
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(|error| failed(error.to_string()))?;
-    hub.addresses.came_before(tunnels, forgotten);
-    Ok(())
+    let read = tokio::task::spawn_blocking(move || reading.agent_tunnels()).await;
+    let read = read
+        .map_err(|error| error.to_string())
+        .and_then(|read| read.map_err(|error| error.to_string()));
+    match read {
+        Ok(tunnels) => hub.addresses.came_before(tunnels),
+        Err(error) => warn!(error, "where agents dialled in from before cannot be read"),
+    }
 }
 
 async fn make_hub(

@@ -36,6 +36,7 @@ mod pool;
 mod probe;
 mod progress;
 mod published;
+mod published_status;
 mod recheck;
 mod reload;
 mod reply;
@@ -264,6 +265,7 @@ pub(crate) async fn sweep(hub: Arc<Hub>) {
         let within = hub.config.load().ingress.limits.pool_idle_timeout;
         hub.ingress.pool.sweep(within);
         hub.ingress.published.sweep(&hub);
+        published_status::count(&hub);
     }
 }
 

@@ -22,7 +22,7 @@ use super::routes::{
     ANSWER_TIMEOUT, AgentPage, DecisionPage, DecisionQuery, Done, LogLevel, RequestPage,
     RequestQuery,
 };
-use super::socket::default_socket_path;
+use super::socket::{DEV_SOCKET, default_socket_path, dev_folder};
 use super::view::{
     AgentAddressPage, AgentAddressQuery, BackupRequest, BundlePush, DrainProgress, DrainQuery,
     DrainRequest, ExplainRequest, FlowPage, FlowQuery, GenerationStatus, HubStatus, ReloadReport,
@@ -103,18 +103,20 @@ impl AdminClient {
     }
 
     /// The socket given, else the first existing one of the usual places: the user's runtime
-    /// folder (`XDG_RUNTIME_DIR`), then `/run/nowconnect`.
+    /// folder (`XDG_RUNTIME_DIR`), then `/run/nowconnect`, then that of a hub of `nowconnect dev`.
     pub fn find(given: Option<&Path>) -> Self {
         if let Some(given) = given {
             return Self::new(given);
         }
         let own = std::env::var("XDG_RUNTIME_DIR").ok();
         let own = default_socket_path(own.as_deref());
-        if own.exists() {
-            Self::new(own)
-        } else {
-            Self::new(default_socket_path(None))
-        }
+        let usual = default_socket_path(None);
+        let of_dev = dev_folder().map(|folder| folder.join(DEV_SOCKET));
+        let found = [Some(&own), Some(&usual), of_dev.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|socket| socket.exists());
+        Self::new(found.unwrap_or(&usual).clone())
     }
 
     /// The socket that is called.

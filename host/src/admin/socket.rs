@@ -196,6 +196,22 @@ pub fn default_socket_path(xdg_runtime_dir: Option<&str>) -> PathBuf {
     Path::new(base.unwrap_or("/run")).join("nowconnect/admin.sock")
 }
 
+/// The socket of a hub of `nowconnect dev`, in its [folder](dev_folder).
+pub(crate) const DEV_SOCKET: &str = "admin.sock";
+
+/// Where a hub of `nowconnect dev` keeps its state, and its socket: below `$XDG_STATE_HOME`, or
+/// below the home folder.
+pub(crate) fn dev_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|state| state.join("nowconnect/hub"))
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]

@@ -384,13 +384,17 @@ pub struct HttpStatus {
     pub listeners: Vec<HttpListenerStatus>,
     /// The routes, as configured.
     pub routes: Vec<RouteStatus>,
+    /// The first names that agents publish, by host.
+    pub published: Vec<PublishedStatus>,
+    /// How many more there are.
+    pub published_more: u64,
 }
 
 impl HttpStatus {
     /// Whether there is nothing of the kind.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.listeners.is_empty() && self.routes.is_empty()
+        self.listeners.is_empty() && self.routes.is_empty() && self.published.is_empty()
     }
 }
 
@@ -423,6 +427,49 @@ pub struct RouteStatus {
     pub down: u64,
     /// Requests under way.
     pub requests: u64,
+}
+
+/// One name that an agent publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedStatus {
+    /// Its endpoint, `tenant/name` outside the default tenant.
+    pub endpoint: String,
+    /// The host that it answers to.
+    pub host: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// What the service speaks: `http` or `tcp`.
+    pub protocol: String,
+    /// The agent that may hold it, `tenant/id` outside the default tenant.
+    pub agent: String,
+    /// Whether that agent is here.
+    pub state: PublishedState,
+    /// Seconds since it is so; left out where the agent has not been here for long, or not since the
+    /// hub was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_seconds: Option<u64>,
+    /// Requests under way.
+    pub requests: u64,
+}
+
+/// Whether the agent of a published name is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishedState {
+    /// Its tunnel is up, and the name is served.
+    Online,
+    /// It is away; the name is kept for it.
+    Offline,
+}
+
+impl PublishedState {
+    /// The word for tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+        }
+    }
 }
 
 /// One agent with a session.
@@ -497,7 +544,8 @@ pub struct AgentAddressQuery {
     /// Of this agent; left out where a decision is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The one that was up at this time, Unix milliseconds; left out, all that are kept.
+    /// The latest that came up until this time, Unix milliseconds, and may have ended by then; left
+    /// out, all that are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_ms: Option<u64>,
     /// Agent and time of this decision, which a request's log line names.

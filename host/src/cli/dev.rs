@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
+use nowconnect_store::Store;
 
 use super::Exit;
 use super::run::{complain, serve};
+use crate::admin::{DEV_SOCKET, dev_folder};
 use crate::config::{self, CloudConfig, ConfigError, ProcessEnv};
 
 /// Serves this machine alone: names below `localhost`, without certificates, tokens or files
@@ -58,7 +60,7 @@ impl Args {
                 return complain(&problem, Exit::Usage);
             }
         }
-        let Some(folder) = self.state_dir.clone().or_else(state_folder) else {
+        let Some(folder) = self.state_dir.clone().or_else(dev_folder) else {
             return complain(
                 "no folder for the state: set HOME, XDG_STATE_HOME or `--state-dir`",
                 Exit::Usage,
@@ -71,6 +73,13 @@ impl Args {
         if let Err(error) = made {
             let problem = format!("`{}` cannot be made: {error}", folder.display());
             return complain(&problem, Exit::Failure);
+        }
+        // The first start loses nothing that the hub would have to warn of.
+        let state = folder.join(STATE_FILE);
+        if !state.exists()
+            && let Err(error) = Store::open(&state)
+        {
+            return complain(&error.to_string(), Exit::Failure);
         }
         let settings = self.settings();
         let load = move || load(&settings, &folder);
@@ -91,7 +100,8 @@ impl Args {
                 std::io::stdout(),
                 "A hub for this machine serves http://NAME.localhost:{port}\n\n  \
                  nowconnect-agent http 3000{more}\n\n\
-                 in another terminal gives what listens on port 3000 such a name. Ctrl-C ends the hub."
+                 in another terminal gives what listens on port 3000 such a name; `nowconnect status` shows \
+                 them. Ctrl-C ends the hub."
             );
         })
     }
@@ -115,12 +125,12 @@ ingress:
     - {{name: {WEB}, bind: \"{http}\"}}
 control:
   listen: \"{control}\"
-  state_file: control.redb
+  state_file: {STATE_FILE}
   domain: localhost
   # Whoever reaches control.listen may publish, without a token.
   anonymous: {{enabled: true}}
 admin:
-  socket: admin.sock
+  socket: {DEV_SOCKET}
 observability:
   metrics_port: null
   log_level: warn
@@ -132,6 +142,9 @@ observability:
     }
 }
 
+/// What it keeps, in its folder.
+const STATE_FILE: &str = "control.redb";
+
 /// The name of the port for viewers.
 const WEB: &str = "web";
 
@@ -142,17 +155,6 @@ fn load(settings: &str, folder: &Path) -> Result<CloudConfig, ConfigError> {
     // There is no file that could be watched.
     config.source = None;
     Ok(config)
-}
-
-fn state_folder() -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-        .map(|state| state.join("nowconnect/hub"))
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ use table::{Align, Table};
 /// Time between the two looks from which rates are made.
 const RATE_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Shows the hub: readiness, generation, listeners, agents with their connectors, flows, rates.
+/// Shows the hub: readiness, generation, listeners, routes, published names, agents with their
+/// connectors, flows, rates.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The hub's admin socket; without it the usual places are tried
@@ -147,6 +148,14 @@ pub(super) fn render(snapshot: &Snapshot, rates: Option<Rates>) -> String {
         text.push_str(&http_listeners(http).render());
         text.push('\n');
         text.push_str(&routes(http).render());
+        text.push('\n');
+    }
+    if !http.published.is_empty() {
+        text.push_str(&published(http).render());
+        if http.published_more > 0 {
+            let more = http.published_more;
+            text.push_str(&format!("and {more} more, listed by the control API\n"));
+        }
         text.push('\n');
     }
     text.push_str(&agents(&snapshot.agents).render());
@@ -320,6 +329,32 @@ fn routes(http: &HttpStatus) -> Table {
             route.agents.to_string(),
             route.down.to_string(),
             route.requests.to_string(),
+        ]);
+    }
+    table
+}
+
+/// The names that agents publish.
+fn published(http: &HttpStatus) -> Table {
+    let mut table = Table::new(&[
+        ("PUBLISHED", Align::Left),
+        ("TENANT", Align::Left),
+        ("SPEAKS", Align::Left),
+        ("AGENT", Align::Left),
+        ("STATE", Align::Left),
+        ("SINCE", Align::Right),
+        ("REQUESTS", Align::Right),
+    ]);
+    for name in &http.published {
+        table.row(vec![
+            name.host.clone(),
+            name.tenant.clone(),
+            name.protocol.clone(),
+            name.agent.clone(),
+            name.state.as_str().to_owned(),
+            name.since_seconds
+                .map_or_else(|| String::from("-"), table::duration),
+            name.requests.to_string(),
         ]);
     }
     table

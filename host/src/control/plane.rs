@@ -58,7 +58,10 @@ pub(crate) enum OpenError {
     Keys(#[from] KeyError),
     #[error("`control.tls`: {0}")]
     Tls(#[from] TlsError),
-    #[error("the control API cannot be bound to `{address}`: {error}")]
+    #[error(
+        "the control API cannot be bound to `{address}`: {error}{}",
+        crate::gateway::port_hint(error)
+    )]
     Bind {
         address: SocketAddr,
         error: std::io::Error,

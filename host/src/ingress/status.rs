@@ -1,7 +1,8 @@
-//! Ports and routes as operators see them.
+//! Ports, routes and published names as operators see them.
 
 use rustc_hash::FxHashMap;
 
+use super::published_status::published;
 use crate::admin::view::{HttpListenerStatus, HttpStatus, RouteStatus};
 use crate::authorize::policy_name;
 use crate::config::RouteConfig;
@@ -30,9 +31,12 @@ pub(crate) fn status(hub: &Hub) -> HttpStatus {
     let config = hub.config();
     let routes = config.ingress.routes.iter();
     let routes = routes.map(|route| of_route(hub, route, &requests));
+    let (published, published_more) = published(hub, &requests);
     HttpStatus {
         listeners,
         routes: routes.collect(),
+        published,
+        published_more,
     }
 }
 

@@ -133,6 +133,11 @@ impl ParkedSessions {
         noted.map(|(reason, _)| reason)
     }
 
+    /// Since when an agent has been away, where it was here before and is remembered.
+    pub(crate) fn away_since(&self, agent: &AgentKey) -> Option<Instant> {
+        self.reasons.lock().get(agent).map(|(_, since)| *since)
+    }
+
     /// Forgets the agents that have been away for `long`, and says which.
     pub(super) fn forget_away(&self, long: Duration) -> Vec<AgentKey> {
         let mut away = Vec::new();

@@ -73,6 +73,8 @@ struct At {
     hub: Arc<Hub>,
     identity: Arc<AgentIdentity>,
     remote: SocketAddr,
+    /// When its connection was accepted.
+    began: Instant,
     cell: SessionCell,
 }
 
@@ -83,6 +85,7 @@ impl Shell {
                 hub,
                 identity: newcomer.identity,
                 remote: newcomer.remote,
+                began: newcomer.admission.began(),
                 cell,
             },
             admission: Some(newcomer.admission),
@@ -459,7 +462,7 @@ impl At {
             address: live.remote,
             since_ms: now_ms(),
         });
-        hub.metrics().hub.handshake("accepted");
+        hub.metrics().hub.joined(self.began.elapsed());
         let names: Vec<&str> = connectors.iter().map(ConnectorName::as_str).collect();
         info!(
             event = events::AGENT_CONNECTED,

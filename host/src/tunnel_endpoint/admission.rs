@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +37,7 @@ pub(crate) struct Admission {
     slot: Option<Slot>,
     source: Option<SourceSlot>,
     trusted: bool,
+    began: Instant,
 }
 
 /// Which bound was met.
@@ -87,6 +88,7 @@ impl Admissions {
             slot: Some(slot),
             source: None,
             trusted,
+            began: Instant::now(),
         };
         if !trusted {
             admission.count_source(peer, now)?;
@@ -101,6 +103,11 @@ impl Admissions {
 }
 
 impl Admission {
+    /// When the connection was accepted.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// What the request handling needs of it.
     pub(crate) fn source(&self) -> SourceCheck {
         SourceCheck {

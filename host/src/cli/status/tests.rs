@@ -3,7 +3,7 @@
 use super::*;
 use crate::admin::view::{
     AgentState, ConnectorStatus, GenerationStatus, HttpListenerStatus, ListenerStatus,
-    PluginStatus, RecheckStatus, RefusedConnector, RouteStatus,
+    PluginStatus, PublishedState, PublishedStatus, RecheckStatus, RefusedConnector, RouteStatus,
 };
 use crate::health::{Reason, ReasonCode};
 
@@ -35,6 +35,11 @@ web            127.0.0.1:8443  yes
 
 ROUTE  HOST              PATH  CONNECTOR  AGENTS  DOWN  REQUESTS
 shop   shop.example.com  /*    shop            2     1         7
+
+PUBLISHED           TENANT  SPEAKS  AGENT       STATE    SINCE  REQUESTS
+blog.t.example.com  acme    http    acme/tun_1  online     59s         3
+wiki.t.example.com  public  tcp     public/t-2  offline      -         0
+and 4 more, listed by the control API
 
 AGENT  STATE  NETWORK       UP   RTT     TOKEN    FLOWS  TO      FROM  CONNECTORS
 dc1    up     192.0.2.0/24  59s  1.5 ms  expired      2  1.5 MB  12 B  ldaps_dc1,ssh(down: timeout)
@@ -141,6 +146,11 @@ pub(in super::super) fn snapshot(agent: &str) -> Snapshot {
                 down: 1,
                 requests: 7,
             }],
+            published: vec![
+                published("blog", "acme", "http", PublishedState::Online),
+                published("wiki", "public", "tcp", PublishedState::Offline),
+            ],
+            published_more: 4,
         },
         tunnel_address: None,
         totals: Totals {
@@ -189,5 +199,19 @@ pub(in super::super) fn agent_status(agent: &str) -> AgentStatus {
         bytes_a2c: 12,
         token_expires_seconds: Some(-1),
         labels: std::collections::BTreeMap::new(),
+    }
+}
+
+fn published(name: &str, tenant: &str, protocol: &str, state: PublishedState) -> PublishedStatus {
+    let online = state == PublishedState::Online;
+    PublishedStatus {
+        endpoint: format!("{tenant}/{name}"),
+        host: format!("{name}.t.example.com"),
+        tenant: tenant.to_owned(),
+        protocol: protocol.to_owned(),
+        agent: format!("{tenant}/{}", if online { "tun_1" } else { "t-2" }),
+        state,
+        since_seconds: online.then_some(59),
+        requests: if online { 3 } else { 0 },
     }
 }

@@ -58,6 +58,7 @@ pub struct HttpMetrics {
     signed_in: IntCounterVec,
     viewers_ended: IntCounter,
     stale: IntGauge,
+    published: IntGaugeVec,
     endpoints: CappedChildren<EndpointMetrics>,
 }
 
@@ -137,7 +138,20 @@ impl HttpMetrics {
                 "nowconnect_http_stale_files",
                 "Sets of `viewer_auth` and HTTP listeners of which a file could not be taken over; what was read before stays in force.",
             ),
+            published: families.gauges(
+                "nowconnect_published_names",
+                &["state"],
+                "Names that agents publish, by whether their agents are here: online or offline.",
+            ),
             endpoints: CappedChildren::new(MAX_CONNECTORS),
+        }
+    }
+
+    /// Sets how many published names there are.
+    pub(crate) fn published_names(&self, online: usize, offline: usize) {
+        for (state, names) in [("online", online), ("offline", offline)] {
+            let names = i64::try_from(names).unwrap_or(i64::MAX);
+            self.published.with_label_values(&[state]).set(names);
         }
     }
 

@@ -13,6 +13,12 @@ const OPEN_BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 5.0,
 ];
 
+/// Seconds of a handshake, from accept to HELLO_ACK: over a wide network four round trips, and the
+/// first one of a hub waits for its issuer's keys.
+const HANDSHAKE_BUCKETS: &[f64] = &[
+    0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
 /// A configured certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
@@ -46,6 +52,7 @@ pub struct HubMetrics {
     flows_open: IntGauge,
     resumes: IntCounterVec,
     handshakes: IntCounterVec,
+    handshake_seconds: Histogram,
     auth_failures: IntCounterVec,
     denied_opens: IntCounterVec,
     open_seconds: Histogram,
@@ -79,6 +86,11 @@ impl HubMetrics {
                 "nowconnect_handshakes_total",
                 &["result"],
                 "Tunnel handshakes by result: accepted, or the code of the refusal.",
+            ),
+            handshake_seconds: families.histogram(
+                "nowconnect_handshake_seconds",
+                HANDSHAKE_BUCKETS,
+                "Time from accepting an agent's connection to its HELLO_ACK: TLS, token, policies and plugins.",
             ),
             auth_failures: families.counters(
                 "nowconnect_auth_failures_total",
@@ -148,6 +160,12 @@ impl HubMetrics {
     pub fn handshake(&self, result: &str) {
         let label = self.codes.admit(result);
         self.handshakes.with_label_values(&[label]).inc();
+    }
+
+    /// Counts a handshake that let an agent in, and the time that it took.
+    pub fn joined(&self, took: Duration) {
+        self.handshake("accepted");
+        self.handshake_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts an authentication that failed.

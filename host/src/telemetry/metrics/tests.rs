@@ -39,6 +39,38 @@ fn the_published_names_and_labels_are_there() {
     }
 }
 
+/// What a control plane of tunnels should show stands in the documents beside metrics that exist.
+#[test]
+fn what_is_wanted_of_a_control_plane_is_counted() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let metrics = Metrics::new();
+    for wanted in [
+        "connections",
+        "active tunnels",
+        "streams open",
+        "streams closed",
+        "stream errors",
+        "handshake latency",
+        "throughput",
+        "of each endpoint",
+        "of each agent's tunnel",
+    ] {
+        let begin = format!("| {wanted} | ");
+        let row = document.lines().find_map(|line| line.strip_prefix(&begin));
+        let names: Vec<&str> = row
+            .unwrap_or_else(|| panic!("docs/metrics.md has no row for `{wanted}`"))
+            .split('`')
+            .filter(|part| part.starts_with("nowconnect_"))
+            .collect();
+        assert!(!names.is_empty(), "{wanted}");
+        for name in names {
+            let mut families = metrics.families().iter();
+            assert!(families.any(|family| family.name == name), "{name}");
+        }
+    }
+}
+
 #[test]
 fn the_documentation_lists_every_family() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");

@@ -1,10 +1,11 @@
 //! Published names at the HTTP ports, beside configured routes.
 
+use nowconnect::admin::view::PublishedState;
 use serde_json::json;
 
 use super::{agent_of, anonymous, control, control_hub};
 use crate::cluster::web::{get, origin};
-use crate::cluster::{HubPlan, TestHub, eventually};
+use crate::cluster::{HubPlan, TestHub, command, eventually};
 use crate::ingress::{PERMIT_HTTP, closed, ingress, web};
 
 const HOST: &str = "shop.tunnels.example.com";
@@ -150,4 +151,104 @@ async fn a_name_of_another_protocol_is_no_host() {
         .create(json!({"requested_name": "shop", "protocol": "tcp"}))
         .await;
     assert_eq!(answer(&hub, HOST).await, (404, "unknown_host".to_owned()));
+}
+
+/// As `nowconnect status` shows them, and as they are counted.
+#[tokio::test]
+async fn an_operator_sees_which_names_are_served_and_by_whom() {
+    let hub = publishing_hub(&[]).admin().start().await;
+    let origin = origin(&[]).await;
+    let created = anonymous(&hub)
+        .create(json!({"requested_name": "shop"}))
+        .await;
+    let tunnel = created.text("tunnel_id");
+    let seen = |state: PublishedState| {
+        let operator = hub.operator();
+        async move {
+            let published = operator.status().await.unwrap().http.published;
+            let found = published.into_iter().next().unwrap();
+            (found.state == state).then_some(found)
+        }
+    };
+    let offline = seen(PublishedState::Offline).await.unwrap();
+    assert_eq!(offline.host, HOST);
+    assert_eq!(offline.endpoint, "public/shop");
+    assert_eq!(offline.tenant, "public");
+    assert_eq!(offline.agent, format!("public/{tunnel}"));
+    assert_eq!(offline.since_seconds, None);
+
+    let agent = agent_of(&hub, &created, origin.address());
+    agent.ready().await;
+    let online = seen(PublishedState::Online).await.unwrap();
+    assert!(online.since_seconds.is_some());
+    let counted = |state: &str, count: u32| {
+        let line = format!("nowconnect_published_names{{state=\"{state}\"}} {count}");
+        let hub = &hub;
+        async move { hub.metrics().contains(&line) }
+    };
+    eventually("the name to be counted", || counted("online", 1)).await;
+    let socket = hub.path("admin.sock");
+    let (code, out) = command(&["status", "--socket", socket.to_str().unwrap()]).await;
+    assert_eq!(code, Some(0), "{out}");
+    let line = out.lines().find(|line| line.starts_with(HOST)).unwrap();
+    assert!(line.contains("online") && line.contains(tunnel), "{line}");
+
+    drop(agent);
+    eventually("the agent to be gone", || async {
+        let gone = seen(PublishedState::Offline).await;
+        gone.is_some_and(|name| name.since_seconds.is_some())
+    })
+    .await;
+    eventually("that to be counted", || counted("offline", 1)).await;
+}
+
+/// Each of them moves with what it is named after.
+#[tokio::test]
+async fn what_passes_is_counted_by_tunnel_stream_and_endpoint() {
+    let hub = publishing_hub(&[]).start().await;
+    let origin = origin(&[]).await;
+    let created = anonymous(&hub)
+        .create(json!({"requested_name": "shop"}))
+        .await;
+    let agent = agent_of(&hub, &created, origin.address());
+    agent.ready().await;
+    assert_eq!(answer(&hub, HOST).await.0, 200);
+    let label = "endpoint=\"public/shop\"";
+    let tunnel = format!("public/{}", created.text("tunnel_id"));
+    // Some are counted a moment after the answer.
+    for line in [
+        "nowconnect_tunnels 1".to_owned(),
+        "nowconnect_flows_open 1".to_owned(),
+        "nowconnect_handshake_seconds_count 1".to_owned(),
+        format!("nowconnect_http_requests_total{{{label},status=\"2xx\"}} 1"),
+        format!("nowconnect_http_response_seconds_count{{{label}}} 1"),
+        format!("nowconnect_http_body_bytes_total{{direction=\"out\",{label}}} 1"),
+    ] {
+        eventually(&line, || async {
+            hub.metrics().lines().any(|counted| counted == line)
+        })
+        .await;
+    }
+    for begin in [
+        "nowconnect_tcp_bytes_total{direction=\"a2c\"} ".to_owned(),
+        format!("nowconnect_connector_bytes_total{{connector=\"{tunnel}\",direction=\"a2c\"}} "),
+    ] {
+        eventually(&begin, || async {
+            let page = hub.metrics();
+            let count = page.lines().find_map(|line| line.strip_prefix(&begin));
+            count.is_some_and(|count| count != "0")
+        })
+        .await;
+    }
+    drop(agent);
+    eventually("the stream to end with an error", || async {
+        let page = hub.metrics();
+        page.contains("nowconnect_flows_open 0")
+            && page.lines().any(|line| {
+                line.starts_with("nowconnect_flow_ends_total{cause=")
+                    && !line.contains("finished")
+                    && !line.ends_with(" 0")
+            })
+    })
+    .await;
 }

@@ -10,7 +10,7 @@ use crate::parts::certificates::Certificate;
 use crate::parts::{Daemon, eventually, free_port, nginx, program, run_ok, skip_without};
 
 /// What lets requests through, beside what lets agents in.
-const HTTP_POLICY: &str = r#"
+pub(crate) const HTTP_POLICY: &str = r#"
 @id("any-request")
 permit (principal is NowConnect::Viewer, action == NowConnect::Action::"http-request", resource);
 @id("any-upstream")

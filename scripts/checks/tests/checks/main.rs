@@ -15,6 +15,7 @@ mod control_api;
 mod documents;
 mod gateway;
 mod http_origin;
+mod http_trace;
 mod parts;
 mod plugins;
 mod proofs;
