@@ -478,8 +478,8 @@ impl Hub {
         let parked = self.parked.end(|parked, _| *parked == key);
         match self.router.tunnel_of(&key) {
             Some(tunnel) => {
-                tunnel.close(CloseCode::Shutdown, "an operator ended the session");
-                crate::ingress::agent_lost(self, &key);
+                let reason = "an operator ended the session";
+                crate::session::end_session(self, &tunnel, CloseCode::Shutdown, reason);
                 Ok(())
             }
             None if parked > 0 => Ok(()),

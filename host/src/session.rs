@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{Span, info};
 
 pub(crate) use addresses::{AgentAddresses, save_addresses};
-pub(crate) use keeper::{end_lost, end_revoked, keep_sessions};
+pub(crate) use keeper::{end_lost, end_revoked, end_session, keep_sessions};
 pub(crate) use live::{LiveTunnel, Standing};
 use parked::Parked;
 pub(crate) use parked::ParkedSessions;

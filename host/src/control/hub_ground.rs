@@ -269,7 +269,8 @@ impl Ground for HubGround {
         };
         hub.parked.end(|parked, _| *parked == key);
         if let Some(tunnel) = hub.router().tunnel_of(&key) {
-            tunnel.close(CloseCode::Revoked, "its tunnel was deleted");
+            let reason = "its tunnel was deleted";
+            session::end_session(&hub, &tunnel, CloseCode::Revoked, reason);
         }
     }
 

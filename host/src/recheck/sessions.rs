@@ -19,7 +19,7 @@ use crate::config::CloudConfig;
 use crate::generation::Stamp;
 use crate::hub::Hub;
 use crate::registry::ConnectorKey;
-use crate::session::{LiveTunnel, Standing};
+use crate::session::{LiveTunnel, Standing, end_session};
 use crate::telemetry::events;
 
 /// Agents that are asked about before others get their turn. A HELLO costs as much as several
@@ -114,7 +114,7 @@ fn enforce(
     }
     match answer {
         Answer::Kept(stamp) => tunnel.decided_under(*stamp),
-        Answer::Refused(code, reason) if close => tunnel.close(*code, reason),
+        Answer::Refused(code, reason) if close => end_session(hub, tunnel, *code, reason),
         Answer::Lost(refused) if close => {
             let left = tunnel.lose(refused);
             hub.router().set_connectors(tunnel, left);

@@ -109,11 +109,16 @@ fn expired(hub: &Hub, tunnel: &LiveTunnel) {
         );
     }
     if close && !tunnel.is_closing() {
-        tunnel.close(
-            CloseCode::TokenExpired,
-            "the token expired and was not renewed",
-        );
+        let reason = "the token expired and was not renewed";
+        end_session(hub, tunnel, CloseCode::TokenExpired, reason);
     }
+}
+
+/// Ends a session for good, and with it what it answers over HTTP, also towards viewers that take
+/// nothing and would not notice.
+pub(crate) fn end_session(hub: &Hub, tunnel: &LiveTunnel, code: CloseCode, reason: &str) {
+    tunnel.close(code, reason);
+    crate::ingress::agent_lost(hub, &tunnel.key);
 }
 
 /// Ends every session whose credential is revoked now. Says how many.
@@ -160,7 +165,8 @@ pub(crate) fn end_lost(hub: &Hub, agent: &AgentKey, epoch: &Epoch, why: &ClaimLo
     );
     if hub.cluster().is_active() {
         tunnel.stop();
-        tunnel.close(CloseCode::EpochLost, &format!("the claim is lost: {why}"));
+        let reason = format!("the claim is lost: {why}");
+        end_session(hub, &tunnel, CloseCode::EpochLost, &reason);
     }
 }
 
@@ -173,5 +179,6 @@ fn end_as_revoked(hub: &Hub, tunnel: &LiveTunnel) {
     );
     hub.metrics().hub.revoked("session");
     tunnel.stop();
-    tunnel.close(CloseCode::Revoked, "the credential was revoked");
+    let reason = "the credential was revoked";
+    end_session(hub, tunnel, CloseCode::Revoked, reason);
 }
