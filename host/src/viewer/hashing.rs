@@ -7,13 +7,15 @@
 //! Whoever guesses wants all places. Against that, of those who wait each source gets its turn
 //! before another gets its second; where all places are taken, a newcomer pushes out the latest one
 //! of the source with the most; and those who have shown a right password lately, from the address
-//! from which they ask now, get every second turn and have places that nobody else gets.
+//! from which they ask now and for the same users, have places of their own and every second turn.
+//! Whoever shows a wrong one waits with all others again, so that no login helps to guess at another.
 
 mod places;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long somebody counts as known from an address where he has shown a right password.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
 
+/// How long somebody does not become known again who was and then showed a wrong password.
+const BARRED_FOR: Duration = Duration::from_secs(600);
+
 /// Those who are known at a time, at some 60 bytes each.
 const KNOWN: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 
@@ -45,9 +50,18 @@ pub(crate) struct Hashing {
 #[derive(Debug)]
 struct Shared {
     places: Mutex<Places>,
-    known: Mutex<LruCache<u64, Instant>>,
-    /// Makes of a name and a source what stands in `known`.
+    known: Mutex<LruCache<u64, Known>>,
+    /// Makes of users, a name and a source what stands in `known`.
     marks: RandomState,
+}
+
+/// What is remembered of somebody at an address.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    /// The last right password.
+    Right(Instant),
+    /// The last wrong one, after a right one.
+    Wrong(Instant),
 }
 
 /// Who wants a password to be looked at.
@@ -86,11 +100,12 @@ impl Default for Hashing {
 }
 
 impl Hashing {
-    pub(super) fn asker(&self, name: &str, address: IpAddr) -> Asker {
+    /// `users` tells names of one file from those of another.
+    pub(super) fn asker(&self, users: &Path, name: &str, address: IpAddr) -> Asker {
         let source = source_of(address);
         Asker {
             source,
-            mark: self.shared.marks.hash_one((name, source)),
+            mark: self.shared.marks.hash_one((users, name, source)),
         }
     }
 
@@ -109,15 +124,28 @@ impl Hashing {
         })
     }
 
-    /// It has shown a right password.
-    pub(super) fn know(&self, asker: Asker) {
-        self.shared.known.lock().put(asker.mark, Instant::now());
+    /// It has shown a right password, or a wrong one.
+    pub(super) fn note(&self, asker: Asker, is_right: bool) {
+        self.note_at(asker, is_right, Instant::now());
+    }
+
+    fn note_at(&self, asker: Asker, is_right: bool, now: Instant) {
+        let mut known = self.shared.known.lock();
+        match (is_right, known.get(&asker.mark)) {
+            (true, Some(Known::Wrong(since)))
+                if now.saturating_duration_since(*since) < BARRED_FOR => {}
+            (true, _) => drop(known.put(asker.mark, Known::Right(now))),
+            // Whoever was never known is none the less for it, and takes no place here.
+            (false, Some(_)) => drop(known.put(asker.mark, Known::Wrong(now))),
+            (false, None) => {}
+        }
     }
 
     fn is_known(&self, asker: Asker, now: Instant) -> bool {
-        let mut known = self.shared.known.lock();
-        let since = known.get(&asker.mark);
-        since.is_some_and(|since| now.saturating_duration_since(*since) < KNOWN_FOR)
+        match self.shared.known.lock().get(&asker.mark) {
+            Some(Known::Right(since)) => now.saturating_duration_since(*since) < KNOWN_FOR,
+            Some(Known::Wrong(_)) | None => false,
+        }
     }
 }
 
@@ -158,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn work_keeps_its_place_until_it_is_done() {
         let hashing = Hashing::default();
-        let asker = hashing.asker("ann", [192, 0, 2, 1].into());
+        let asker = hashing.asker(Path::new("users"), "ann", [192, 0, 2, 1].into());
         let (release, held) = mpsc::channel::<()>();
         let (begins, mut begun) = oneshot::channel();
         let place = hashing.place(asker).unwrap();
@@ -181,13 +209,38 @@ mod tests {
     #[test]
     fn somebody_is_known_where_he_was_proven_for_a_time() {
         let hashing = Hashing::default();
-        let here = hashing.asker("ann", [192, 0, 2, 1].into());
+        let asker = |users: &str, name: &str, last: u8| {
+            hashing.asker(Path::new(users), name, [192, 0, 2, last].into())
+        };
+        let here = asker("acme", "ann", 1);
         let now = Instant::now();
         assert!(!hashing.is_known(here, now));
-        hashing.know(here);
+        hashing.note_at(here, true, now);
         assert!(hashing.is_known(here, now));
-        assert!(!hashing.is_known(hashing.asker("ann", [192, 0, 2, 2].into()), now));
-        assert!(!hashing.is_known(hashing.asker("bob", [192, 0, 2, 1].into()), now));
-        assert!(!hashing.is_known(here, now + KNOWN_FOR + Duration::from_secs(1)));
+        for other in [
+            asker("acme", "ann", 2),
+            asker("acme", "bob", 1),
+            asker("beta", "ann", 1),
+        ] {
+            assert!(!hashing.is_known(other, now));
+        }
+        assert!(!hashing.is_known(here, now + KNOWN_FOR));
+    }
+
+    /// A login of one's own gives no better place for guessing at it, however often it is shown.
+    #[test]
+    fn who_shows_a_wrong_password_is_known_no_longer() {
+        let hashing = Hashing::default();
+        let ann = hashing.asker(Path::new("users"), "ann", [192, 0, 2, 1].into());
+        let now = Instant::now();
+        hashing.note_at(ann, false, now);
+        assert_eq!(hashing.shared.known.lock().len(), 0);
+        hashing.note_at(ann, true, now);
+        hashing.note_at(ann, false, now);
+        assert!(!hashing.is_known(ann, now));
+        hashing.note_at(ann, true, now + BARRED_FOR / 2);
+        assert!(!hashing.is_known(ann, now + BARRED_FOR / 2));
+        hashing.note_at(ann, true, now + BARRED_FOR);
+        assert!(hashing.is_known(ann, now + BARRED_FOR));
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -44,6 +44,7 @@ const MAX_GROUP_BYTES: usize = 256;
 
 /// A file of users as it was read.
 pub(super) struct Users {
+    path: PathBuf,
     digest: [u8; 32],
     users: BTreeMap<String, User>,
     /// What is computed for a name that is not there.
@@ -89,13 +90,16 @@ impl Users {
             )));
         }
         let digest = Sha256::digest(text.as_bytes()).into();
-        if let Some(before) = before.filter(|before| before.digest == digest) {
+        let is_same = |before: &&Arc<Self>| before.digest == digest && before.path == path;
+        if let Some(before) = before.filter(is_same) {
             return Ok(Arc::clone(before));
         }
-        Self::parse(&text, digest).map(Arc::new).map_err(malformed)
+        Self::parse(path, &text, digest)
+            .map(Arc::new)
+            .map_err(malformed)
     }
 
-    fn parse(text: &str, digest: [u8; 32]) -> Result<Self, String> {
+    fn parse(path: &Path, text: &str, digest: [u8; 32]) -> Result<Self, String> {
         let mut users: BTreeMap<String, User> = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -118,6 +122,7 @@ impl Users {
         };
         let proofs = Proofs::new().map_err(|error| format!("no random bytes: {error}"))?;
         Ok(Self {
+            path: path.to_path_buf(),
             digest,
             users,
             decoy,
@@ -134,20 +139,21 @@ impl Users {
     ) -> Result<Proven, Refusal> {
         let (name, password) = pair_of(pair)?;
         let user = self.users.get(&name);
-        let asker = hashing.asker(&name, carried.source);
+        let asker = hashing.asker(&self.path, &name, carried.source);
         let seal = self.proofs.seal(&name, &password);
         let hash = Arc::clone(user.map_or(&self.decoy, |user| &user.hash));
         let is_user = user.is_some();
         // What is remembered is right: a name that is not there has no right password.
         let look = move || hash.fits(password.expose().as_bytes()) && is_user;
         let fits = self.proofs.prove(seal, || hashing.place(asker), look).await;
-        if !fits.map_err(Refusal::unavailable)? {
+        let fits = fits.map_err(Refusal::unavailable)?;
+        hashing.note(asker, fits);
+        if !fits {
             return Err(Refusal {
                 kind: RefusalKind::PasswordWrong,
                 detail: None,
             });
         }
-        hashing.know(asker);
         let mut proven = Proven::named(carried.tenant, format!("basic:{name}"), "pwd");
         proven.groups = user.map(|user| user.groups.clone()).unwrap_or_default();
         Ok(proven)

@@ -1,20 +1,20 @@
 //! Who waits for a hash, and whose turn is next.
 //!
-//! A pure table of at most [`PLACES`] and [`RESERVED`] entries, so that looking through all of it
-//! costs nothing beside a hash. Turns are shared out by rounds (start-time fair queueing): a source
-//! that has one entry waiting gets its next in a later round, so that one with eight is eight times
-//! as slow as one with one.
+//! A pure table of at most [`PLACES`] and [`PLACES_OF_KNOWN`] entries, so that looking through all
+//! of it costs nothing beside a hash. Those who are known and all others are apart: neither takes a
+//! place of the other, and they have every second turn each. Within them turns are shared out by
+//! rounds (start-time fair queueing): a source that has one entry waiting gets its next in a later
+//! round, so that one with eight is eight times as slow as one with one.
 
 use std::net::IpAddr;
 
 use tokio::sync::oneshot;
 
-/// Hashes that may wait or be under way, in all and of one source.
+/// Hashes that may wait or be under way: of all who are not known, of those who are, and of one
+/// source.
 const PLACES: usize = 64;
+const PLACES_OF_KNOWN: usize = 32;
 const PLACES_PER_SOURCE: usize = 8;
-
-/// Beyond [`PLACES`], for those who are known.
-const RESERVED: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Entry {
 impl Places {
     pub(super) fn new(turns: usize) -> Self {
         Self {
-            entries: Vec::with_capacity(PLACES + RESERVED),
+            entries: Vec::with_capacity(PLACES + PLACES_OF_KNOWN),
             turns,
             last_number: 0,
             round: 0,
@@ -56,7 +56,8 @@ impl Places {
         }
     }
 
-    /// A place, and what tells when it is its turn. It is dropped where the place is lost.
+    /// A place, and what tells when it is its turn. It is dropped where the place is lost. Who is
+    /// known and finds none among his like is one of the others.
     pub(super) fn enter(
         &mut self,
         source: IpAddr,
@@ -67,10 +68,9 @@ impl Places {
             return None;
         }
         let round = own.map(|entry| entry.round + 1).max().unwrap_or(0);
-        let bound = PLACES + if is_known { RESERVED } else { 0 };
-        if self.entries.len() >= bound {
-            let pushed_out = self.whom_to_push_out(source, is_known)?;
-            self.entries.swap_remove(pushed_out);
+        let is_known = is_known && self.make_room(source, true);
+        if !is_known && !self.make_room(source, false) {
+            return None;
         }
         self.last_number += 1;
         let (turn, told) = oneshot::channel();
@@ -95,26 +95,33 @@ impl Places {
         self.entries.iter().filter(|entry| !entry.waits()).count()
     }
 
-    /// The latest entry of the source with the most, where that has more than the newcomer's would
-    /// have then. Who is known is never pushed out by who is not, and pushes out any who is not.
-    fn whom_to_push_out(&self, newcomer: IpAddr, is_known: bool) -> Option<usize> {
-        let waiting = || self.entries.iter().enumerate().filter(|(_, e)| e.waits());
+    /// Whether there is a place for a newcomer; the latest entry of the source with the most is
+    /// pushed out for it, where that has more than the newcomer's would have then.
+    fn make_room(&mut self, newcomer: IpAddr, is_known: bool) -> bool {
+        let bound = if is_known { PLACES_OF_KNOWN } else { PLACES };
+        let alike = || {
+            let entries = self.entries.iter().enumerate();
+            entries.filter(move |(_, entry)| entry.is_known == is_known)
+        };
+        if alike().count() < bound {
+            return true;
+        }
+        let waiting = || alike().filter(|(_, entry)| entry.waits());
         let of = |source| {
             waiting()
                 .filter(|(_, entry)| entry.source == source)
                 .count()
         };
         let least = of(newcomer) + 2;
-        let candidates = waiting().filter(|(_, entry)| {
-            if is_known {
-                !entry.is_known || of(entry.source) >= least
-            } else {
-                !entry.is_known && of(entry.source) >= least
-            }
-        });
-        candidates
-            .max_by_key(|(_, entry)| (!entry.is_known, of(entry.source), entry.number))
-            .map(|(index, _)| index)
+        let pushed_out = waiting()
+            .map(|(index, entry)| (of(entry.source), entry.number, index))
+            .filter(|(most, ..)| *most >= least)
+            .max();
+        let Some((.., index)) = pushed_out else {
+            return false;
+        };
+        self.entries.swap_remove(index);
+        true
     }
 
     fn give_turns(&mut self) {
@@ -227,13 +234,26 @@ mod tests {
             .map(|number| places.enter(source(number), false).unwrap())
             .collect();
         assert!(places.enter(source(200), false).is_none());
-        let mut known: Vec<Held> = (100..100 + RESERVED)
+        let known: Vec<Held> = (100..100 + PLACES_OF_KNOWN)
             .map(|number| places.enter(source(number), true).unwrap())
             .collect();
-        assert_eq!(lost(&places, &held), 0);
-        known.push(places.enter(source(201), true).unwrap());
-        assert_eq!((lost(&places, &held), lost(&places, &known)), (1, 0));
-        assert_eq!(places.entries.len(), PLACES + RESERVED);
+        assert_eq!((lost(&places, &held), lost(&places, &known)), (0, 0));
+        assert!(places.enter(source(201), true).is_none());
+    }
+
+    /// Whoever has a login may be known from as many addresses as he has.
+    #[test]
+    fn who_is_known_keeps_no_newcomer_out() {
+        let mut places = Places::new(1);
+        let known: Vec<Held> = (0..8)
+            .flat_map(|number| std::iter::repeat_n(source(number), PLACES_PER_SOURCE))
+            .filter_map(|source| places.enter(source, true))
+            .collect();
+        assert!(known.len() >= PLACES_OF_KNOWN);
+        let newcomers: Vec<Held> = (100..120)
+            .map(|number| places.enter(source(number), false).unwrap())
+            .collect();
+        assert_eq!(lost(&places, &newcomers), 0);
     }
 
     #[test]

@@ -151,6 +151,7 @@ impl Drop for Leaves {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+    use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::super::Hashing;
@@ -160,7 +161,7 @@ mod tests {
     async fn one_password_is_looked_at_once_for_all_who_show_it() {
         let proofs = Proofs::new().unwrap();
         let hashing = Hashing::default();
-        let asker = hashing.asker("ann", [192, 0, 2, 1].into());
+        let asker = hashing.asker(Path::new("users"), "ann", [192, 0, 2, 1].into());
         let looks = Arc::new(AtomicUsize::new(0));
         let (release, held) = std::sync::mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
