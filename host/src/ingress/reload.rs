@@ -107,14 +107,14 @@ impl NextIngress {
                     error,
                 },
             };
-            let is_new =
-                !in_force.ingress.viewer_auth.contains(set) || in_force.security != config.security;
-            if is_new {
+            if !in_force.ingress.viewer_auth.contains(set) {
                 errors.push(error);
                 continue;
             }
-            // Without a last good form, as at a start, its routes let nobody in.
-            if let Some(kept) = kept {
+            // Whom `security` trusts no longer must not be let in by what was read before. Without a
+            // last good form, as at a start, the routes of the set let nobody in.
+            let is_outlived = set.has("bearer") && in_force.security != config.security;
+            if let Some(kept) = kept.filter(|_| !is_outlived) {
                 viewer_auth.insert(set.name.clone(), Arc::clone(kept));
             }
             stale.push(error);

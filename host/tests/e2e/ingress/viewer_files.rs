@@ -110,6 +110,42 @@ async fn a_configuration_that_names_a_file_with_a_mistake_is_refused() {
     assert!(hub.reload().await.ok);
 }
 
+/// Nor does a mistake in a file hold up what the operator says of whom he trusts; what was read
+/// before does not outlive that.
+#[tokio::test]
+async fn a_mistake_in_a_file_holds_up_no_change_of_security() {
+    let origin = origin(&[]).await;
+    let hub = plan().start().await;
+    let _agent = hub.plant("shop", origin.address()).await;
+    let tokens = std::fs::read_to_string(hub.path("cloud.yaml"))
+        .unwrap()
+        .replace(
+            "ways: [{basic: {users_file: partners}}]",
+            "ways: [{bearer: {audience: viewers}}, {basic: {users_file: partners}}]",
+        );
+    hub.write_raw_config(&tokens);
+    assert!(hub.reload().await.ok);
+    for file in ["users", "partners"] {
+        std::fs::write(hub.path(file), "ann:open sesame").unwrap();
+    }
+    assert!(!hub.reload().await.ok);
+    assert_eq!(status(&hub, "admin", ANN_SHOWS).await, 200);
+    assert_eq!(status(&hub, "files", ANN_SHOWS).await, 200);
+
+    let before = hub.running().hub().config().security.clone();
+    let changed = tokens.replace("jwks_refresh_min_ms: 1000", "jwks_refresh_min_ms: 1001");
+    assert_ne!(changed, tokens);
+    hub.write_raw_config(&changed);
+    let report = hub.reload().await;
+    assert!(
+        report.recheck.is_some() && report.errors.len() == 2,
+        "{report:?}"
+    );
+    assert_ne!(hub.running().hub().config().security, before);
+    assert_eq!(status(&hub, "admin", ANN_SHOWS).await, 200);
+    assert_eq!(status(&hub, "files", ANN_SHOWS).await, 503);
+}
+
 #[tokio::test]
 async fn a_hub_starts_with_a_mistake_in_a_file_and_lets_nobody_in_by_it() {
     let origin = origin(&[]).await;
