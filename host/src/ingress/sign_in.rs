@@ -69,9 +69,7 @@ pub(super) async fn sign_in(
 /// What a denial of the policies is answered with. One who has not said who he is, and is let in
 /// by no policy, may be once he has; whom a policy forbids is told so.
 pub(super) fn denied(denial: &Denial, route: &Route, signed_in: &SignedIn) -> Failure {
-    if matches!(denial.why, Why::NotPermitted | Why::Forbidden)
-        && let Some(failure) = of_nobody(route, signed_in)
-    {
+    if let Some(failure) = of_nobody(route, signed_in) {
         return failure.with_decision(Some(denial.decision));
     }
     let failure = Failure::by_denial(denial);
@@ -83,8 +81,8 @@ pub(super) fn denied(denial: &Denial, route: &Route, signed_in: &SignedIn) -> Fa
     }
 }
 
-/// Where hosts name agents, what a viewer is told who is nobody and may not be let in: the same
-/// whether or not there is such an agent, for that is no concern of his.
+/// Where hosts name agents, what a viewer is told who is nobody and is not let in, for whatever
+/// reason: the same whether or not there is such an agent, for that is no concern of his.
 pub(super) fn of_nobody(route: &Route, signed_in: &SignedIn) -> Option<Failure> {
     let config = &route.config;
     if !config.agent_label || config.public || signed_in.method.is_some() {

@@ -48,7 +48,8 @@ impl ViewerAuth {
 /// for the page.
 pub(crate) fn from_referer(headers: &mut HeaderMap) {
     let is_told = |value: &HeaderValue| {
-        let query = value.as_bytes().split(|byte| *byte == b'?').nth(1);
+        // A query may hold a `?` of its own.
+        let query = value.as_bytes().splitn(2, |byte| *byte == b'?').nth(1);
         query.is_some_and(|query| signed_url::has_parameters(&String::from_utf8_lossy(query)))
     };
     if !headers.get_all(REFERER).iter().any(is_told) {

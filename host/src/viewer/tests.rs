@@ -331,6 +331,10 @@ fn a_referer_lets_nobody_fetch_what_it_names() {
             Some("https://files.example.com/a"),
         ),
         (
+            "https://files.example.com/a?next=/b?x=1&nc-key=a&nc-expires=1&nc-signature=b",
+            Some("https://files.example.com/a?next=/b?x=1"),
+        ),
+        (
             "https://files.example.com/a?nc-signatures=b",
             Some("https://files.example.com/a?nc-signatures=b"),
         ),

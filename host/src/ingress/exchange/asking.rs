@@ -82,9 +82,13 @@ impl Exchange<'_> {
                 hub.denied.fetch_add(1, Ordering::Relaxed);
                 Err(sign_in::denied(&denial, route, &self.signed_in))
             }
-            HttpAnswer::Failed(denial) => Err(Failure::plugin_failed()
-                .with_detail(&denial)
-                .with_decision(Some(denial.decision))),
+            HttpAnswer::Failed(denial) => {
+                let nobody = sign_in::of_nobody(route, &self.signed_in);
+                let failure = nobody.unwrap_or_else(Failure::plugin_failed);
+                Err(failure
+                    .with_detail(&denial)
+                    .with_decision(Some(denial.decision)))
+            }
         }
     }
 
