@@ -1,8 +1,10 @@
 //! Signed upgrades: checked once the token is proven, and used up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nowconnect_control::SignedError;
+use nowconnect_registry::{self as registry, OnceKind};
 use nowconnect_store::{Once, Used};
 
 use crate::codes::UpgradeCode;
@@ -39,13 +41,28 @@ pub(super) async fn check(
 /// Whatever cannot be remembered as used is not taken.
 async fn use_up(hub: &Hub, nonce: Nonce) -> Result<(), SignedError> {
     let store = Arc::clone(&hub.nonces);
+    let here = nonce.clone();
     let used = hub.runtime.spawn_blocking(move || {
-        store.use_once(Once::Nonce, &nonce.id, now_ms(), nonce.until_ms, MAX_NONCES)
+        store.use_once(Once::Nonce, &here.id, now_ms(), here.until_ms, MAX_NONCES)
     });
     match used.await {
-        Ok(Ok(Used::First)) => Ok(()),
+        Ok(Ok(Used::First)) => use_up_at_all_hubs(hub, &nonce).await,
         Ok(Ok(Used::Again)) => Err(SignedError::Replayed),
         Ok(Ok(Used::Full) | Err(_)) | Err(_) => Err(SignedError::Overloaded),
+    }
+}
+
+/// In a cluster a request could be sent to another hub the second time.
+async fn use_up_at_all_hubs(hub: &Hub, nonce: &Nonce) -> Result<(), SignedError> {
+    let cluster = hub.cluster();
+    let Some(shared) = cluster.shared().filter(|_| cluster.is_active()) else {
+        return Ok(());
+    };
+    let lives = Duration::from_millis(nonce.until_ms.saturating_sub(now_ms()).max(1));
+    match shared.use_once(OnceKind::Nonce, &nonce.id, lives).await {
+        Ok(registry::Used::First) => Ok(()),
+        Ok(registry::Used::Again) => Err(SignedError::Replayed),
+        Err(_) => Err(SignedError::Overloaded),
     }
 }
 

@@ -5,17 +5,19 @@ use std::net::SocketAddr;
 use nowconnect_control::{SCHEME, sign};
 
 use super::SECRET;
-use crate::cluster::{Claims, TestHub, http_get, hub, now_s};
+use crate::cluster::{Claims, HubPlan, Issuer, Redis, TestHub, http_get, hub, now_s};
 
 const WRONG: &str = "00000000000000000000000000000000";
 
-async fn signing_hub() -> TestHub {
+fn signing_plan() -> HubPlan {
     hub()
         .file("plant.secret", format!("{SECRET}\n"))
         .tunnel("hello_timeout_ms: 200")
         .security("signed_agents: [{agent: plant, secret_file: plant.secret}]")
-        .start()
-        .await
+}
+
+async fn signing_hub() -> TestHub {
+    signing_plan().start().await
 }
 
 /// One upgrade with this `Authorization`; the code of its refusal, or nothing where it was let in.
@@ -135,4 +137,38 @@ async fn what_is_not_signed_by_the_agent_now_is_refused() {
     assert_eq!(malformed.as_deref(), Some("token_malformed"));
     // Whoever need not sign comes as before.
     assert_eq!(upgrade(address, &format!("Bearer {other}")).await, None);
+}
+
+/// Whoever has seen a request could send it to another hub.
+#[tokio::test]
+async fn a_request_counts_at_one_hub_of_a_cluster() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let issuer = Issuer::start().await;
+    let hub_named = async |name: &str| {
+        let ha = format!(
+            "ha: {{enabled: true, mode: active, replica_id: {name}, redis_url: \"{}\"}}",
+            redis.url()
+        );
+        signing_plan().issuer(issuer.clone()).top(&ha).start().await
+    };
+    let (a, b) = (hub_named("hub-a").await, hub_named("hub-b").await);
+    let token = issuer.sign(&Claims::of("plant"));
+    let request = |nonce| {
+        let request = Request {
+            agent: "plant",
+            secret: SECRET,
+            at: now_s(),
+            nonce,
+            token: &token,
+        };
+        request.authorization()
+    };
+    let first = request("0123456789abcdef");
+    assert_eq!(upgrade(a.tunnel_address(), &first).await, None);
+    let again = upgrade(b.tunnel_address(), &first).await;
+    assert_eq!(again.as_deref(), Some("signature_replayed"));
+    let second = request("fedcba9876543210");
+    assert_eq!(upgrade(b.tunnel_address(), &second).await, None);
 }
