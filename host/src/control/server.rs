@@ -43,6 +43,8 @@ const MAX_CONNECTIONS_PER_SOURCE: usize = 16;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time of a connection, so that one that reads slowly gives its place to others.
 const WHOLE: Duration = Duration::from_secs(300);
+/// How long one whose place is wanted may take to read what was answered, or to be answered.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 /// Longest time for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest body: two tokens and some short texts.
@@ -175,26 +177,31 @@ pub(super) async fn serve(listener: TcpListener, plane: Arc<ControlPlane>) {
 }
 
 async fn serve_one(stream: TcpStream, from: SocketAddr, plane: &ControlPlane, place: &Place) {
+    let service = |request| answer(request, from, plane);
     match plane.tls() {
         Some(tls) => tokio::select! {
             accepted = tls.accept(stream, HEAD_TIMEOUT) => {
                 if let Ok(stream) = accepted {
-                    speak(stream, from, plane, place).await;
+                    speak(stream, place, service).await;
                 }
             }
             () = place.is_wanted() => {}
         },
-        None => speak(stream, from, plane, place).await,
+        None => speak(stream, place, service).await,
     }
 }
 
-async fn speak<S>(stream: S, from: SocketAddr, plane: &ControlPlane, place: &Place)
+async fn speak<S, A>(stream: S, place: &Place, service: impl Fn(Request<Incoming>) -> A)
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    A: Future<Output = Response<Body>>,
 {
-    let service = service_fn(|request: Request<Incoming>| async move {
-        let _busy = place.busy();
-        Ok::<_, Infallible>(answer(request, from, plane).await)
+    let service = service_fn(|request: Request<Incoming>| {
+        let answered = service(request);
+        async move {
+            let _busy = place.busy();
+            Ok::<_, Infallible>(answered.await)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -209,7 +216,7 @@ where
     // What was answered may still be on its way; before a first request there is nothing.
     if place.is_used() {
         connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+        let _ = tokio::time::timeout(LEAVES_WITHIN, connection).await;
     }
 }
 
@@ -307,4 +314,38 @@ fn tell(response: &Response<Body>, from: SocketAddr) {
         code,
         "the control API refused a call"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn large(_: Request<Incoming>) -> Response<Body> {
+        Response::new(Body::from(vec![b'x'; 100_000]))
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_what_he_asked_for_loses_his_place() {
+        let room = Room::new(2);
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let (mut client, stream) = tokio::io::duplex(64);
+            let place = room.enter(|| {}).await;
+            tokio::spawn(async move { speak(stream, &place, large).await });
+            client
+                .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                .await
+                .unwrap();
+            // It has been answered, and most of the answer is not read.
+            client.read_exact(&mut [0; 64]).await.unwrap();
+            clients.push(client);
+        }
+        // Long before a connection has to end at all.
+        let comes_in = tokio::time::timeout(WHOLE / 10, room.enter(|| {}));
+        assert!(comes_in.await.is_ok());
+    }
 }

@@ -4,9 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// How long one that was told has before the next one is told as well.
+const NEXT_TOLD_AFTER: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub(super) struct Room {
@@ -64,6 +68,8 @@ impl Room {
                     return self.place(permit.expect("the places are never closed"));
                 }
                 () = self.came.notified() => {}
+                // Whoever was told may not read what he was answered, and hold on for a while.
+                () = tokio::time::sleep(NEXT_TOLD_AFTER) => {}
             }
         }
     }
