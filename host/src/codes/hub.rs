@@ -106,8 +106,8 @@ fn problem(code: ProblemCode) -> Text {
         ),
         ProblemCode::QuotaExceeded => text(
             "the tenant has as much as it may have",
-            "`max_endpoints_per_tenant` or `max_names_per_tenant` is reached.",
-            "delete what is not needed, or raise the quota",
+            "`max_endpoints_per_tenant`, `max_names_per_tenant` or the tenant's own quota is reached; or a quota was to be set that is larger than what the hub has for all tenants.",
+            "delete what is not needed, or raise the quota; `max_endpoints` and `max_names` are for all tenants",
         ),
         ProblemCode::RateLimited => text(
             "too many requests from one address",

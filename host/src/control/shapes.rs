@@ -322,9 +322,11 @@ pub(super) struct NamePage {
 pub(super) struct SetQuota {
     /// Tunnels at once; at most what the hub has for all tenants.
     #[serde(default, deserialize_with = "whole_number")]
+    #[schema(maximum = 1_000_000)]
     pub(super) endpoints: Option<u64>,
     /// Reserved names; likewise.
     #[serde(default, deserialize_with = "whole_number")]
+    #[schema(maximum = 1_000_000)]
     pub(super) names: Option<u64>,
 }
 

@@ -184,7 +184,7 @@ fn within(what: &str, wanted: Option<u64>, most: u64) -> Answer<()> {
             let detail = format!(
                 "`{what}` is {wanted}, and the hub has {most} for all tenants (`control.max_{what}`)"
             );
-            Err(Refusal::new(Code::InvalidRequest, &detail))
+            Err(Refusal::new(Code::QuotaExceeded, &detail))
         }
         _ => Ok(()),
     }

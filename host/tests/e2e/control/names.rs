@@ -45,3 +45,24 @@ async fn a_reserved_name_is_its_tenants_until_it_is_released() {
     let reserved = rival.post("/v1/names", &json!({"name": "b"})).await;
     assert_eq!(reserved.status, 200);
 }
+
+#[tokio::test]
+async fn policies_can_keep_what_is_reserved_from_being_taken_away() {
+    let keep = "@id(\"reserved-stays\") forbid (principal, \
+                action == NowConnect::Action::\"admin-close-endpoint\", \
+                resource is NowConnect::Endpoint) when { resource.reserved };";
+    let hub = control_hub("")
+        .policy_file("keep.cedar", keep)
+        .start()
+        .await;
+    let ops = client(&hub, "ops").await;
+    let name = ops.post("/v1/names", &json!({"name": "mine"})).await;
+    assert_eq!(name.status, 200);
+    let reserved = ops.create(json!({"requested_name": "mine"})).await;
+    let other = ops.create(json!({"requested_name": "other"})).await;
+    let kept = ops.delete(reserved.text("tunnel_id")).await;
+    assert_eq!((kept.status, kept.code()), (403, "denied"));
+    let kept = ops.call("DELETE", "/v1/names/mine", &[], None).await;
+    assert_eq!((kept.status, kept.code()), (403, "denied"));
+    assert_eq!(ops.delete(other.text("tunnel_id")).await.status, 204);
+}

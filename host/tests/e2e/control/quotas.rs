@@ -83,13 +83,28 @@ async fn quotas_are_set_by_whom_policies_let_and_within_what_the_hub_has() {
     assert_eq!((unscoped.status, unscoped.code()), (403, "denied"));
     let nobody = anonymous(&hub).get("/v1/quotas").await;
     assert_eq!((nobody.status, nobody.code()), (401, "unauthenticated"));
-    for (tenant, quota, detail) in [
-        ("acme", json!({"endpoints": 51}), "control.max_endpoints"),
-        ("acme", json!({"names": 21}), "control.max_names"),
-        ("not%20one", json!({"endpoints": 1}), "tenant name"),
+    for (tenant, quota, refusal, detail) in [
+        (
+            "acme",
+            json!({"endpoints": 51}),
+            (403, "quota_exceeded"),
+            "control.max_endpoints",
+        ),
+        (
+            "acme",
+            json!({"names": 21}),
+            (403, "quota_exceeded"),
+            "control.max_names",
+        ),
+        (
+            "not%20one",
+            json!({"endpoints": 1}),
+            (400, "invalid_request"),
+            "tenant name",
+        ),
     ] {
         let refused = put(&billing, tenant, quota).await;
-        assert_eq!((refused.status, refused.code()), (400, "invalid_request"));
+        assert_eq!((refused.status, refused.code()), refusal);
         assert!(refused.text("detail").contains(detail), "{refused:?}");
     }
     put(&billing, "acme", json!({"endpoints": 50.0, "names": 20})).await;
