@@ -26,6 +26,7 @@
 mod admin;
 mod external;
 mod hello;
+mod mesh;
 mod open;
 mod publish;
 mod record;
@@ -49,6 +50,7 @@ use nowconnect_protocol::{ConnectorName, TenantName};
 pub(crate) use admin::AdminSubject;
 pub(crate) use hello::agent_facts;
 pub use hello::{HelloAsk, HelloPermit, HelloReason};
+pub(crate) use mesh::MESH_LISTENER;
 pub use open::{OpenAsk, OpenPermit};
 pub(crate) use publish::{CONTROL_LISTENER, ControlClient, ControlDeed, ControlSubject};
 pub(crate) use request::{HttpAnswer, HttpAsk, HttpPermit, PluginReply, ResponseAnswer};

@@ -118,7 +118,7 @@ impl Cluster {
             replica: config.replica_id.clone(),
             boot,
             address: config.ha.mesh.advertise.clone().unwrap_or_default(),
-            certificate: String::new(),
+            certificate: nowconnect_mesh::replica_uri(&config.replica_id),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: config.ha.mode(),
             generation,

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use crate::admin::view::ReloadReport;
 use crate::admin::{AdminBindError, AdminProof, AdminServer, AdminState, AdminTcp};
 use crate::authorize::{
-    ADMIN_LISTENER, Authorizer, AuthorizerParts, CONTROL_LISTENER, TUNNEL_LISTENER,
+    ADMIN_LISTENER, Authorizer, AuthorizerParts, CONTROL_LISTENER, MESH_LISTENER, TUNNEL_LISTENER,
 };
 use crate::bundle::board::{Bundles, MAX_WAITING_ORDERS};
 use crate::bundle::keeper::Keeper;
@@ -46,6 +46,7 @@ use crate::identity::Authenticator;
 use crate::ingress::{self, Ingress, NextIngress};
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
+use crate::mesh::{self, LinkState, Links, NextLinks};
 use crate::page_server;
 use crate::pdp::Pdp;
 use crate::recheck::{self, Rounds};
@@ -169,6 +170,7 @@ pub struct Running {
     hub: Arc<Hub>,
     tunnel_address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    mesh_address: Option<SocketAddr>,
     /// Where it remembers agents.
     state: Option<Arc<Store>>,
     tasks: JoinSet<()>,
@@ -217,6 +219,15 @@ impl Gateway {
         let tunnel = bind_tcp("the tunnel port", config.tunnel.listen()).await?;
         let tunnel_address = local_address(&tunnel, config.tunnel.listen())?;
         hub.tunnel_address.store(Some(Arc::new(tunnel_address)));
+        let mesh_port = match config.ha.mesh.listen.filter(|_| config.ha.enabled) {
+            Some(address) => Some(bind_tcp("`ha.mesh.listen`", address).await?),
+            None => None,
+        };
+        let mesh_address = match &mesh_port {
+            Some(port) => Some(local_address(port, config.tunnel.listen())?),
+            None => None,
+        };
+        let links = NextLinks::build(&config).map_err(BindError::Credentials)?;
         let metrics_port = match config.observability.metrics_listen() {
             Some(address) => Some(bind_tcp("the metrics port", address).await?),
             None => None,
@@ -251,6 +262,8 @@ impl Gateway {
         let level = options.level.clone();
         let admin = open_admin(&hub, &config, options.level).await?;
         hub.cluster().begin(&hub);
+        hub.links().publish(&hub, links);
+        hub.cluster().set_mesh(LinkState::of(&hub));
         hub.enter(Phase::Serving);
         tasks.spawn(tunnel_endpoint::accept_agents(Arc::clone(&hub), tunnel));
         for port in hub.ports.lock().iter() {
@@ -269,6 +282,10 @@ impl Gateway {
         }
         tasks.spawn(session::keep_sessions(Arc::clone(&hub)));
         tasks.spawn(cluster::keep(Arc::downgrade(&hub)));
+        tasks.spawn(mesh::follow(Arc::downgrade(&hub)));
+        if let Some(port) = mesh_port {
+            tasks.spawn(mesh::serve_port(Arc::clone(&hub), port));
+        }
         tasks.spawn(recheck::recheck_on_change(Arc::clone(&hub)));
         tasks.spawn(recheck::recheck_at_intervals(Arc::clone(&hub)));
         if let Some(keeper) = &keeper {
@@ -289,6 +306,7 @@ impl Gateway {
             hub,
             tunnel_address,
             metrics_address,
+            mesh_address,
             state,
             tasks,
             admin: Some(admin),
@@ -322,6 +340,11 @@ impl Running {
     /// Where metrics are.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Where other hubs dial, where there is a port for them alone.
+    pub fn mesh_address(&self) -> Option<SocketAddr> {
+        self.mesh_address
     }
 
     /// Where a listener is bound, by its name in the configuration.
@@ -374,6 +397,7 @@ impl Running {
     /// Ends everything now, with a word to the agents.
     pub async fn shutdown(mut self) {
         drain::cut(&self.hub).await;
+        self.hub.links().leave().await;
         self.hub.cluster().leave().await;
         drain::be_heard(&self.hub).await;
         if let Some(state) = &self.state {
@@ -388,6 +412,7 @@ impl Running {
     fn end_tasks(&mut self) {
         self.hub.enter(Phase::Cut);
         self.hub.ingress.end();
+        self.hub.links().end();
         self.hub.cluster().end();
         self.tasks.abort_all();
         if let Some(log) = &self.hub.decision_log {
@@ -605,6 +630,7 @@ async fn make_hub(
         router: Router::default(),
         presence: parking_lot::Mutex::default(),
         cluster,
+        links: Links::new(Arc::clone(&metrics)),
         parked: ParkedSessions::default(),
         addresses: AgentAddresses::default(),
         flows: FlowTable::default(),
@@ -662,6 +688,12 @@ fn bind_listeners(
         listener: Name::bare(ADMIN_LISTENER),
         port: 0,
         protocol: "admin".to_owned(),
+    });
+    let mesh = config.ha.mesh.listen.map_or(0, |listen| listen.port());
+    facts.put_listener(&ListenerFacts {
+        listener: Name::bare(MESH_LISTENER),
+        port: mesh,
+        protocol: "mesh".to_owned(),
     });
     for key in connector::configured(config) {
         connector::put_facts(facts, config, &key);

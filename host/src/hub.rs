@@ -32,6 +32,7 @@ use crate::identity::{Authenticator, KeepFresh};
 use crate::ingress::Ingress;
 use crate::limit::{Gate, Rate, Slots};
 use crate::listener::{Port, Rules};
+use crate::mesh::Links;
 use crate::recheck::Rounds;
 use crate::router::Router;
 use crate::session::{AgentAddresses, LiveTunnel, ParkedSessions};
@@ -63,6 +64,8 @@ pub struct Hub {
     /// that ends never takes away what the next one has put there.
     pub(crate) presence: Mutex<()>,
     pub(crate) cluster: Cluster,
+    /// To the other hubs.
+    pub(crate) links: Links,
     pub(crate) parked: ParkedSessions,
     /// Where agents have dialled in from.
     pub(crate) addresses: AgentAddresses,
@@ -172,6 +175,19 @@ impl Hub {
     /// This hub among others.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Random for this process.
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
     }
 
     pub(crate) fn rounds(&self) -> &Rounds {

@@ -8,7 +8,7 @@
 //!
 //! The arrows between the modules: `tunnel_endpoint` and `listener` take what comes in and ask
 //! `authorize`; `router` knows which tunnel serves which connector; `cluster` holds what this hub
-//! has of the registry, which knows who owns an agent; `ingress` takes HTTP by host name and opens flows of its own; `viewer` finds out who
+//! has of the registry, which knows who owns an agent, and `mesh` the links to the other hubs; `ingress` takes HTTP by host name and opens flows of its own; `viewer` finds out who
 //! asks there; `certificates` has them issued for its names; `control` gives private services their
 //! public names; `session` keeps what outlives a tunnel; `reload` builds and publishes the next
 //! configuration and generation; `drain` ends it all in order. `gateway` is the only place
@@ -30,6 +30,7 @@ mod hub_view;
 mod ingress;
 pub mod limit;
 mod listener;
+mod mesh;
 mod page_server;
 pub mod pdp;
 pub mod preflight;

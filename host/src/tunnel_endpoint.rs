@@ -1,4 +1,5 @@
-//! The port that agents dial: `/tunnel`, with `/healthz` and `/readyz` beside it.
+//! The port that agents dial: `/tunnel`, with `/healthz` and `/readyz` beside it, and `/mesh`, where
+//! other hubs do.
 //!
 //! ```text
 //! accept ── admission ──► worker: TLS ─► request ─► token ─► 101 ─► driver
@@ -23,6 +24,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nowconnect_mesh::{Mesh, Transport};
 use nowconnect_tunnel::{read_ahead, websocket_config};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -120,23 +122,35 @@ async fn handshake(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr, admission
         Some(tls) => {
             let within = deadline.saturating_duration_since(Instant::now());
             match tls.accept(read_ahead(stream), within).await {
-                Ok(stream) => serve(hub, stream, peer, admission, deadline).await,
+                Ok(stream) => {
+                    let transport = upgrade::hub_transport(stream.get_ref().1);
+                    serve(hub, stream, peer, (admission, transport), deadline).await;
+                }
                 Err(error) => {
                     hub.metrics().hub.handshake("tls_failed");
                     debug!(%peer, %error, "a TLS handshake failed");
                 }
             }
         }
-        None => serve(hub, stream, peer, admission, deadline).await,
+        None => {
+            let arrival = (admission, Ok(Transport::Plain));
+            serve(hub, stream, peer, arrival, deadline).await;
+        }
     }
 }
 
-/// Speaks HTTP until the upgrade or the answer that refuses it, then drives the tunnel.
+/// Whose upgrade it was.
+enum Came {
+    Agent(upgrade::Agent),
+    Hub(Mesh, nowconnect_mesh::Admission),
+}
+
+/// Speaks HTTP until the upgrade or the answer that refuses it, then drives the tunnel or link.
 async fn serve<S>(
     hub: Arc<Hub>,
     stream: S,
     peer: SocketAddr,
-    mut admission: Admission,
+    (mut admission, transport): (Admission, upgrade::HubTransport),
     deadline: Instant,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -146,6 +160,7 @@ async fn serve<S>(
         Arc::clone(&hub),
         peer,
         admission.source(),
+        transport,
     ));
     let service = service_fn({
         let door = Rc::clone(&door);
@@ -174,7 +189,11 @@ async fn serve<S>(
     let Some(admitted) = door.admitted() else {
         return;
     };
-    let upgraded = match admitted.upgrade.await {
+    let (upgrade, admitted) = match admitted {
+        upgrade::Admitted::Agent(upgrade, agent) => (upgrade, Came::Agent(agent)),
+        upgrade::Admitted::Hub(upgrade, mesh, hub) => (upgrade, Came::Hub(mesh, hub)),
+    };
+    let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%peer, %error, "an upgrade failed"),
     };
@@ -182,30 +201,45 @@ async fn serve<S>(
     let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
         return debug!(%peer, "an upgrade changed its socket");
     };
+    let websocket = |config| {
+        WebSocketStream::from_partially_read(
+            parts.io.into_inner(),
+            parts.read_buf.to_vec(),
+            Role::Server,
+            Some(config),
+        )
+    };
+    let agent = match admitted {
+        Came::Agent(agent) => agent,
+        Came::Hub(mesh, came) => {
+            // The mesh counts it from here on.
+            admission.done();
+            let ws = websocket(nowconnect_mesh::hello_config()).await;
+            match mesh.accept(ws, came).await {
+                Ok(_end) => {}
+                Err(error) => debug!(%peer, code = error.code(), %error, "no link"),
+            }
+            return;
+        }
+    };
     admission.expect_hello();
     let settings = hub.tunnel_settings();
-    let ws = WebSocketStream::from_partially_read(
-        parts.io.into_inner(),
-        parts.read_buf.to_vec(),
-        Role::Server,
-        Some(websocket_config()),
-    )
-    .await;
+    let ws = websocket(websocket_config()).await;
     info!(
         event = "tunnel_upgraded",
-        agent_id = %admitted.identity.agent_id,
-        tenant = %admitted.identity.tenant,
-        peer = %admitted.remote,
+        agent_id = %agent.identity.agent_id,
+        tenant = %agent.identity.tenant,
+        peer = %agent.remote,
         "an agent's token was accepted"
     );
     session::serve(
         hub,
         ws,
         session::Newcomer {
-            identity: admitted.identity,
-            remote: admitted.remote,
+            identity: agent.identity,
+            remote: agent.remote,
             admission,
-            span: admitted.span,
+            span: agent.span,
         },
         settings,
     )

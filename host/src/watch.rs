@@ -114,6 +114,12 @@ impl WatchSet {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
             set.add_all(Watched::Certificates, tls.client_ca_file.as_ref());
         }
+        if let Some(tls) = &config.ha.mesh.tls {
+            set.add_all(
+                Watched::Certificates,
+                [&tls.ca_bundle, &tls.cert_file, &tls.key_file],
+            );
+        }
         if let Some(tls) = &config.control.tls {
             set.add_all(Watched::Certificates, [&tls.cert_file, &tls.key_file]);
         }

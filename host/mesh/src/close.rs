@@ -38,13 +38,15 @@ pub enum CloseCode {
     Leaving,
     /// No answer to a ping.
     Silent,
+    /// The policies do not let the hub link.
+    PolicyDenied,
     /// A fault of the hub itself.
     Internal,
 }
 
 impl CloseCode {
     /// Every code.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ProtocolError,
         Self::Unproven,
         Self::IdentityRefused,
@@ -59,6 +61,7 @@ impl CloseCode {
         Self::Removed,
         Self::Leaving,
         Self::Silent,
+        Self::PolicyDenied,
         Self::Internal,
     ];
 
@@ -80,6 +83,7 @@ impl CloseCode {
             Self::Removed => "removed",
             Self::Leaving => "leaving",
             Self::Silent => "silent",
+            Self::PolicyDenied => "policy_denied",
             Self::Internal => "internal",
         }
     }
@@ -102,6 +106,7 @@ impl CloseCode {
             Self::Removed => 4415,
             Self::Leaving => 4416,
             Self::Silent => 4417,
+            Self::PolicyDenied => 4418,
             Self::Internal => 4500,
         }
     }
@@ -128,11 +133,14 @@ impl CloseCode {
             | Self::TooLarge
             | Self::NameTaken
             | Self::Silent
+            | Self::PolicyDenied
             | Self::Internal => false,
         }
     }
 
-    pub(crate) fn frame(self) -> CloseFrame {
+    /// The close frame that says it.
+    #[must_use]
+    pub fn frame(self) -> CloseFrame {
         CloseFrame {
             code: WsCode::Library(self.number()),
             reason: self.as_str().into(),
@@ -141,7 +149,8 @@ impl CloseCode {
 
     /// What a close frame of the other end says. A code that only a newer release knows, or that
     /// the WebSocket library made, is [`Self::ProtocolError`].
-    pub(crate) fn of_frame(frame: Option<&CloseFrame>) -> Self {
+    #[must_use]
+    pub fn of_frame(frame: Option<&CloseFrame>) -> Self {
         frame
             .and_then(|frame| match u16::from(frame.code) {
                 1000 | 1001 => Some(Self::Leaving),
@@ -213,6 +222,23 @@ mod tests {
         assert_eq!(names.len(), CloseCode::ALL.len());
         for code in CloseCode::ALL {
             assert_eq!(CloseCode::of_frame(Some(&code.frame())), code);
+        }
+    }
+
+    #[test]
+    fn the_document_has_every_code() {
+        let document = include_str!("../../../docs/protocols/mesh-link.md");
+        let rows: Vec<_> = document
+            .lines()
+            .filter(|row| row.starts_with("| 4"))
+            .collect();
+        let expected: Vec<_> = CloseCode::ALL
+            .iter()
+            .map(|code| format!("| {} | `{code}` | ", code.number()))
+            .collect();
+        assert_eq!(rows.len(), expected.len());
+        for (row, expected) in rows.iter().zip(expected) {
+            assert!(row.starts_with(&expected), "{row}: {expected}");
         }
     }
 

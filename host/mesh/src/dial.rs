@@ -1,6 +1,7 @@
 //! The way to another hub: name, TCP, TLS, upgrade.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::{
@@ -106,22 +107,30 @@ impl DialError {
     }
 }
 
+/// A WebSocket, the TLS session that it runs over, and its other end.
+type Opened = (
+    WebSocketStream<Box<dyn MeshIo>>,
+    Option<Exporter>,
+    SocketAddr,
+);
+
 /// Opens the WebSocket; the hello comes next. The caller bounds the time.
-pub(crate) async fn open(
-    url: &PeerUrl,
-    loaded: Option<&Credentials>,
-) -> Result<(WebSocketStream<Box<dyn MeshIo>>, Option<Exporter>), DialError> {
+pub(crate) async fn open(url: &PeerUrl, loaded: Option<&Credentials>) -> Result<Opened, DialError> {
     let authority = url.authority();
-    let stream = TcpStream::connect((url.host(), url.port()))
+    let (stream, remote) = TcpStream::connect((url.host(), url.port()))
         .await
-        .and_then(|stream| prepare(&stream).map(|()| stream))
+        .and_then(|stream| {
+            prepare(&stream)?;
+            let remote = stream.peer_addr()?;
+            Ok((stream, remote))
+        })
         .map_err(|error| DialError::Connect {
             authority: authority.clone(),
             reason: error.to_string(),
         })?;
     if !url.tls() {
         let ws = upgrade(Box::new(stream), url).await?;
-        return Ok((ws, None));
+        return Ok((ws, None, remote));
     }
     let loaded = loaded.ok_or_else(|| DialError::NoTrust {
         url: url.to_string(),
@@ -139,7 +148,7 @@ pub(crate) async fn open(
     let session = stream.get_mut().1;
     session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
     let exporter = Exporter::of_client(session);
-    Ok((upgrade(Box::new(stream), url).await?, exporter))
+    Ok((upgrade(Box::new(stream), url).await?, exporter, remote))
 }
 
 async fn upgrade(

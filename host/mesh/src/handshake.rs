@@ -161,6 +161,7 @@ const fn hint(code: CloseCode) -> &'static str {
         | CloseCode::Removed
         | CloseCode::Leaving
         | CloseCode::Silent
+        | CloseCode::PolicyDenied
         | CloseCode::Internal => "",
     }
 }

@@ -1,6 +1,7 @@
 //! A link that is ready for flows, and whoever serves it.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use futures_util::future::BoxFuture;
 use nowconnect_protocol::mesh::MeshHello;
@@ -34,6 +35,8 @@ pub struct ReadyLink {
     pub version: u16,
     /// Whether this hub dialled.
     pub dialled: bool,
+    /// The other end of the connection: the hub, or what stands in front of it.
+    pub remote: SocketAddr,
     /// When to end.
     pub close: CloseSignal,
 }

@@ -34,10 +34,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const TLS_HANDSHAKE: u8 = 22;
 
 impl Mesh {
-    /// Takes links at a port of its own until the future is dropped, which ends them too.
+    /// Takes links at a port of its own until this hub leaves and the last of them has ended.
+    /// Dropping the future cuts them.
     pub async fn serve(&self, listener: &TcpListener) {
         let mut links = JoinSet::new();
-        loop {
+        let mut changed = self.changes();
+        while !(self.has_left() && links.is_empty()) {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, source)) => {
@@ -58,6 +60,7 @@ impl Mesh {
                     }
                 },
                 Some(_ended) = links.join_next() => {}
+                _ = changed.changed() => {}
             }
         }
     }

@@ -38,6 +38,9 @@ pub use run::AcceptError;
 /// Links that wait for their task. Each comes from a dial, of which there is one for each peer.
 const SPAWN_QUEUE: usize = 16;
 
+/// The target of records that security teams look for, as in the rest of the hub.
+const SECURITY: &str = "nowconnect::security";
+
 /// The grip on a hub's links. Cheap to clone.
 #[derive(Clone)]
 pub struct Mesh(Arc<Inner>);
@@ -76,6 +79,7 @@ pub struct MeshTasks {
 
 impl Drop for MeshTasks {
     fn drop(&mut self) {
+        self.begin_to_leave();
         self.supervisor.abort();
     }
 }
@@ -124,9 +128,7 @@ impl MeshTasks {
     /// Tells all peers that this hub leaves, waits a moment for the links to end, and ends all
     /// tasks.
     pub async fn shutdown(self) {
-        self.mesh.0.leaving.store(true, Ordering::Release);
-        self.mesh.0.end_where(CloseCode::Leaving, |_, _| true);
-        self.mesh.0.touch();
+        self.begin_to_leave();
         let mut changed = self.mesh.0.changed.subscribe();
         let empty = async {
             while self.mesh.0.table.lock().links().next().is_some() {
@@ -137,6 +139,12 @@ impl MeshTasks {
         };
         // What has not ended by then is cut with its task.
         let _ = tokio::time::timeout(CLOSE_WITHIN, empty).await;
+    }
+
+    fn begin_to_leave(&self) {
+        self.mesh.0.leaving.store(true, Ordering::Release);
+        self.mesh.0.end_where(CloseCode::Leaving, |_, _| true);
+        self.mesh.0.touch();
     }
 }
 
@@ -162,6 +170,11 @@ impl Mesh {
     /// Takes over other settings. Links stay, but those to addresses that were taken out.
     pub fn update(&self, settings: MeshSettings) {
         self.0.settings.send_replace(Arc::new(settings));
+    }
+
+    /// Whether this hub takes and makes no further links.
+    pub(crate) fn has_left(&self) -> bool {
+        self.0.leaving.load(Ordering::Acquire)
     }
 
     /// The credentials of the moment.
@@ -289,7 +302,13 @@ impl Inner {
             match identity::check(&link.chain, &loaded.roots, part, UnixTime::now()) {
                 Ok(_) => false,
                 Err(error) => {
-                    warn!(%peer, %error, "a hub is no longer trusted");
+                    warn!(
+                        target: SECURITY,
+                        event = "mesh_trust_lost",
+                        %peer,
+                        %error,
+                        "a hub is no longer trusted"
+                    );
                     true
                 }
             }

@@ -1,4 +1,6 @@
-//! `nowconnect cluster`: the other hubs as a running hub sees them.
+//! `nowconnect cluster`: the other hubs as a running hub sees them, and certificates for them.
+
+mod certs;
 
 use clap::Subcommand;
 
@@ -19,12 +21,15 @@ pub enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Make an authority and a certificate for each hub, where you have no authority of your own
+    Certs(certs::Certs),
 }
 
 impl Command {
     /// Runs it.
     pub fn run(self) -> Exit {
         match self {
+            Self::Certs(certs) => certs.run(),
             Self::Status { json, socket } => {
                 let admin = socket.client();
                 call(async move { admin.cluster().await }, |status, out| {

@@ -19,6 +19,7 @@ use crate::hub::{Hub, tunnel_settings};
 use crate::identity::Authenticator;
 use crate::ingress::NextIngress;
 use crate::listener::{Port, Rules};
+use crate::mesh::NextLinks;
 use crate::pdp::Pdp;
 use crate::revocation::RevocationList;
 use crate::telemetry::events;
@@ -43,6 +44,8 @@ pub(super) struct Candidate {
     control: Option<NextControl>,
     /// `None` where the registry stays as it is.
     membership: Option<NextMembership>,
+    /// `None` where the links stay as they are.
+    links: Option<NextLinks>,
 }
 
 /// A listener of the new configuration.
@@ -147,6 +150,11 @@ impl Candidate {
             Some(_) | None => None,
         };
         let membership = keep(hub.cluster().next(config).await, Part::Config, faults).flatten();
+        let links = if certificates || config.ha != before.ha {
+            keep(NextLinks::build(config), Part::Certificates, faults)
+        } else {
+            None
+        };
         // Last, because from here on clients can connect to an added port.
         if let Some(ports) = &ports {
             if faults.is_empty() {
@@ -165,6 +173,7 @@ impl Candidate {
             ingress,
             control,
             membership,
+            links,
         })
     }
 
@@ -278,6 +287,9 @@ impl Candidate {
             report.changed.push(format!("generation {number}"));
         }
         hub.cluster().publish(hub, self.membership);
+        if let Some(links) = self.links {
+            hub.links().publish(hub, links);
+        }
         // Last: what was decided before rests on something else than what is in force now.
         hub.generations.touch();
         report

@@ -53,6 +53,16 @@ events! {
     REGISTRY_AWAY = "registry_away";
     /// The registry answers again.
     REGISTRY_BACK = "registry_back";
+    /// A link to another hub stands: `peer`, `dialled`, `version`, `proven`, `replaces`.
+    MESH_LINK_ESTABLISHED = "mesh_link_established";
+    /// A link to another hub ended: `peer`, `code`.
+    MESH_LINK_ENDED = "mesh_link_ended";
+    /// Another hub could not be linked: `url`, `code`, `failures`, `pause_ms`.
+    MESH_DIAL_FAILED = "mesh_dial_failed";
+    /// Somebody at the port of the mesh did not prove to be a hub: `source`, `code`.
+    MESH_REFUSED = "mesh_refused";
+    /// A hub's certificate is no longer vouched for: `peer`.
+    MESH_TRUST_LOST = "mesh_trust_lost";
     /// A claim is lost: `agent_id`, `epoch`, `why`, `mode`. In mode `active` its session ends.
     EPOCH_LOST = "epoch_lost";
     /// A target does not answer: `connector`, `agent_id`, `reason`.

@@ -19,6 +19,7 @@ mod governance;
 mod health;
 mod http;
 mod hub;
+mod mesh;
 mod pdp;
 mod registrar;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use governance::{
 pub use health::{HealthMetrics, HealthResult};
 pub use http::{EndpointMetrics, HttpGauge, HttpMetrics, Retry};
 pub use hub::{Certificate, GaugeGuard, HubMetrics, LogDrop, LogMetrics};
+pub use mesh::{MeshDirection, MeshMetrics};
 pub use pdp::{PdpCache, PdpMetrics};
 pub use registrar::{Family, FamilyKind, markdown_table};
 pub use traffic::{
@@ -88,6 +90,8 @@ pub struct Metrics {
     pub control: ControlMetrics,
     /// The registry and the hubs in it.
     pub cluster: ClusterMetrics,
+    /// Links to the other hubs.
+    pub mesh: MeshMetrics,
     /// The log and trace pipelines.
     pub logs: LogMetrics,
 }
@@ -109,6 +113,7 @@ impl Metrics {
         let certificates = CertificateMetrics::new(&mut families);
         let control = ControlMetrics::new(&mut families);
         let cluster = ClusterMetrics::new(&mut families);
+        let mesh = MeshMetrics::new(&mut families);
         let logs = LogMetrics::new(&mut families);
         let process = ProcessMetrics::new(&mut families, env!("CARGO_PKG_VERSION"));
         let families = families.into_families();
@@ -129,6 +134,7 @@ impl Metrics {
             certificates,
             control,
             cluster,
+            mesh,
             logs,
         })
     }

@@ -12,6 +12,10 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use nowconnect_mesh::{
+    Admission, ArrivalRefused, Exporter, MESH_PATH, Mesh, SUBPROTOCOL as MESH_SUBPROTOCOL,
+    Transport,
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_service::Service;
 use tracing::{Instrument as _, Span, info, warn};
@@ -37,17 +41,42 @@ pub(super) struct Door {
     hub: Arc<Hub>,
     peer: SocketAddr,
     source: SourceCheck,
+    /// How the connection came, should it be a hub's.
+    transport: HubTransport,
     admitted: RefCell<Option<Admitted>>,
 }
 
-/// A proven agent whose upgrade is under way.
-pub(super) struct Admitted {
+/// How a connection came, or why a hub cannot come in that way.
+pub(super) type HubTransport = Result<Transport, &'static str>;
+
+/// Somebody whose upgrade is under way.
+pub(super) enum Admitted {
+    /// A proven agent.
+    Agent(OnUpgrade, Agent),
+    /// A hub that is still to prove itself.
+    Hub(OnUpgrade, Mesh, Admission),
+}
+
+/// A proven agent.
+pub(super) struct Agent {
     pub(super) identity: Arc<AgentIdentity>,
     /// Where it dials from.
     pub(super) remote: SocketAddr,
-    pub(super) upgrade: OnUpgrade,
     /// The root of its HELLO's trace.
     pub(super) span: Span,
+}
+
+/// What the hello of a hub is bound to. In TLS 1.2 the library does not tell whether the session's
+/// exporter is its own (RFC 7627); the mesh's own port asks for that.
+pub(super) fn hub_transport(session: &rustls::ServerConnection) -> HubTransport {
+    if session.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3) {
+        return Err("use TLS 1.3 here, or the port of `ha.mesh.listen`");
+    }
+    let exporter = Exporter::of_server(session).ok_or("this TLS session has no exporter")?;
+    Ok(Transport::Tls {
+        exporter,
+        client_leaf: None,
+    })
 }
 
 /// Why there is no 101.
@@ -57,16 +86,22 @@ struct Refusal {
 }
 
 impl Door {
-    pub(super) fn new(hub: Arc<Hub>, peer: SocketAddr, source: SourceCheck) -> Self {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        peer: SocketAddr,
+        source: SourceCheck,
+        transport: HubTransport,
+    ) -> Self {
         Self {
             hub,
             peer,
             source,
+            transport,
             admitted: RefCell::new(None),
         }
     }
 
-    /// The agent that was let in, once.
+    /// Who was let in, once.
     pub(super) fn admitted(&self) -> Option<Admitted> {
         self.source.done();
         self.admitted.take()
@@ -75,6 +110,10 @@ impl Door {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         match request.uri().path() {
             TUNNEL_PATH => self.tunnel(request).await,
+            MESH_PATH => match self.hub.links().mesh() {
+                Some(mesh) => self.mesh(request, mesh),
+                None => self.page(request).await,
+            },
             _ => self.page(request).await,
         }
     }
@@ -98,13 +137,13 @@ impl Door {
         match self.admit(&request, remote.ip(), &span).await {
             Ok((identity, key)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
-                *self.admitted.borrow_mut() = Some(Admitted {
+                let agent = Agent {
                     identity: Arc::new(identity),
                     remote,
-                    upgrade,
                     span,
-                });
-                switching_protocols(&key)
+                };
+                *self.admitted.borrow_mut() = Some(Admitted::Agent(upgrade, agent));
+                switching_protocols(&key, SUBPROTOCOL)
             }
             Err(refusal) => {
                 let code = refusal.code.as_str();
@@ -133,6 +172,44 @@ impl Door {
         }
     }
 
+    /// A hub's request. Who it is shows in its hello.
+    fn mesh(&self, mut request: Request<Incoming>, mesh: Mesh) -> Answer {
+        match self.admit_hub(&request, &mesh) {
+            Ok((key, admission)) => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                *self.admitted.borrow_mut() = Some(Admitted::Hub(upgrade, mesh, admission));
+                switching_protocols(&key, MESH_SUBPROTOCOL)
+            }
+            Err(refusal) => {
+                let retry_after = self.hub.config().tunnel.handshake.retry_after;
+                refusal.into_answer(retry_after.as_secs().max(1))
+            }
+        }
+    }
+
+    fn admit_hub(
+        &self,
+        request: &Request<Incoming>,
+        mesh: &Mesh,
+    ) -> Result<(String, Admission), Refusal> {
+        let refused = |why: ArrivalRefused| {
+            let code = if why.status() == StatusCode::SERVICE_UNAVAILABLE {
+                UpgradeCode::Overloaded
+            } else {
+                UpgradeCode::BadUpgrade
+            };
+            Refusal::new(code, why.to_string())
+        };
+        let key = websocket_key(request.method(), request.headers(), MESH_SUBPROTOCOL)?;
+        let transport = match &self.transport {
+            Ok(transport) => transport,
+            Err(why) => return Err(Refusal::new(UpgradeCode::BadUpgrade, *why)),
+        };
+        let knock = mesh.knock(self.peer).map_err(refused)?;
+        let admission = mesh.admit(knock, transport, request.headers());
+        Ok((key, admission.map_err(refused)?))
+    }
+
     async fn admit(
         &self,
         request: &Request<Incoming>,
@@ -151,7 +228,7 @@ impl Door {
                 "this hub takes no further agents",
             ));
         }
-        let key = websocket_key(request.method(), request.headers())?;
+        let key = websocket_key(request.method(), request.headers(), SUBPROTOCOL)?;
         let config = self.hub.config();
         let presented = extract_token(
             request.headers(),
@@ -220,8 +297,12 @@ fn extract_code(error: ExtractError) -> UpgradeCode {
     }
 }
 
-/// Checks that this is a WebSocket upgrade to our subprotocol, and gives its key.
-fn websocket_key(method: &Method, headers: &HeaderMap) -> Result<String, Refusal> {
+/// Checks that this is a WebSocket upgrade to a subprotocol of ours, and gives its key.
+fn websocket_key(
+    method: &Method,
+    headers: &HeaderMap,
+    subprotocol: &str,
+) -> Result<String, Refusal> {
     if method != Method::GET {
         return Err(Refusal::new(
             UpgradeCode::MethodNotAllowed,
@@ -244,10 +325,10 @@ fn websocket_key(method: &Method, headers: &HeaderMap) -> Result<String, Refusal
             "`Sec-WebSocket-Version` must be 13",
         ));
     }
-    if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+    if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, subprotocol) {
         return Err(Refusal::new(
             UpgradeCode::UnsupportedSubprotocol,
-            "this hub speaks the subprotocol `nowconnect.v1`",
+            format!("the subprotocol here is `{subprotocol}`"),
         ));
     }
     headers
@@ -283,7 +364,7 @@ fn forwarded_for(headers: &HeaderMap) -> Option<&str> {
     }
 }
 
-fn switching_protocols(key: &str) -> Answer {
+fn switching_protocols(key: &str, subprotocol: &'static str) -> Answer {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
@@ -291,7 +372,7 @@ fn switching_protocols(key: &str) -> Answer {
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(
         SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(SUBPROTOCOL),
+        HeaderValue::from_static(subprotocol),
     );
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);

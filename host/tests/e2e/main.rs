@@ -20,6 +20,7 @@ mod hasty_agent;
 mod ingress;
 mod limits;
 mod masking;
+mod mesh;
 mod plugins;
 mod policies;
 mod recheck;

@@ -133,7 +133,7 @@ async fn dial_once(inner: &Arc<Inner>, url: &PeerUrl) -> Outcome {
         });
     }
     let loaded = settings.credentials.clone();
-    let (mut ws, session) = match dial::open(url, loaded.as_deref()).await {
+    let (mut ws, session, remote) = match dial::open(url, loaded.as_deref()).await {
         Ok(opened) => opened,
         Err(error) => return Outcome::Failed(error),
     };
@@ -166,7 +166,7 @@ async fn dial_once(inner: &Arc<Inner>, url: &PeerUrl) -> Outcome {
         inner.observer.reconnected(known.theirs.replica.as_str());
     }
     let link = async move {
-        entered.serve(ws, known, true).await;
+        entered.serve(ws, known, (true, remote)).await;
     };
     // Where the supervisor is gone the link is dropped, and so leaves the table.
     let _ = inner.spawn.send(Box::pin(link)).await;

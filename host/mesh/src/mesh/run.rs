@@ -1,6 +1,6 @@
 //! One link, from the hello to its end.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::{debug, info, warn};
 
-use super::{Inner, Mesh, nap, wall_clock};
+use super::{Inner, Mesh, SECURITY, nap, wall_clock};
 use crate::address::PeerUrl;
 use crate::arrival::Admission;
 use crate::choice::Contender;
@@ -94,17 +94,19 @@ impl Mesh {
         // The dialler has nothing to say before it is welcomed, so nothing of it is lost here.
         let io: Box<dyn MeshIo> = Box::new(ws.into_inner());
         let mut ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(link_config())).await;
-        if self.0.is_shut() {
-            handshake::refuse(&mut ws, CloseCode::Leaving).await;
-            return Err(AcceptError::Closed);
-        }
         let Some(entered) = Entered::enter(&self.0, &greeted.known, None, loaded.as_deref()) else {
             debug!(peer = %greeted.known.theirs.replica, %source, "a second link was refused");
             handshake::refuse(&mut ws, CloseCode::Duplicate).await;
             return Err(AcceptError::Duplicate);
         };
+        // Only now: a hub that begins to leave ends what stands in the table.
+        if self.0.is_shut() {
+            entered.gave_up("this hub takes no links at the moment");
+            handshake::refuse(&mut ws, CloseCode::Leaving).await;
+            return Err(AcceptError::Closed);
+        }
         match timeout_at(deadline, greeted.welcome(&mut ws, &me)).await {
-            Ok(Ok(known)) => Ok(entered.serve(ws, known, false).await),
+            Ok(Ok(known)) => Ok(entered.serve(ws, known, (false, source)).await),
             Ok(Err(error)) => {
                 entered.gave_up(&error.to_string());
                 Err(error.into())
@@ -122,7 +124,14 @@ impl Mesh {
     {
         if *error != HelloError::OwnAddress {
             self.0.observer.turned_away(source, error.code());
-            warn!(%source, code = error.code(), %error, "a hub was refused");
+            warn!(
+                target: SECURITY,
+                event = "mesh_refused",
+                %source,
+                code = error.code(),
+                %error,
+                "somebody did not prove to be a hub"
+            );
         }
         if let Some(code) = error.close_code() {
             handshake::refuse(ws, code).await;
@@ -207,7 +216,7 @@ impl Entered {
         mut self,
         ws: WebSocketStream<Box<dyn MeshIo>>,
         known: Known,
-        dialled: bool,
+        (dialled, remote): (bool, SocketAddr),
     ) -> LinkEnd {
         info!(
             event = "mesh_link_established",
@@ -225,6 +234,7 @@ impl Entered {
             theirs: known.theirs,
             version: known.version,
             dialled,
+            remote,
             close: CloseSignal(cut_signal),
         });
         if let Some(older) = self.replaced.take() {

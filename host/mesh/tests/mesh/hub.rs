@@ -18,7 +18,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::authority::Files;
 
@@ -114,9 +113,8 @@ async fn serve(mut link: ReadyLink, greeting: Bytes, notes: &Notes) -> LinkEnd {
     loop {
         tokio::select! {
             code = link.close.wanted() => {
-                let frame = CloseFrame { code: code.number().into(), reason: code.as_str().into() };
                 // The peer may have gone meanwhile.
-                let _ = link.ws.close(Some(frame)).await;
+                let _ = link.ws.close(Some(code.frame())).await;
                 return LinkEnd::ByUs(code);
             }
             message = link.ws.next() => match message {
@@ -124,8 +122,7 @@ async fn serve(mut link: ReadyLink, greeting: Bytes, notes: &Notes) -> LinkEnd {
                     notes.0.lock().heard.push((link.theirs.replica.clone(), bytes));
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    let code = frame.and_then(|frame| CloseCode::of_number(frame.code.into()));
-                    return LinkEnd::ByPeer(code.unwrap_or(CloseCode::Internal));
+                    return LinkEnd::ByPeer(CloseCode::of_frame(frame.as_ref()));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return LinkEnd::Broken(error.to_string().into()),

@@ -28,6 +28,8 @@ pub enum Certificate {
     Ingress,
     /// Of the admin port: `admin.tls`.
     Admin,
+    /// Of the links to other hubs: `ha.mesh.tls`.
+    Mesh,
     /// The roots for issuers: `security.jwks_ca_bundle`.
     JwksCaBundle,
 }
@@ -39,6 +41,7 @@ impl Certificate {
             Self::Tunnel => "tunnel",
             Self::Ingress => "ingress",
             Self::Admin => "admin",
+            Self::Mesh => "mesh",
             Self::JwksCaBundle => "jwks_ca_bundle",
         }
     }

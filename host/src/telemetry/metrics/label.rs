@@ -30,6 +30,9 @@ pub const MAX_AGENTS: usize = 4096;
 /// Distinct certificates with a series of their own, some 200 bytes each.
 pub const MAX_CERTIFICATES: usize = 512;
 
+/// Distinct hubs with a series of their own. A hub dials 256 at most, and as many may dial it.
+pub const MAX_HUBS: usize = 512;
+
 /// Distinct plugins with a series of their own; a set of plugins is smaller by far, the rest
 /// is room for names that come and go with generations.
 pub const MAX_PLUGINS: usize = 64;
