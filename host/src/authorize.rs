@@ -294,6 +294,7 @@ impl Authorizer {
 
     /// Puts another list in force, for a configuration that names another file.
     pub(crate) fn set_revocations(&self, list: RevocationList) {
+        list.keep_others(&self.revocations.load());
         self.revocations.store(Arc::new(list));
     }
 

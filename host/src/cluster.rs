@@ -19,6 +19,8 @@
 mod facts;
 mod membership;
 mod metered;
+mod remote;
+mod revocations;
 mod status;
 
 use std::fmt;
@@ -34,7 +36,7 @@ use nowconnect_registry::{
     Seen, SharedState,
 };
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::config::CloudConfig;
@@ -48,6 +50,8 @@ use crate::telemetry::metrics::Metrics;
 pub use facts::ProvenFacts;
 pub(crate) use facts::generation;
 use membership::{Membership, Terms};
+pub(crate) use remote::Carrier;
+pub use remote::RemoteAgent;
 pub use status::{
     ClusterStatus, HubSeenStatus, JoinedStatus, MeshLinkStatus, RegistryKind, RegistryStatus,
 };
@@ -55,6 +59,9 @@ pub use status::{
 /// Agents whose highest epoch is remembered, those of other hubs included. About 300 bytes each,
 /// so 20 MB at most.
 const FENCED_AGENTS: NonZeroUsize = NonZeroUsize::new(65_536).expect("the number is not 0");
+
+/// Begins the URI that a hub's certificate proves; its name follows.
+const CERTIFICATE_URI: &str = "nowconnect://replica/";
 
 /// How often what this hub knows of the others is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -95,6 +102,9 @@ pub struct Cluster {
     mesh: OnceLock<Arc<dyn MeshState>>,
     /// Since when other hubs have other policies or plugins in force.
     skewed_since: Mutex<Option<Instant>>,
+    /// This hub's revocation list may have changed.
+    revoked: Arc<Notify>,
+    listed: remote::Listed,
 }
 
 /// A membership that is not in force yet. Dropping it leaves everything as it was.
@@ -134,12 +144,16 @@ impl Cluster {
             given,
             mesh: OnceLock::new(),
             skewed_since: Mutex::default(),
+            revoked: Arc::default(),
+            listed: remote::Listed::default(),
         })
     }
 
     /// Begins what the membership in force has to do.
     pub(crate) fn begin(&self, hub: &Arc<Hub>) {
-        self.membership.load().begin(hub, &self.about);
+        self.membership
+            .load()
+            .begin(hub, &self.about, &self.revoked);
         let hub = Arc::downgrade(hub);
         // There is always room: a hub has fewer parts than the metrics have places.
         self.metrics.on_scrape(move |metrics| {
@@ -182,7 +196,7 @@ impl Cluster {
                 }
                 self.membership.swap(Arc::clone(&next))
             };
-            next.begin(hub, &self.about);
+            next.begin(hub, &self.about, &self.revoked);
             if next.terms().is_same_store(left.terms()) {
                 left.end();
             } else {
@@ -350,6 +364,11 @@ impl Cluster {
                 }
             }
         });
+    }
+
+    /// This hub's revocation list may have changed: the others are told.
+    pub(crate) fn list_changed(&self) {
+        self.revoked.notify_one();
     }
 
     /// Gives a claim up whose session has ended.

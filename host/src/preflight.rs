@@ -48,6 +48,11 @@ pub fn unusable(config: &CloudConfig) -> Vec<Unusable> {
     found.note("security.revocation_file", reload::read_revocations(config));
     let metrics = Metrics::new();
     found.note("pdp", Pdp::new(&config.pdp, &metrics));
+    if config.ha.enabled
+        && let Some(redis) = &config.ha.redis
+    {
+        found.note("ha.redis", redis.check_files());
+    }
     policies(config, &mut found);
     plugins(config, &metrics, &mut found);
     found.0

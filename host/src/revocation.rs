@@ -3,7 +3,8 @@
 //! `nowconnect agent revoke` writes a list of JSON lines; every hub that shares the file reads it
 //! anew when it changes and asks it at HELLO, RENEW, RESUME and every OPEN, before any policy.
 //! A list that cannot be read leaves the last good one in force. Looking up is a few hash
-//! lookups, whatever the length.
+//! lookups, whatever the length. Beside a hub's own list stand those of the other hubs of its
+//! cluster, as far as they have told them; what either names is revoked.
 
 mod list_file;
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub struct RevocationList {
 struct Shared {
     file: Option<(PathBuf, u32)>,
     index: ArcSwap<Index>,
+    /// What other hubs have told.
+    others: ArcSwap<Index>,
 }
 
 impl RevocationList {
@@ -42,6 +45,7 @@ impl RevocationList {
             shared: Arc::new(Shared {
                 file: None,
                 index: ArcSwap::default(),
+                others: ArcSwap::default(),
             }),
         }
     }
@@ -55,7 +59,8 @@ impl RevocationList {
         Ok(Self {
             shared: Arc::new(Shared {
                 file: Some((path.to_path_buf(), max_entries)),
-                index: ArcSwap::from_pointee(Index::new(&entries)),
+                index: ArcSwap::from_pointee(Index::of_list(entries)),
+                others: ArcSwap::default(),
             }),
         })
     }
@@ -72,8 +77,8 @@ impl RevocationList {
         };
         let current = self.shared.index.load();
         let next = match read(path, *max_entries)? {
-            Some(entries) => Index::new(&entries),
-            None if current.entries == 0 => return Ok(false),
+            Some(entries) => Index::of_list(entries),
+            None if current.list.is_empty() => return Ok(false),
             None => return Err(RevocationError::Gone { path: path.clone() }),
         };
         let differs = **current != next;
@@ -86,13 +91,28 @@ impl RevocationList {
     /// Whether the identity counts no more.
     #[must_use]
     pub fn is_revoked(&self, identity: &AgentIdentity) -> bool {
-        self.shared.index.load().revokes(identity)
+        self.shared.index.load().revokes(identity) || self.shared.others.load().revokes(identity)
     }
 
-    /// How many entries are in force.
+    /// What this hub's own list names. The same `Arc` as long as that stays the same.
+    pub(crate) fn own(&self) -> Arc<[Revoked]> {
+        Arc::clone(&self.shared.index.load().list)
+    }
+
+    /// What the other hubs' lists name, instead of what they told before.
+    pub(crate) fn set_others(&self, revoked: Vec<Revoked>) {
+        self.shared.others.store(Arc::new(Index::new(revoked)));
+    }
+
+    /// Takes over what the other hubs have told `before`, the list that this one follows.
+    pub(crate) fn keep_others(&self, before: &Self) {
+        self.shared.others.store(before.shared.others.load_full());
+    }
+
+    /// How many entries are in force, those of other hubs included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shared.index.load().entries
+        self.shared.index.load().list.len() + self.shared.others.load().list.len()
     }
 
     /// Whether nothing is revoked.
@@ -105,7 +125,7 @@ impl RevocationList {
 /// The entries, arranged for looking up.
 #[derive(Debug, Default, PartialEq)]
 struct Index {
-    entries: usize,
+    list: Arc<[Revoked]>,
     jtis: HashSet<String>,
     tenants: HashMap<TenantName, Tenant>,
     /// Every token issued before this time.
@@ -119,13 +139,18 @@ struct Tenant {
 }
 
 impl Index {
-    fn new(entries: &[Revocation]) -> Self {
+    fn of_list(entries: Vec<Revocation>) -> Self {
+        Self::new(entries.into_iter().map(|entry| entry.revoked).collect())
+    }
+
+    fn new(revoked: Vec<Revoked>) -> Self {
+        let list: Arc<[Revoked]> = revoked.into();
         let mut index = Self {
-            entries: entries.len(),
+            list: Arc::clone(&list),
             ..Self::default()
         };
-        for entry in entries {
-            index.add(&entry.revoked);
+        for revoked in list.iter() {
+            index.add(revoked);
         }
         index
     }

@@ -9,12 +9,12 @@ use nowconnect_registry::{
     MemoryRegistry, Presence, RedisRegistry, Registry, RegistryError, Seen, SharedState, Sweeper,
 };
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::metered::Metered;
-use super::{JoinError, LEAVE_WITHIN};
+use super::{JoinError, LEAVE_WITHIN, revocations};
 use crate::config::CloudConfig;
 use crate::hub::Hub;
 use crate::session;
@@ -124,7 +124,12 @@ impl Membership {
     }
 
     /// Renews, announces and sweeps from now on.
-    pub(super) fn begin(&self, hub: &Arc<Hub>, about: &watch::Sender<HubPresence>) {
+    pub(super) fn begin(
+        &self,
+        hub: &Arc<Hub>,
+        about: &watch::Sender<HubPresence>,
+        revoked: &Arc<Notify>,
+    ) {
         let mut tasks = self.tasks.lock();
         let runtime = &hub.runtime;
         let (lost, ended) = mpsc::channel(MAX_LOST_WAITING);
@@ -152,6 +157,15 @@ impl Membership {
         );
         tasks.spawn_on(sweeper.run(), runtime);
         tasks.spawn_on(tell_health(self.registry.health()), runtime);
+        if let Some(shared) = &self.shared {
+            let exchange = revocations::keep(
+                Arc::downgrade(hub),
+                self.about.replica.clone(),
+                Arc::clone(shared),
+                Arc::clone(revoked),
+            );
+            tasks.spawn_on(exchange, runtime);
+        }
     }
 
     /// Gives everything up, within a bounded time.

@@ -106,7 +106,7 @@ impl HaConfig {
                 HaModeFile::Active => HaMode::Active,
             },
             redis: redis(file, path, around, problems),
-            mesh: MeshConfig::build(&file.mesh, &path.key("mesh"), around, problems),
+            mesh: MeshConfig::build(file, &path.key("mesh"), around, problems),
         }
     }
 }
@@ -225,11 +225,12 @@ fn redis(
 
 impl MeshConfig {
     fn build(
-        file: &MeshFile,
+        ha: &HaFile,
         path: &Path,
         around: &Surroundings<'_>,
         problems: &mut Problems<'_>,
     ) -> Self {
+        let file = &ha.mesh;
         for (index, peer) in file.peers.iter().enumerate() {
             let at = path.key("peers").index(index);
             hub_address(peer, &at, problems);
@@ -241,12 +242,8 @@ impl MeshConfig {
         if let Some(address) = &file.advertise {
             hub_address(address, &path.key("advertise"), problems);
         }
-        if file.require_mtls && file.tls.is_none() {
-            problems.add_with_help(
-                &path.key("require_mtls"),
-                "`ha.mesh.require_mtls: true` needs `ha.mesh.tls`",
-                "set `ca_bundle`, `cert_file` and `key_file` there",
-            );
+        if ha.enabled && ha.mode != HaModeFile::Off && file.require_mtls {
+            check_proof(file, path, problems);
         }
         Self {
             listen: file
@@ -274,6 +271,28 @@ impl MeshConfig {
                 &path.key("discovery").key("allow"),
                 problems,
             ),
+        }
+    }
+}
+
+/// What proving who is at the other end of a link needs, where there are links.
+fn check_proof(file: &MeshFile, path: &Path, problems: &mut Problems<'_>) {
+    let links = file.listen.is_some() || !file.peers.is_empty() || !file.discovery.allow.is_empty();
+    if links && file.tls.is_none() {
+        problems.add_with_help(
+            &path.key("tls"),
+            "`ha.mesh.require_mtls: true` needs `ha.mesh.tls`",
+            "set `ca_bundle`, `cert_file` and `key_file` there",
+        );
+    }
+    for (index, peer) in file.peers.iter().enumerate() {
+        if peer.starts_with("ws://") {
+            let at = path.key("peers").index(index);
+            problems.add_with_help(
+                &at,
+                format!("`{at}` is without TLS, and `ha.mesh.require_mtls` is `true`"),
+                "write it with `wss`",
+            );
         }
     }
 }

@@ -16,6 +16,7 @@ use tracing::{Instrument as _, Span, info};
 use super::Rules;
 use super::observer::Carried;
 use crate::authorize::{Denial, OpenAsk, OpenPermit, Refused};
+use crate::cluster::{Carrier, RemoteAgent};
 use crate::codes::DenialCode;
 use crate::config::ProxyProtocolAccept;
 use crate::flow_table::FlowEntry;
@@ -197,8 +198,10 @@ impl Client {
     /// Gives the client to an agent that was not tried yet. Where that one does not start the
     /// flow, its observer comes back here.
     pub(super) async fn open(mut self, io: FlowIo, early: Vec<Bytes>) {
-        let Some(tunnel) = self.agent() else {
-            return self.no_agent();
+        let tunnel = match self.carrier().await {
+            Carrier::Local(tunnel) => tunnel,
+            Carrier::Remote(agent) => return self.no_way_to(&agent),
+            Carrier::Nobody => return self.no_agent(),
         };
         let permit = match self.ask(&tunnel).await {
             Ok(permit) => permit,
@@ -252,6 +255,27 @@ impl Client {
             .metrics
             .listener_error(ListenerError::Session);
         self.hub.metrics.traffic.flow_ended(code.as_str());
+    }
+
+    /// Who carries the flow: an agent of this hub where one may, else one of another hub. After a
+    /// first try here the client stays here.
+    async fn carrier(&self) -> Carrier {
+        if let Some(tunnel) = self.agent() {
+            return Carrier::Local(tunnel);
+        }
+        if !self.tried.is_empty() {
+            return Carrier::Nobody;
+        }
+        let key = &self.rules.connector.key;
+        let revocations = self.hub.authorizer().revocations();
+        match self.hub.cluster().find(key, &revocations).await {
+            Ok(agents) => agents
+                .into_iter()
+                .next()
+                .map_or(Carrier::Nobody, |agent| Carrier::Remote(Box::new(agent))),
+            // Known by `/readyz` and the metrics: there are this hub's own agents only.
+            Err(_) => Carrier::Nobody,
+        }
     }
 
     fn agent(&self) -> Option<Arc<LiveTunnel>> {
@@ -347,16 +371,33 @@ impl Client {
         (flow, entry)
     }
 
+    /// The agent is at another hub, and no link leads there.
+    fn no_way_to(self, agent: &RemoteAgent) {
+        info!(
+            event = events::NO_AGENT_FOR_CONNECTOR,
+            listener = %self.rules.text,
+            connector = %self.rules.connector.key,
+            agent_id = %agent.key,
+            owner = %agent.owner,
+            "the agent is at another hub, and no link leads there"
+        );
+        self.denied_for("the connector's agents are at other hubs, and no link leads there");
+    }
+
     fn no_agent(self) {
-        const CODE: DenialCode = DenialCode::NoAgentForConnector;
-        traces::failed(&self.span, CODE.as_str());
-        let _traced = self.span.enter();
-        self.hub.denied.fetch_add(1, Ordering::Relaxed);
         let why = if self.tried.is_empty() {
             "no agent that is connected offers the connector"
         } else {
             "no agent that offers the connector took the flow"
         };
+        self.denied_for(why);
+    }
+
+    fn denied_for(self, why: &'static str) {
+        const CODE: DenialCode = DenialCode::NoAgentForConnector;
+        traces::failed(&self.span, CODE.as_str());
+        let _traced = self.span.enter();
+        self.hub.denied.fetch_add(1, Ordering::Relaxed);
         // Leaves a record, so that `policy explain` can tell this client too.
         let denial = self.hub.authorizer().refuse_client(
             self.address,

@@ -60,6 +60,26 @@ pub enum Revoked {
     },
 }
 
+impl Revoked {
+    /// As it stands in a line, without a reason and a time.
+    pub(crate) fn to_text(&self) -> String {
+        let entry = Revocation {
+            revoked: self.clone(),
+            reason: None,
+            revoked_at: 0,
+        };
+        entry.to_line()
+    }
+
+    /// Reads such a text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn from_text(text: &str) -> Result<Self, String> {
+        Revocation::parse(text).map(|entry| entry.revoked)
+    }
+}
+
 /// One entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {

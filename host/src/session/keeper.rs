@@ -123,6 +123,7 @@ pub(crate) fn end_session(hub: &Hub, tunnel: &LiveTunnel, code: CloseCode, reaso
 
 /// Ends every session whose credential is revoked now. Says how many.
 pub(crate) fn end_revoked(hub: &Hub) -> usize {
+    hub.cluster().list_changed();
     let list = hub.authorizer().revocations();
     let mut ended = 0;
     for (tunnel, _) in hub.router().tunnels() {
@@ -153,6 +154,11 @@ pub(crate) fn end_lost(hub: &Hub, agent: &AgentKey, epoch: &Epoch, why: &ClaimLo
     let Some(tunnel) = tunnel.filter(|tunnel| tunnel.epoch == *epoch) else {
         return;
     };
+    if tunnel.is_closing() {
+        // It drains, and its agent has gone where it was asked to go. No new flow comes here, and
+        // those that run may finish.
+        return;
+    }
     let mode = hub.cluster().mode_name();
     hub.metrics().cluster.claim_lost(mode);
     warn!(

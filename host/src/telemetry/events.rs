@@ -65,6 +65,9 @@ events! {
     MESH_TRUST_LOST = "mesh_trust_lost";
     /// A claim is lost: `agent_id`, `epoch`, `why`, `mode`. In mode `active` its session ends.
     EPOCH_LOST = "epoch_lost";
+    /// A signed upgrade was compared with those of this hub alone, because the registry could not be
+    /// asked: `error`.
+    REPLAY_UNCHECKED = "replay_unchecked";
     /// A target does not answer: `connector`, `agent_id`, `reason`.
     TARGET_DOWN = "target_down";
     /// It answers again: `connector`, `agent_id`.

@@ -10,15 +10,6 @@ use tokio::time::timeout;
 
 use crate::cluster::{HubPlan, Issuer, Redis, TestHub, echo, eventually, hub};
 
-/// The section `ha` of a hub on this Redis.
-fn ha(redis: &Redis, name: &str, mode: &str) -> String {
-    format!(
-        "ha: {{enabled: true, mode: {mode}, replica_id: {name}, redis_url: \"{}\", \
-         redis: {{claim_lease_sec: 3}}}}",
-        redis.url()
-    )
-}
-
 fn hub_of(issuer: &Issuer, ha: &str) -> HubPlan {
     hub().listener("echo").issuer(issuer.clone()).top(ha)
 }
@@ -26,8 +17,8 @@ fn hub_of(issuer: &Issuer, ha: &str) -> HubPlan {
 /// Two hubs that take the same tokens.
 async fn pair(redis: &Redis, mode: &str) -> (TestHub, TestHub) {
     let issuer = Issuer::start().await;
-    let a = hub_of(&issuer, &ha(redis, "hub-a", mode)).start().await;
-    let b = hub_of(&issuer, &ha(redis, "hub-b", mode)).start().await;
+    let a = hub_of(&issuer, &redis.ha("hub-a", mode)).start().await;
+    let b = hub_of(&issuer, &redis.ha("hub-b", mode)).start().await;
     (a, b)
 }
 
@@ -80,6 +71,12 @@ async fn hubs_see_each_other_and_their_agents() {
     }
     assert_eq!(status(&a).registry.agents, 1);
     assert_eq!(status(&b).registry.agents, 0);
+    // The other hub knows why its client gets no flow.
+    b.client("echo").await.is_closed().await;
+    let why = b.decisions();
+    assert_eq!(why[0].code.as_deref(), Some("no_agent_for_connector"));
+    let message = why[0].message.as_deref().unwrap_or_default();
+    assert!(message.contains("at other hubs"), "{message}");
     assert!(a.metrics().contains("nowconnect_registry_healthy 1"));
     assert!(
         b.metrics()
@@ -182,14 +179,38 @@ async fn of_two_claims_made_without_the_registry_the_higher_stays() {
 }
 
 #[tokio::test]
+async fn what_one_hub_revokes_holds_at_the_other_until_it_takes_it_back() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let (a, b) = pair(&redis, "active").await;
+    let target = echo().await;
+    let agent = b.plant("echo", target.address()).await;
+    let list = |lines: &str| std::fs::write(a.path("revoked.jsonl"), lines).unwrap();
+    list("{\"agent\":\"plant\",\"revoked_at\":1767225600}\n");
+    assert!(a.reload().await.ok);
+    agent.problem("revoked").await;
+    drop(agent);
+    let again = b.agent("plant").target("echo", target.address()).start();
+    again.problem("revoked").await;
+    drop(again);
+
+    list("");
+    assert!(a.reload().await.ok);
+    eventually("the other hub lets it in again", || async {
+        let agent = b.agent("plant").target("echo", target.address()).start();
+        agent.running.ready(Duration::from_secs(1)).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_hub_joins_and_leaves_its_cluster_while_it_serves() {
     let Some(redis) = Redis::start().await else {
         return;
     };
     let issuer = Issuer::start().await;
-    let b = hub_of(&issuer, &ha(&redis, "hub-b", "shadow"))
-        .start()
-        .await;
+    let b = hub_of(&issuer, &redis.ha("hub-b", "shadow")).start().await;
     let mut a = hub_of(&issuer, "ha: {replica_id: hub-a}").start().await;
     let target = echo().await;
     let agent = a.plant("echo", target.address()).await;
@@ -199,7 +220,7 @@ async fn a_hub_joins_and_leaves_its_cluster_while_it_serves() {
     assert!(owners(&b).await.is_empty());
 
     a.clear_top();
-    a.rewrite(|plan| plan.top(&ha(&redis, "hub-a", "active")));
+    a.rewrite(|plan| plan.top(&redis.ha("hub-a", "active")));
     let report = a.reload().await;
     assert!(report.ok, "{report:?}");
     eventually("what it has is in the registry", || async {
@@ -225,10 +246,8 @@ async fn a_hub_with_the_name_of_another_does_not_start() {
         return;
     };
     let issuer = Issuer::start().await;
-    let _a = hub_of(&issuer, &ha(&redis, "hub-a", "shadow"))
-        .start()
-        .await;
-    let refused = hub_of(&issuer, &ha(&redis, "hub-a", "shadow")).refused();
+    let _a = hub_of(&issuer, &redis.ha("hub-a", "shadow")).start().await;
+    let refused = hub_of(&issuer, &redis.ha("hub-a", "shadow")).refused();
     let error = refused.await;
     assert!(error.contains("ha.replica_id"), "{error}");
 }

@@ -204,6 +204,33 @@ impl RedisConfig {
     }
 }
 
+impl RedisConfig {
+    /// Reads every file that it names, as each dial does.
+    ///
+    /// # Errors
+    /// The first that cannot be read, or holds no password.
+    pub fn check_files(&self) -> Result<(), RedisConfigError> {
+        let of_sentinels = match &self.topology {
+            Topology::Sentinel { password_file, .. } => password_file.as_ref(),
+            Topology::Standalone(_) | Topology::Cluster(_) => None,
+        };
+        for path in self.password_file.iter().chain(of_sentinels) {
+            read_password(path)?;
+        }
+        if let Some(tls) = &self.tls {
+            for path in tls
+                .ca_bundle
+                .iter()
+                .chain(&tls.cert_file)
+                .chain(&tls.key_file)
+            {
+                read(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads a file of at most 64 KiB, as every one named by this configuration is.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, RedisConfigError> {
     use std::io::Read as _;
@@ -278,8 +305,12 @@ mod tests {
         let path = folder.path().join("password");
         std::fs::write(&path, "hunter2\n").unwrap();
         assert_eq!(read_password(&path).unwrap().expose(), "hunter2");
+        let mut config = RedisConfig::from_url("redis://a").unwrap();
+        config.password_file = Some(path.clone());
+        assert_eq!(config.check_files(), Ok(()));
         std::fs::write(&path, "\n").unwrap();
         assert!(read_password(&path).is_err());
+        assert!(config.check_files().is_err());
         assert!(read_password(&folder.path().join("none")).is_err());
     }
 }

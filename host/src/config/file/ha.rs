@@ -93,7 +93,8 @@ pub struct MeshFile {
     /// The other hubs, such as `wss://hub-b.example.org/mesh`. Default empty.
     #[schemars(length(max = 256))]
     pub peers: Vec<String>,
-    /// Whether a link without a proven certificate is refused; needs `tls`. Default `false`.
+    /// Whether a link without a proven certificate is refused; needs `tls`, and `wss` in `peers`.
+    /// `false` believes whoever reaches `listen`, as in a laboratory. Default `true`.
     pub require_mtls: bool,
     /// This hub's certificate and the others' root. Default `null`.
     pub tls: Option<MeshTlsFile>,
@@ -129,7 +130,7 @@ impl Default for MeshFile {
         Self {
             listen: None,
             peers: Vec::new(),
-            require_mtls: false,
+            require_mtls: true,
             tls: None,
             send_queue_depth: 1000,
             per_link_max_inflight_bytes: 8 << 20,

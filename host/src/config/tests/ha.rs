@@ -68,11 +68,25 @@ fn hubs_are_dialled_by_their_address_alone() {
         "advertise: 'wss://user:hunter2@a/mesh'",
         "advertise: 'https://a/mesh'",
         "discovery: {allow: ['wss://b']}",
-        "require_mtls: true",
     ] {
         let found = problem(&format!("ha: {{mesh: {{{text}}}}}"));
         assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
     }
+}
+
+#[test]
+fn links_are_proven_unless_that_is_given_up() {
+    let with = |mesh: &str| {
+        format!("ha: {{enabled: true, mode: active, replica_id: a, mesh: {{{mesh}}}}}")
+    };
+    valid(&with(""));
+    valid(&with("listen: '127.0.0.1:0', require_mtls: false"));
+    let tls = "tls: {ca_bundle: a, cert_file: b, key_file: c}";
+    valid(&with(&format!("peers: ['wss://b/mesh'], {tls}")));
+    let found = problem(&with("peers: ['wss://b/mesh']"));
+    assert!(found.message.contains("needs `ha.mesh.tls`"), "{found:?}");
+    let found = problem(&with(&format!("peers: ['ws://b/mesh'], {tls}")));
+    assert!(found.message.contains("without TLS"), "{found:?}");
 }
 
 #[test]

@@ -67,8 +67,13 @@ impl Redis {
         }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+    /// The section `ha` of a hub on it.
+    pub(crate) fn ha(&self, hub: &str, mode: &str) -> String {
+        format!(
+            "ha: {{enabled: true, mode: {mode}, replica_id: {hub}, \
+             redis_url: \"redis://127.0.0.1:{}\", redis: {{claim_lease_sec: 3}}}}",
+            self.port
+        )
     }
 }
 
