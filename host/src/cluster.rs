@@ -105,6 +105,8 @@ pub struct Cluster {
     /// This hub's revocation list may have changed.
     revoked: Arc<Notify>,
     listed: remote::Listed,
+    /// Held while one membership is left for the next.
+    moving: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A membership that is not in force yet. Dropping it leaves everything as it was.
@@ -146,6 +148,7 @@ impl Cluster {
             skewed_since: Mutex::default(),
             revoked: Arc::default(),
             listed: remote::Listed::default(),
+            moving: Arc::default(),
         })
     }
 
@@ -196,12 +199,7 @@ impl Cluster {
                 }
                 self.membership.swap(Arc::clone(&next))
             };
-            next.begin(hub, &self.about, &self.revoked);
-            if next.terms().is_same_store(left.terms()) {
-                left.end();
-            } else {
-                hub.runtime.spawn(async move { left.leave().await });
-            }
+            self.move_on(hub, left, next);
         }
         let now = self.mode();
         if before != now {
@@ -215,6 +213,21 @@ impl Cluster {
         if now == HaMode::Active && before != now {
             self.end_unheld(hub);
         }
+    }
+
+    /// Leaves one membership and begins the next, in this order: both may lead to the same store,
+    /// and what is given up there is taken up again by its holder. One move after the other.
+    fn move_on(&self, hub: &Arc<Hub>, left: Arc<Membership>, next: Arc<Membership>) {
+        let (hub, moving) = (Arc::clone(hub), Arc::clone(&self.moving));
+        let runtime = hub.runtime.clone();
+        runtime.spawn(async move {
+            let _turn = moving.lock().await;
+            left.leave().await;
+            if hub.current_phase() < Phase::Cut {
+                let cluster = hub.cluster();
+                next.begin(&hub, &cluster.about, &cluster.revoked);
+            }
+        });
     }
 
     /// What this hub says of itself now.
@@ -238,6 +251,8 @@ impl Cluster {
 
     /// Leaves: the others need not wait for this hub to be missed. It serves nobody any more.
     pub(crate) async fn leave(&self) {
+        // One that is on its way ends by itself in that time.
+        let _turn = tokio::time::timeout(LEAVE_WITHIN, self.moving.lock()).await;
         self.membership.load_full().leave().await;
     }
 
@@ -326,44 +341,23 @@ impl Cluster {
         }
     }
 
-    /// Says what the agent offers, and what this hub has proven of it. Local service does not wait
-    /// for it.
-    pub(crate) fn offer(&self, hub: &Arc<Hub>, tunnel: &Arc<LiveTunnel>) {
-        let membership = self.membership.load_full();
-        let (hub, tunnel) = (Arc::clone(hub), Arc::clone(tunnel));
-        let runtime = hub.runtime.clone();
-        runtime.spawn(async move {
-            loop {
-                let standing = tunnel.standing();
-                let said = match facts::offer(&tunnel, &standing) {
-                    Ok(offer) => {
-                        let claims = membership.claims();
-                        claims.offer(&tunnel.key, &tunnel.epoch, offer).await
-                    }
-                    Err(error) => Err(error),
-                };
-                match said {
-                    // What was said last is what holds, in whichever order two of these ran.
-                    Ok(_) if tunnel.still_stands(&standing) => return,
-                    Ok(_) => {}
-                    Err(RegistryError::Lost { why, .. }) => {
-                        // This hub may have joined another registry meanwhile.
-                        if hub.cluster().is_in_force(&membership) {
-                            session::end_lost(&hub, &tunnel.key, &tunnel.epoch, &why);
-                        }
-                        return;
-                    }
-                    Err(error) => {
-                        warn!(
-                            agent_id = %tunnel.key,
-                            %error,
-                            "an agent is known at this hub alone"
-                        );
-                        return;
-                    }
+    /// Says what the agent offers, and what this hub has proven of it. Nobody waits for it.
+    pub(crate) fn offer(&self, hub: &Hub, tunnel: &LiveTunnel) {
+        let is_held = {
+            // What was said last is what holds: nobody changes it in between.
+            let _presence = hub.presence.lock();
+            let membership = self.membership.load();
+            match facts::offer(tunnel, &tunnel.standing()) {
+                Ok(offer) => membership.claims().say(&tunnel.key, &tunnel.epoch, offer),
+                Err(error) => {
+                    warn!(agent_id = %tunnel.key, %error, "an agent is known at this hub alone");
+                    true
                 }
             }
-        });
+        };
+        if !is_held {
+            session::end_lost(hub, &tunnel.key, &tunnel.epoch, &ClaimLost::Released);
+        }
     }
 
     /// This hub's revocation list may have changed: the others are told.
@@ -380,10 +374,6 @@ impl Cluster {
             .claims()
             .release(agent, epoch)
             .await;
-    }
-
-    fn is_in_force(&self, membership: &Arc<Membership>) -> bool {
-        Arc::ptr_eq(&self.membership.load(), membership)
     }
 
     /// Ends sessions whose claims were lost while nothing depended on it.

@@ -53,7 +53,7 @@ use crate::recheck::{self, Rounds};
 use crate::registry::Registry;
 use crate::reload::{self, Loader, MAX_WAITING_RELOADS, ReloadAsk, Reloader};
 use crate::router::Router;
-use crate::session::{self, AgentAddresses, ParkedSessions};
+use crate::session::{self, AgentAddresses, HelloTurns, ParkedSessions};
 use crate::telemetry::decisions::requests::Requests;
 use crate::telemetry::decisions::{DecisionRing, MAX_DECISION_BYTES};
 use crate::telemetry::events;
@@ -632,6 +632,7 @@ async fn make_hub(
         cluster,
         links: Links::new(Arc::clone(&metrics)),
         parked: ParkedSessions::default(),
+        hellos: HelloTurns::default(),
         addresses: AgentAddresses::default(),
         flows: FlowTable::default(),
         rounds: Rounds::default(),

@@ -35,7 +35,7 @@ use crate::listener::{Port, Rules};
 use crate::mesh::Links;
 use crate::recheck::Rounds;
 use crate::router::Router;
-use crate::session::{AgentAddresses, LiveTunnel, ParkedSessions};
+use crate::session::{AgentAddresses, HelloTurns, LiveTunnel, ParkedSessions};
 use crate::telemetry::decisions::DecisionRing;
 use crate::telemetry::decisions::log::DecisionSinks;
 use crate::telemetry::decisions::requests::Requests;
@@ -67,6 +67,7 @@ pub struct Hub {
     /// To the other hubs.
     pub(crate) links: Links,
     pub(crate) parked: ParkedSessions,
+    pub(crate) hellos: HelloTurns,
     /// Where agents have dialled in from.
     pub(crate) addresses: AgentAddresses,
     pub(crate) flows: FlowTable,

@@ -19,6 +19,7 @@ mod live;
 mod parked;
 mod refusals;
 mod shell;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(crate) use live::{LiveTunnel, Standing};
 use parked::Parked;
 pub(crate) use parked::ParkedSessions;
 use shell::{SessionCell, Shell};
+pub(crate) use turns::HelloTurns;
 
 use crate::connector;
 use crate::hub::Hub;

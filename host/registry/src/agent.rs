@@ -54,6 +54,10 @@ pub struct ClaimRequest {
     /// The greatest of what the agent says it saw last and of what this hub has seen of it. The
     /// claim will be above it, whatever the store remembers.
     pub above: Option<Epoch>,
+    /// How far above what is stored `above` is believed, where it is the agent's word alone; where
+    /// nothing is stored, up to [`MAX_FIRST_WITNESS`](crate::limits::MAX_FIRST_WITNESS). `None`
+    /// believes all of it.
+    pub leap: Option<u64>,
 }
 
 /// A claim that was made.

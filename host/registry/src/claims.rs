@@ -20,26 +20,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use nowconnect_protocol::{Epoch, ReplicaId};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::agent::{AgentKey, ClaimRequest, Offer, Ownership, ProvisionalClaim};
 use crate::error::{ClaimLost, RegistryError};
 use crate::fence::{EpochFence, Fenced};
-use crate::limits::{MAX_COUNTER, RENEWALS_IN_FLIGHT};
+use crate::health::Health;
+use crate::limits::{MAX_COUNTER, MAX_FIRST_WITNESS, MAX_LEAP, RENEWALS_IN_FLIGHT};
 use crate::registry::Registry;
 
 /// Rounds of renewal after which an offer is written again, so that an index entry that was lost
 /// on the way comes back.
 const REOFFER_ROUNDS: u64 = 10;
 
-/// Between two rounds while the store has yet to learn of something.
-const BEHIND_PAUSE: Duration = Duration::from_secs(1);
+/// Before what was not answered is asked again, and what was refused for the first time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Between two rounds at least.
+const PACE: Duration = Duration::from_millis(50);
 
 /// How a hub renews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,10 @@ pub struct Claims {
     fence: Arc<EpochFence>,
     held: Mutex<BTreeMap<AgentKey, Held>>,
     settings: ClaimSettings,
+    /// Another hub has this one's name: nothing may be written for it.
+    held_back: AtomicBool,
+    /// Something is due at once.
+    work: Notify,
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +85,29 @@ struct Held {
     offer: Option<Arc<Offer>>,
     /// The offer is not in the store yet.
     unsaid: bool,
+    /// When the store is told of it next.
+    due: Instant,
+    /// Since when the store has known of it at least, by the last answer that it did.
+    known: Option<Instant>,
+    /// Answers that the store will not, in a row.
+    refusals: u32,
+    /// Times that it was renewed.
+    renewals: u64,
+}
+
+impl Held {
+    fn new(epoch: Epoch, provisional: bool, due: Instant) -> Self {
+        Self {
+            epoch,
+            provisional,
+            offer: None,
+            unsaid: false,
+            due,
+            known: None,
+            refusals: 0,
+            renewals: 0,
+        }
+    }
 }
 
 /// A claim that this hub holds now.
@@ -125,6 +156,8 @@ impl Claims {
             fence,
             held: Mutex::default(),
             settings,
+            held_back: AtomicBool::new(false),
+            work: Notify::new(),
         }
     }
 
@@ -140,34 +173,39 @@ impl Claims {
         agent: &AgentKey,
         last_epoch: Option<Epoch>,
     ) -> Result<Claim, RegistryError> {
-        let above = last_epoch.max(self.fence.highest(agent));
+        let seen = self.fence.highest(agent);
+        // What this hub has seen itself needs no belief.
+        let is_word_alone = last_epoch > seen;
+        if is_word_alone {
+            believed(agent, last_epoch.as_ref(), seen.as_ref())?;
+        }
         let request = ClaimRequest {
             agent: agent.clone(),
             replica: self.replica.clone(),
-            above: above.clone(),
+            above: last_epoch.clone().max(seen),
+            leap: is_word_alone.then_some(MAX_LEAP),
         };
-        let claim = match self.registry.claim_ownership(&request).await {
-            Ok(granted) => Claim {
-                epoch: granted.epoch,
-                provisional: false,
-                previous: granted.previous,
-            },
+        let began = Instant::now();
+        match self.registry.claim_ownership(&request).await {
+            Ok(granted) => {
+                let claim = Claim {
+                    epoch: granted.epoch,
+                    provisional: false,
+                    previous: granted.previous,
+                };
+                self.take(agent, &claim, began)?;
+                Ok(claim)
+            }
             Err(error) if error.is_of_the_store() => {
                 if error.is_unavailable() {
                     debug!(%agent, %error, "claiming provisionally");
                 } else {
                     warn!(%agent, %error, "claiming provisionally");
                 }
-                Claim {
-                    epoch: self.provisional_epoch(agent, above.as_ref())?,
-                    provisional: true,
-                    previous: None,
-                }
+                self.claim_provisionally(agent, last_epoch)
             }
-            Err(error) => return Err(error),
-        };
-        self.take(agent, &claim)?;
-        Ok(claim)
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes over a claim that this hub made in another store, with what the agent offers where it
@@ -179,12 +217,33 @@ impl Claims {
             return;
         }
         let claim = Held {
-            epoch: epoch.clone(),
-            provisional: true,
             unsaid: offer.is_some(),
             offer: offer.map(Arc::new),
+            ..Held::new(epoch.clone(), true, Instant::now())
         };
         held.insert(agent.clone(), claim);
+        self.work.notify_one();
+    }
+
+    /// Says what the agent offers under its claim, with the next round of [`run`](Self::run), which
+    /// follows at once. `false` where this hub holds no such claim.
+    pub fn say(&self, agent: &AgentKey, epoch: &Epoch, offer: Offer) -> bool {
+        let mut held = self.held.lock();
+        let Some(claim) = held.get_mut(agent).filter(|claim| claim.epoch == *epoch) else {
+            return false;
+        };
+        claim.offer = Some(Arc::new(offer));
+        claim.unsaid = true;
+        claim.due = Instant::now();
+        self.work.notify_one();
+        true
+    }
+
+    /// Writes nothing from now on, or goes on: while another living hub has this one's name, each
+    /// would act for the other.
+    pub fn hold_back(&self, hold: bool) {
+        self.held_back.store(hold, Ordering::Relaxed);
+        self.work.notify_one();
     }
 
     /// Says what the agent offers under its claim.
@@ -206,6 +265,7 @@ impl Claims {
             };
             claim.offer = Some(Arc::clone(&offer));
             claim.unsaid = true;
+            claim.due = Instant::now();
             claim.provisional
         };
         if provisional {
@@ -234,18 +294,15 @@ impl Claims {
     /// # Errors
     /// The store is away or has another claim; either way this hub holds it no more.
     pub async fn release(&self, agent: &AgentKey, epoch: &Epoch) -> Result<(), RegistryError> {
-        let provisional = {
+        {
             let mut held = self.held.lock();
-            match held.get(agent) {
-                Some(claim) if claim.epoch == *epoch => {
-                    held.remove(agent).is_some_and(|claim| claim.provisional)
-                }
-                Some(_) | None => return Ok(()),
+            let holds = held.get(agent).is_some_and(|claim| claim.epoch == *epoch);
+            if !holds {
+                return Ok(());
             }
-        };
-        if provisional {
-            return Ok(());
+            held.remove(agent);
         }
+        // Also a provisional one: a call that was not answered in time may have been done.
         self.registry.release(agent, epoch).await
     }
 
@@ -253,9 +310,8 @@ impl Claims {
     /// they end with their leases.
     pub async fn release_all(&self) {
         let held = std::mem::take(&mut *self.held.lock());
-        let shared = held.into_iter().filter(|(_, claim)| !claim.provisional);
         let away = AtomicBool::new(false);
-        futures_util::stream::iter(shared)
+        futures_util::stream::iter(held)
             .for_each_concurrent(RENEWALS_IN_FLIGHT, |(agent, claim)| {
                 let away = &away;
                 async move {
@@ -285,36 +341,33 @@ impl Claims {
         (held.len(), provisional)
     }
 
-    /// Whether the store has yet to learn of a claim or an offer.
-    #[must_use]
-    pub fn is_behind(&self) -> bool {
-        let held = self.held.lock();
-        held.values().any(|claim| claim.provisional || claim.unsaid)
+    /// Renews, publishes and offers everything, whether it is due or not; what was lost is returned
+    /// and held no more. Stops when the store is away.
+    pub async fn renew_all(&self) -> Vec<LostClaim> {
+        self.round(true).await
     }
 
-    /// Renews, publishes and offers what has to be; what was lost is returned and held no more.
-    /// Stops at the first sign that the store is away.
-    pub async fn renew_all(&self, round: u64) -> Vec<LostClaim> {
+    /// The same for what is due, or for all. What was not reached is due soon.
+    async fn round(&self, all: bool) -> Vec<LostClaim> {
+        let now = Instant::now();
         let due: Vec<_> = {
             let held = self.held.lock();
-            held.iter()
-                .map(|(agent, claim)| (agent.clone(), claim.clone()))
+            let due = held.iter().filter(|(_, claim)| all || claim.due <= now);
+            due.map(|(agent, claim)| (agent.clone(), claim.clone()))
                 .collect()
         };
-        let away = AtomicBool::new(false);
         let refused = Mutex::new(None);
-        let again = round.is_multiple_of(REOFFER_ROUNDS);
         let lost = futures_util::stream::iter(due)
             .map(|(agent, claim)| {
-                let (away, refused) = (&away, &refused);
+                let refused = &refused;
                 async move {
-                    if away.load(Ordering::Relaxed) {
+                    if !self.registry.is_healthy() {
                         return None;
                     }
-                    let error = self.renew(&agent, &claim, again).await.err()?;
-                    if error.is_unavailable() {
-                        away.store(true, Ordering::Relaxed);
-                    } else if error.is_of_the_store() {
+                    let outcome = self.renew(&agent, &claim, all).await;
+                    self.plan(&agent, &claim.epoch, &outcome);
+                    let error = outcome.err()?;
+                    if error.is_of_the_store() && !error.is_unavailable() {
                         refused.lock().get_or_insert_with(|| error.clone());
                     }
                     self.note(&agent, &claim.epoch, &error)
@@ -326,7 +379,7 @@ impl Claims {
             .await;
         // One line a round: what the store refuses of one it refuses of a thousand.
         if let Some(error) = refused.into_inner() {
-            warn!(%error, "claims were not renewed");
+            warn!(%error, "claims or offers are known at this hub alone");
         }
         lost
     }
@@ -335,69 +388,124 @@ impl Claims {
     /// `lost`; a receiver that is slow holds the next round back.
     pub async fn run(&self, lost: mpsc::Sender<LostClaim>) {
         let mut health = self.registry.health();
-        let rounds = self.registry.ownership_lease() / 3;
-        for round in 1_u64.. {
-            // What the store does not know yet is not left for a whole round.
-            let pause = if self.is_behind() {
-                rounds.min(BEHIND_PAUSE)
-            } else {
-                rounds
-            };
-            // A random part keeps the rounds of hubs that were started together apart.
-            let jittered = pause.mul_f64(rand::random_range(0.8..1.0));
-            let came_back = tokio::time::timeout(jittered, comes_back(&mut health)).await;
-            if came_back.is_ok() {
+        loop {
+            let came_back = self.wait(&mut health).await;
+            if came_back {
                 let spread = self.settings.recovery_spread;
                 tokio::time::sleep(spread.mul_f64(rand::random_range(0.0..1.0))).await;
             }
-            if !self.registry.is_healthy() {
+            if !self.registry.is_healthy() || self.held_back.load(Ordering::Relaxed) {
                 continue;
             }
-            for claim in self.renew_all(round).await {
+            for claim in self.round(came_back).await {
                 if lost.send(claim).await.is_err() {
                     return;
                 }
             }
-            if came_back.is_ok() {
+            if came_back {
                 let (held, provisional) = self.counts();
                 info!(held, provisional, "the registry is back");
             }
         }
     }
 
-    async fn renew(
-        &self,
-        agent: &AgentKey,
-        claim: &Held,
-        again: bool,
-    ) -> Result<(), RegistryError> {
-        let published = if claim.provisional {
-            self.publish(agent, &claim.epoch).await?;
-            true
+    /// Waits until something is due. `true` when the store is back.
+    async fn wait(&self, health: &mut watch::Receiver<Health>) -> bool {
+        let works = health.borrow_and_update().is_healthy();
+        let idle = self.registry.ownership_lease() / 3;
+        let pause = if works && !self.held_back.load(Ordering::Relaxed) {
+            self.until_due().clamp(PACE, idle.max(PACE))
         } else {
+            idle.max(PACE)
+        };
+        tokio::select! {
+            () = comes_back(health) => true,
+            () = tokio::time::sleep(pause) => false,
+            () = self.work.notified(), if works => {
+                // Those that come together go together.
+                tokio::time::sleep(PACE).await;
+                false
+            }
+        }
+    }
+
+    fn until_due(&self) -> Duration {
+        let held = self.held.lock();
+        let first = held.values().map(|claim| claim.due).min();
+        first.map_or(Duration::MAX, |due| {
+            due.saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// When a claim is looked at next, after this came of it.
+    fn plan(&self, agent: &AgentKey, epoch: &Epoch, outcome: &Result<(), RegistryError>) {
+        let third = self.registry.ownership_lease() / 3;
+        let mut held = self.held.lock();
+        let Some(claim) = held.get_mut(agent).filter(|claim| claim.epoch == *epoch) else {
+            return;
+        };
+        let pause = match outcome {
+            Ok(()) => {
+                claim.refusals = 0;
+                claim.renewals += 1;
+                // A random part keeps the rounds of hubs that were started together apart.
+                third.mul_f64(rand::random_range(0.8..1.0))
+            }
+            Err(error) if error.is_unavailable() => AGAIN_AFTER.min(third),
+            Err(_) => {
+                let grown = AGAIN_AFTER.saturating_mul(1 << claim.refusals.min(16));
+                claim.refusals += 1;
+                grown.min(third)
+            }
+        };
+        // Something may have been said meanwhile.
+        if outcome.is_err() || !claim.unsaid {
+            claim.due = Instant::now() + pause;
+        }
+    }
+
+    async fn renew(&self, agent: &AgentKey, claim: &Held, all: bool) -> Result<(), RegistryError> {
+        let lease = self.registry.ownership_lease();
+        let age = claim.known.map(|at| at.elapsed());
+        // A lease that ended may have been swept with what stood behind it.
+        let ended = age.is_none_or(|age| age >= lease);
+        let mut again = all || ended || claim.unsaid;
+        again |= claim.renewals % REOFFER_ROUNDS == REOFFER_ROUNDS - 1;
+        let began = Instant::now();
+        if claim.provisional {
+            self.publish(agent, &claim.epoch).await?;
+            again = true;
+        } else if all || age.is_none_or(|age| age >= lease / 6) {
             match self.registry.renew(agent, &claim.epoch).await {
-                Ok(()) => false,
+                Ok(()) => {}
                 Err(RegistryError::Lost {
                     why: ClaimLost::Forgotten,
                     ..
                 }) => {
                     warn!(%agent, epoch = claim.epoch.counter, "the registry lost a claim");
                     self.publish(agent, &claim.epoch).await?;
-                    true
+                    again = true;
                 }
                 Err(error) => return Err(error),
             }
-        };
-        let Some(offer) = self.offer_of(agent, &claim.epoch) else {
+            self.known_since(agent, &claim.epoch, began);
+        }
+        let Some(offer) = self.offer_of(agent, &claim.epoch).filter(|_| again) else {
             return Ok(());
         };
-        if published || claim.unsaid || again {
-            self.registry
-                .add_connectors(agent, &claim.epoch, &offer)
-                .await?;
-            self.said(agent, &claim.epoch, &offer);
-        }
+        self.registry
+            .add_connectors(agent, &claim.epoch, &offer)
+            .await?;
+        self.said(agent, &claim.epoch, &offer);
         Ok(())
+    }
+
+    fn known_since(&self, agent: &AgentKey, epoch: &Epoch, began: Instant) {
+        if let Some(claim) = self.held.lock().get_mut(agent)
+            && claim.epoch == *epoch
+        {
+            claim.known = Some(began);
+        }
     }
 
     async fn publish(&self, agent: &AgentKey, epoch: &Epoch) -> Result<(), RegistryError> {
@@ -405,11 +513,19 @@ impl Claims {
             agent: agent.clone(),
             epoch: epoch.clone(),
         };
+        let began = Instant::now();
         self.registry.publish_claim(&claim).await?;
-        if let Some(claim) = self.held.lock().get_mut(agent)
-            && claim.epoch == *epoch
-        {
-            claim.provisional = false;
+        let still_held = match self.held.lock().get_mut(agent) {
+            Some(claim) if claim.epoch == *epoch => {
+                claim.provisional = false;
+                claim.known = Some(began);
+                true
+            }
+            Some(_) | None => false,
+        };
+        if !still_held {
+            // Its session ended meanwhile: nobody has what was put in force.
+            self.registry.release(agent, epoch).await?;
         }
         Ok(())
     }
@@ -433,55 +549,62 @@ impl Claims {
         }
     }
 
-    fn provisional_epoch(
+    /// Claims without the store, above all that this hub knows of; in one step, so that two claims
+    /// at once are different.
+    fn claim_provisionally(
         &self,
         agent: &AgentKey,
-        above: Option<&Epoch>,
-    ) -> Result<Epoch, RegistryError> {
-        let highest = above.map_or(0, |epoch| epoch.counter);
-        if highest >= MAX_COUNTER {
-            return Err(RegistryError::CounterSpent {
-                agent: agent.clone(),
-                witnessed: highest,
-                limit: MAX_COUNTER,
-            });
+        last_epoch: Option<Epoch>,
+    ) -> Result<Claim, RegistryError> {
+        let mut held = self.held.lock();
+        let seen = self.fence.highest(agent);
+        let seen = seen.max(held.get(agent).map(|claim| claim.epoch.clone()));
+        if last_epoch > seen {
+            believed(agent, last_epoch.as_ref(), seen.as_ref())?;
         }
-        Ok(Epoch {
+        let highest = last_epoch.max(seen).map_or(0, |epoch| epoch.counter);
+        if highest >= MAX_COUNTER {
+            return Err(spent(agent, highest, MAX_COUNTER));
+        }
+        let epoch = Epoch {
             counter: highest + 1,
             replica: self.replica.clone(),
+        };
+        self.fence.observe(agent, &epoch);
+        held.insert(
+            agent.clone(),
+            Held::new(epoch.clone(), true, Instant::now() + AGAIN_AFTER),
+        );
+        self.work.notify_one();
+        Ok(Claim {
+            epoch,
+            provisional: true,
+            previous: None,
         })
     }
 
-    /// Holds a claim, unless this hub has seen a higher one while it was made.
-    fn take(&self, agent: &AgentKey, claim: &Claim) -> Result<(), RegistryError> {
-        if let Fenced::Stale { highest } = self.fence.observe(agent, &claim.epoch) {
-            return Err(RegistryError::Lost {
-                agent: agent.clone(),
-                held: claim.epoch.clone(),
-                why: ClaimLost::Overtaken { current: highest },
-            });
-        }
+    /// Holds a claim that was granted, unless this hub has seen one that is not below it while it
+    /// was made.
+    fn take(&self, agent: &AgentKey, claim: &Claim, began: Instant) -> Result<(), RegistryError> {
+        let overtaken = |current| RegistryError::Lost {
+            agent: agent.clone(),
+            held: claim.epoch.clone(),
+            why: ClaimLost::Overtaken { current },
+        };
         let mut held = self.held.lock();
-        let overtaken = held
-            .get(agent)
-            .filter(|other| other.epoch > claim.epoch)
-            .map(|other| other.epoch.clone());
-        if let Some(current) = overtaken {
-            return Err(RegistryError::Lost {
-                agent: agent.clone(),
-                held: claim.epoch.clone(),
-                why: ClaimLost::Overtaken { current },
-            });
+        if let Fenced::Stale { highest } = self.fence.observe(agent, &claim.epoch) {
+            return Err(overtaken(highest));
         }
-        held.insert(
-            agent.clone(),
-            Held {
-                epoch: claim.epoch.clone(),
-                provisional: claim.provisional,
-                offer: None,
-                unsaid: false,
-            },
-        );
+        let other = held.get(agent).filter(|other| other.epoch >= claim.epoch);
+        if let Some(other) = other {
+            return Err(overtaken(other.epoch.clone()));
+        }
+        let third = self.registry.ownership_lease() / 3;
+        let held_now = Held {
+            known: Some(began),
+            ..Held::new(claim.epoch.clone(), false, began + third)
+        };
+        held.insert(agent.clone(), held_now);
         Ok(())
     }
 
@@ -525,8 +648,32 @@ impl Claims {
     }
 }
 
+/// Whether an agent's word on its last epoch is taken for true, by what this hub has seen of it.
+fn believed(
+    agent: &AgentKey,
+    last_epoch: Option<&Epoch>,
+    seen: Option<&Epoch>,
+) -> Result<(), RegistryError> {
+    let witnessed = last_epoch.map_or(0, |epoch| epoch.counter);
+    let limit = seen.map_or(MAX_FIRST_WITNESS, |seen| {
+        seen.counter.saturating_add(MAX_LEAP)
+    });
+    if witnessed > limit {
+        return Err(spent(agent, witnessed, limit));
+    }
+    Ok(())
+}
+
+fn spent(agent: &AgentKey, witnessed: u64, limit: u64) -> RegistryError {
+    RegistryError::CounterSpent {
+        agent: agent.clone(),
+        witnessed,
+        limit,
+    }
+}
+
 /// Waits until the store is away and then answers again. Without an end if it never does.
-async fn comes_back(health: &mut tokio::sync::watch::Receiver<crate::health::Health>) {
+async fn comes_back(health: &mut watch::Receiver<Health>) {
     let away = health.wait_for(|health| !health.is_healthy()).await.is_ok();
     if !away || health.wait_for(|health| health.is_healthy()).await.is_err() {
         std::future::pending::<()>().await;

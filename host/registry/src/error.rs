@@ -24,9 +24,11 @@ pub enum RegistryError {
         /// What is in its place.
         why: ClaimLost,
     },
-    /// The agent says that it saw an epoch beyond any that can be given.
+    /// The agent says that it saw an epoch beyond any that can be given, or beyond what is believed
+    /// of it. Nothing has changed: with its true last epoch it is claimed.
     #[error(
-        "agent `{agent}` names epoch {witnessed} as its last, and {limit} is the highest there is"
+        "agent `{agent}` names epoch {witnessed} as its last, and {limit} is the highest that can \
+         be"
     )]
     CounterSpent {
         /// Which agent.

@@ -7,6 +7,14 @@ use std::time::Duration;
 /// years; an agent that claims to have seen more is refused.
 pub const MAX_COUNTER: u64 = (1 << 53) - 1;
 
+/// How far above what is known an agent's word on its last epoch is believed. A store that lost
+/// writes lost fewer; and an agent that lies cannot use its own counter up: that takes two million
+/// HELLOs.
+pub const MAX_LEAP: u64 = 1 << 32;
+
+/// What is believed of an agent's last epoch where nothing is known of it.
+pub const MAX_FIRST_WITNESS: u64 = 1 << 52;
+
 /// Connectors in one record, as many as one HELLO may name.
 pub const MAX_CONNECTORS: usize = nowconnect_protocol::limits::MAX_CONNECTORS;
 
@@ -66,6 +74,7 @@ pub const MAX_CALLS_IN_FLIGHT: usize = 1_024;
 /// Claims that one hub renews or publishes at a time.
 pub const RENEWALS_IN_FLIGHT: usize = 16;
 
+const _: () = assert!(MAX_FIRST_WITNESS + MAX_LEAP < MAX_COUNTER);
 const _: () = assert!(MAX_LISTED_AGENTS <= MAX_AGENTS_PER_CONNECTOR);
 const _: () = assert!(RENEWALS_IN_FLIGHT < MAX_CALLS_IN_FLIGHT);
 const _: () = assert!(OWNERSHIP_LEASE.as_secs() < EPOCH_MEMORY.as_secs());

@@ -143,6 +143,8 @@ pub struct RevocationCursor {
     /// Which store it was: another after the store lost everything.
     pub(crate) incarnation: String,
     pub(crate) version: u64,
+    /// The entry of that version: a store that lost it may have given the version to another.
+    pub(crate) last: Arc<str>,
 }
 
 /// What was revoked since a cursor.

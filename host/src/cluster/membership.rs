@@ -56,18 +56,6 @@ impl Terms {
             (HaMode::Shadow | HaMode::Active, Some(redis)) => Self::Redis(Box::new(redis.clone())),
         }
     }
-
-    /// Whether both lead to the same keys, in whatever way: what stands there stays this hub's.
-    pub(super) fn is_same_store(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Redis(one), Self::Redis(other)) => {
-                one.topology.is_same_place(&other.topology)
-                    && one.database == other.database
-                    && one.prefix == other.prefix
-            }
-            (Self::Alone | Self::Memory, _) | (_, Self::Alone | Self::Memory) => false,
-        }
-    }
 }
 
 /// See the module.
@@ -146,7 +134,8 @@ impl Membership {
             "this hub is in its cluster's registry"
         );
         let presence = Presence::new(Arc::clone(&self.registry), about.subscribe());
-        tasks.spawn_on(pass_on(presence.seen(), self.seen.clone()), runtime);
+        let passed = pass_on(presence.seen(), self.seen.clone(), Arc::clone(&self.claims));
+        tasks.spawn_on(passed, runtime);
         let mut presence = presence;
         tasks.spawn_on(async move { presence.run().await }, runtime);
         let sweeper = Sweeper::new(
@@ -262,9 +251,10 @@ async fn end_lost(hub: Weak<Hub>, mut lost: mpsc::Receiver<LostClaim>) {
     }
 }
 
-async fn pass_on(mut seen: watch::Receiver<Seen>, to: watch::Sender<Seen>) {
+async fn pass_on(mut seen: watch::Receiver<Seen>, to: watch::Sender<Seen>, claims: Arc<Claims>) {
     loop {
         let now = seen.borrow_and_update().clone();
+        claims.hold_back(now.joined == Joined::NameTaken);
         to.send_replace(now);
         if seen.changed().await.is_err() {
             return;

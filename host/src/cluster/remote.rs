@@ -44,7 +44,13 @@ pub(crate) enum Carrier {
 /// What the registry said of connectors a moment ago, so that clients of a busy one cost it no call
 /// each. At most [`REMEMBERED`] of them.
 #[derive(Debug)]
-pub(super) struct Listed(Mutex<LruCache<ConnectorKey, (Instant, Arc<[AgentPresence]>)>>);
+pub(super) struct Listed(Mutex<LruCache<ConnectorKey, Heard>>);
+
+#[derive(Debug)]
+struct Heard {
+    at: Instant,
+    agents: Arc<[AgentPresence]>,
+}
 
 /// Connectors whose agents are remembered; with 256 agents and 16 KiB of facts each at most 4 MB a
 /// connector, and some kilobytes as a rule.
@@ -65,15 +71,18 @@ impl Listed {
         registry: &dyn Registry,
         connector: &ConnectorKey,
     ) -> Result<Arc<[AgentPresence]>, RegistryError> {
-        if let Some((at, found)) = self.0.lock().get(connector)
-            && at.elapsed() < FRESH_FOR
+        if let Some(heard) = self.0.lock().get(connector)
+            && heard.at.elapsed() < FRESH_FOR
         {
-            return Ok(Arc::clone(found));
+            return Ok(Arc::clone(&heard.agents));
         }
-        let found: Arc<[AgentPresence]> = registry.list_agents(connector).await?.into();
-        let entry = (Instant::now(), Arc::clone(&found));
-        self.0.lock().put(connector.clone(), entry);
-        Ok(found)
+        let agents: Arc<[AgentPresence]> = registry.list_agents(connector).await?.into();
+        let heard = Heard {
+            at: Instant::now(),
+            agents: Arc::clone(&agents),
+        };
+        self.0.lock().put(connector.clone(), heard);
+        Ok(agents)
     }
 }
 
@@ -171,7 +180,8 @@ mod tests {
 
     #[test]
     fn what_the_registry_should_not_have_listed_is_left_out() {
-        let cases: [(&str, fn(&mut AgentPresence)); 7] = [
+        type Change = fn(&mut AgentPresence);
+        let cases: [(&str, Change); 7] = [
             ("another tenant's", |agent| {
                 agent.key.tenant = TenantName::parse("acme").unwrap();
             }),

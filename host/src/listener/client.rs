@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nowconnect_protocol::{FlowTerms, ResetCode};
 use nowconnect_tunnel::{FailedOpen, FlowIo, OpenFlow, Rejected};
 use socket2::{SockRef, TcpKeepalive};
-use tracing::{Instrument as _, Span, info};
+use tracing::{Instrument as _, Span, debug, info};
 
 use super::Rules;
 use super::observer::Carried;
@@ -373,13 +373,11 @@ impl Client {
 
     /// The agent is at another hub, and no link leads there.
     fn no_way_to(self, agent: &RemoteAgent) {
-        info!(
-            event = events::NO_AGENT_FOR_CONNECTOR,
-            listener = %self.rules.text,
+        debug!(
             connector = %self.rules.connector.key,
             agent_id = %agent.key,
             owner = %agent.owner,
-            "the agent is at another hub, and no link leads there"
+            "the agent is at another hub"
         );
         self.denied_for("the connector's agents are at other hubs, and no link leads there");
     }

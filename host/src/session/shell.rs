@@ -25,6 +25,7 @@ use super::keeper;
 use super::live::{LiveTunnel, Standing};
 use super::parked::{ResumeHashes, TokenHash};
 use super::refusals;
+use super::turns::HelloTurn;
 use crate::authorize::{self, HelloAsk, HelloPermit, HelloReason};
 use crate::connector;
 use crate::control::admit;
@@ -41,19 +42,35 @@ use crate::tunnel_endpoint::{Admission, TRANSPORT};
 
 /// The session of a tunnel, once it has one. Shared by the shell and whoever serves it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SessionCell(Arc<Mutex<Option<Arc<LiveTunnel>>>>);
+pub(super) struct SessionCell(Arc<Mutex<Option<Welcomed>>>);
+
+/// A session whose HELLO was accepted.
+#[derive(Debug)]
+struct Welcomed {
+    live: Arc<LiveTunnel>,
+    /// Its agent's turn, until it is in force.
+    turn: Option<HelloTurn>,
+}
 
 impl SessionCell {
     pub(super) fn take(&self) -> Option<Arc<LiveTunnel>> {
-        self.0.lock().take()
+        self.0.lock().take().map(|welcomed| welcomed.live)
     }
 
     fn live(&self) -> Option<Arc<LiveTunnel>> {
-        self.0.lock().clone()
+        let welcomed = self.0.lock();
+        welcomed.as_ref().map(|welcomed| Arc::clone(&welcomed.live))
     }
 
-    fn set(&self, live: Arc<LiveTunnel>) {
-        *self.0.lock() = Some(live);
+    fn set(&self, live: Arc<LiveTunnel>, turn: HelloTurn) {
+        let turn = Some(turn);
+        *self.0.lock() = Some(Welcomed { live, turn });
+    }
+
+    /// The session is in force, or will not be.
+    fn end_turn(&self) {
+        let turn = self.0.lock().as_mut().and_then(|one| one.turn.take());
+        drop(turn);
     }
 }
 
@@ -132,6 +149,7 @@ impl HubShell for Shell {
         self.admission = None;
         if let Some(live) = self.at.cell.live() {
             self.at.established(&live);
+            self.at.cell.end_turn();
         }
     }
 
@@ -242,6 +260,10 @@ impl At {
         if permit.accepted().is_empty() && !hello.connectors.is_empty() {
             return Err((CloseCode::NoConnectors, no_connectors(&permit)));
         }
+        // Another HELLO of the agent may have come into force while this one was decided about: it
+        // must not be claimed over by one that is refused for it.
+        let turn = hub.hellos.turn(&key).await;
+        let earlier = hub.router().tunnel_of(&key);
         let replaces = earlier.as_ref().map(|earlier| earlier.session);
         match duplicate::settle(hub, earlier, &hello).await {
             Verdict::InUse => {
@@ -253,7 +275,19 @@ impl At {
         // Nothing after the claim may fail: who would give it up?
         let resume_token = new_token()?;
         let claim = hub.cluster().claim(&key, hello.last_epoch.clone()).await;
-        let epoch = claim.map_err(not_claimed)?.epoch;
+        let claim = claim.map_err(not_claimed)?;
+        if let Some(previous) = claim.previous.filter(|one| one.owner != *hub.replica()) {
+            hub.metrics().cluster.taken_over();
+            info!(
+                target: events::SECURITY,
+                event = events::AGENT_MOVED,
+                agent_id = %key,
+                owner = %previous.owner,
+                peer = %self.remote,
+                "an agent that another hub has comes here"
+            );
+        }
+        let epoch = claim.epoch;
         // Not before all that may take time or fail: a newcomer that goes away leaves the flows
         // where its next HELLO finds them.
         let resume = self.parked(&key, &hello);
@@ -278,7 +312,7 @@ impl At {
             resume,
             token_expires_in: Some(expires_in(&self.identity)),
         };
-        self.cell.set(live);
+        self.cell.set(live, turn);
         Ok(welcome)
     }
 
@@ -684,7 +718,7 @@ impl At {
 fn not_claimed(error: RegistryError) -> Refused {
     let code = match &error {
         RegistryError::Lost { .. } => CloseCode::EpochLost,
-        // It will say the same of its last epoch wherever it goes.
+        // It is not believed, and says the same wherever it goes.
         RegistryError::CounterSpent { .. } => CloseCode::Denied,
         RegistryError::ReplicaTaken { .. }
         | RegistryError::TooMuch { .. }

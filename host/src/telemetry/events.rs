@@ -65,6 +65,9 @@ events! {
     MESH_TRUST_LOST = "mesh_trust_lost";
     /// A claim is lost: `agent_id`, `epoch`, `why`, `mode`. In mode `active` its session ends.
     EPOCH_LOST = "epoch_lost";
+    /// An agent that another hub has comes here: `agent_id`, `owner`, `peer`. Again and again it is
+    /// one identity used twice.
+    AGENT_MOVED = "agent_moved";
     /// A signed upgrade was compared with those of this hub alone, because the registry could not be
     /// asked: `error`.
     REPLAY_UNCHECKED = "replay_unchecked";

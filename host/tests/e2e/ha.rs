@@ -237,6 +237,16 @@ async fn a_hub_joins_and_leaves_its_cluster_while_it_serves() {
     })
     .await;
     client.echoes(b"alone again").await;
+
+    // And once more, with the epochs that it had given up there.
+    a.clear_top();
+    a.rewrite(|plan| plan.top(&redis.ha("hub-a", "active")));
+    assert!(a.reload().await.ok);
+    eventually("what it has is in the registry again", || async {
+        owners(&b).await == ["plant@hub-a"] && status(&a).registry.provisional == 0
+    })
+    .await;
+    client.echoes(b"joined again").await;
     assert_eq!(agent.running.state().tunnels, 1, "its session stayed");
 }
 

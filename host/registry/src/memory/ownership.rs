@@ -9,7 +9,9 @@ use crate::agent::{
     ProvisionalClaim,
 };
 use crate::error::{ClaimLost, RegistryError};
-use crate::limits::{MAX_AGENTS_PER_CONNECTOR, MAX_COUNTER, MAX_LISTED_AGENTS, MAX_MEMORY_AGENTS};
+use crate::limits::{
+    MAX_AGENTS_PER_CONNECTOR, MAX_COUNTER, MAX_FIRST_WITNESS, MAX_LISTED_AGENTS, MAX_MEMORY_AGENTS,
+};
 
 /// All records, and which agents offer a connector.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +57,7 @@ impl Ownerships {
         let known = self.records.get(&claim.agent);
         let stored = known.map_or(self.forgotten_counter, |record| record.epoch.counter);
         let previous = known.and_then(|record| record.owner(now));
+        believed(claim, known.map(|record| record.epoch.counter))?;
         let counter = next_counter(&claim.agent, stored, claim.above.as_ref())?;
         let epoch = Epoch {
             counter,
@@ -70,15 +73,18 @@ impl Ownerships {
         now: u64,
         lease: u64,
     ) -> Result<(), RegistryError> {
-        match self.checked(&claim.agent, &claim.epoch) {
-            Ok(record) => {
+        match self.records.get_mut(&claim.agent) {
+            // Also one that was released: only its holder can ask for it.
+            Some(record) if record.epoch == claim.epoch => {
                 record.held = Held::Until(now.saturating_add(lease));
                 Ok(())
             }
-            Err(ClaimLost::Forgotten) => self.put(&claim.agent, claim.epoch.clone(), now, lease),
-            Err(why @ (ClaimLost::Overtaken { .. } | ClaimLost::Released)) => {
+            Some(record) if record.epoch > claim.epoch => {
+                let current = record.epoch.clone();
+                let why = ClaimLost::Overtaken { current };
                 Err(lost(&claim.agent, &claim.epoch, why))
             }
+            Some(_) | None => self.put(&claim.agent, claim.epoch.clone(), now, lease),
         }
     }
 
@@ -225,6 +231,22 @@ impl Ownerships {
             }
         }
     }
+}
+
+/// Whether what is claimed above may be taken for seen, with this counter stored.
+fn believed(claim: &ClaimRequest, stored: Option<u64>) -> Result<(), RegistryError> {
+    let (Some(leap), Some(above)) = (claim.leap, &claim.above) else {
+        return Ok(());
+    };
+    let limit = stored.map_or(MAX_FIRST_WITNESS, |stored| stored.saturating_add(leap));
+    if above.counter > limit {
+        return Err(RegistryError::CounterSpent {
+            agent: claim.agent.clone(),
+            witnessed: above.counter,
+            limit,
+        });
+    }
+    Ok(())
 }
 
 fn next_counter(

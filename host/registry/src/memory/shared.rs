@@ -137,7 +137,9 @@ impl Shared {
     }
 
     pub(super) fn revocations(&self, cursor: &RevocationCursor) -> RevocationPage {
-        let same = cursor.incarnation == self.incarnation;
+        let last = self.revoked.get(&cursor.last);
+        let is_there = cursor.version == 0 || last.is_some_and(|last| last.0 == cursor.version);
+        let same = cursor.incarnation == self.incarnation && is_there;
         let after = if same { cursor.version } else { 0 };
         let mut found: Vec<_> = self
             .revoked
@@ -152,6 +154,11 @@ impl Shared {
             cursor: RevocationCursor {
                 incarnation: self.incarnation.clone(),
                 version: found.last().map_or(after, |(version, _)| *version),
+                last: match found.last() {
+                    Some((_, last)) => Arc::clone(last),
+                    None if same => Arc::clone(&cursor.last),
+                    None => "".into(),
+                },
             },
             entries: found.into_iter().map(|(_, entry)| entry).collect(),
             more,

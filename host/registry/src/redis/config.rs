@@ -55,30 +55,6 @@ pub enum Topology {
     Cluster(Vec<Address>),
 }
 
-impl Topology {
-    /// Whether both lead to the same server or servers, as far as their addresses tell.
-    #[must_use]
-    pub fn is_same_place(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Standalone(one), Self::Standalone(other)) => one == other,
-            (
-                Self::Sentinel {
-                    sentinels, master, ..
-                },
-                Self::Sentinel {
-                    sentinels: others,
-                    master: name,
-                    ..
-                },
-            ) => master == name && sentinels.iter().any(|one| others.contains(one)),
-            (Self::Cluster(nodes), Self::Cluster(others)) => {
-                nodes.iter().any(|one| others.contains(one))
-            }
-            (Self::Standalone(_) | Self::Sentinel { .. } | Self::Cluster(_), _) => false,
-        }
-    }
-}
-
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {

@@ -10,7 +10,7 @@
 //! time. While it is away calls fail without waiting, and only the task tries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -39,6 +39,9 @@ const SLOW_CALLS: u32 = 3;
 /// is gone, one probe in 650 misses it. The others answer as if nothing was wrong until their
 /// timeout for nodes has passed.
 const CLUSTER_PROBES: usize = 16;
+
+/// How long a probe's key stays.
+const PROBE_KEPT: Duration = Duration::from_secs(1);
 
 /// The first pause between two dials.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -191,9 +194,11 @@ impl Shared {
             return Err(CallError::Registry(Unavailable::Away { reason }.into()));
         };
         let after = self.config.timing.call;
+        let asked = AtomicBool::new(false);
         let answer = timeout(after, async {
             // Closed by nobody, so there is always a turn.
             let _turn = self.turns.acquire().await;
+            asked.store(true, Ordering::Relaxed);
             connection.send(command).await
         })
         .await;
@@ -204,7 +209,9 @@ impl Shared {
             }
             Ok(Err(error)) => Err(self.failed(what, number, &error)),
             Err(_) => {
-                if self.slow.fetch_add(1, Ordering::Relaxed) + 1 >= SLOW_CALLS {
+                // One that only waited for its turn says nothing of the store.
+                let asked = asked.load(Ordering::Relaxed);
+                if asked && self.slow.fetch_add(1, Ordering::Relaxed) + 1 >= SLOW_CALLS {
                     let text = format!("no answer within {} ms", after.as_millis());
                     self.give_up(number, text.into());
                 }
@@ -279,16 +286,21 @@ impl Shared {
         }
     }
 
-    /// Reads of keys that nobody writes. A server that answers PING may still be unable to serve.
+    /// Writes of keys that nobody reads and that go by themselves. A server that answers PING, and
+    /// reads too, may still be unable to keep a claim.
     fn probes(&self) -> Vec<Cmd> {
         let count = match self.config.topology {
             Topology::Standalone(_) | Topology::Sentinel { .. } => 1,
             Topology::Cluster(_) => CLUSTER_PROBES,
         };
         let probe = || {
-            let mut command = cmd("GET");
+            let mut command = cmd("SET");
             let slot = rand::random::<u32>();
             command.arg(format!("{}:probe:{slot:08x}", self.config.prefix));
+            command
+                .arg("")
+                .arg("PX")
+                .arg(PROBE_KEPT.as_millis().to_string());
             command
         };
         (0..count).map(|_| probe()).collect()
@@ -365,6 +377,12 @@ fn is_trouble(error: &RedisError) -> bool {
                 | ServerErrorKind::Moved
                 | ServerErrorKind::TryAgain
         ),
-        _ => matches!(error.code(), Some("MISCONF" | "NOREPLICAS")),
+        _ => {
+            // Redis 6.2 wraps what a script ran into: the code is then `ERR`.
+            let text = error.to_string();
+            ["MISCONF", "NOREPLICAS", "READONLY"]
+                .iter()
+                .any(|code| error.code() == Some(*code) || text.contains(&format!("-{code} ")))
+        }
     }
 }

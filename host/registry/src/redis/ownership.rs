@@ -15,7 +15,8 @@ use crate::agent::{
 };
 use crate::error::{ClaimLost, RegistryError};
 use crate::limits::{
-    EPOCH_MEMORY, MAX_AGENTS_PER_CONNECTOR, MAX_COUNTER, MAX_INDEXES, MAX_LISTED_AGENTS,
+    EPOCH_MEMORY, MAX_AGENTS_PER_CONNECTOR, MAX_COUNTER, MAX_FIRST_WITNESS, MAX_INDEXES,
+    MAX_LISTED_AGENTS,
 };
 
 /// Index entries or records of one call that are on their way at a time.
@@ -75,11 +76,20 @@ impl RedisRegistry {
             ms(self.ownership_lease).to_string(),
             ms(EPOCH_MEMORY).to_string(),
             MAX_COUNTER.to_string(),
+            claim.leap.map_or_else(String::new, |leap| leap.to_string()),
+            MAX_FIRST_WITNESS.to_string(),
         ];
         let mut reply = self.on_record(&CLAIM, &claim.agent, &arguments).await?;
         match reply.outcome() {
             "granted" => {}
             "spent" => return Err(spent(reply.parsed()?)),
+            "leapt" => {
+                return Err(RegistryError::CounterSpent {
+                    agent: claim.agent.clone(),
+                    witnessed: floor,
+                    limit: reply.parsed()?,
+                });
+            }
             _ => return Err(reply.unexpected()),
         }
         let epoch = Epoch {

@@ -134,6 +134,7 @@ impl RedisRegistry {
             cursor.incarnation.as_bytes(),
             after.as_bytes(),
             most.as_bytes(),
+            cursor.last.as_bytes(),
         ];
         let mut reply = self.link.run(&REVOCATIONS, &keys, &arguments).await?;
         let incarnation = reply.text()?;
@@ -146,11 +147,16 @@ impl RedisRegistry {
         }
         Ok(RevocationPage {
             more: entries.len() >= MAX_REVOCATION_PAGE,
-            entries,
             cursor: RevocationCursor {
                 incarnation,
                 version,
+                last: match entries.last() {
+                    Some(last) => Arc::clone(last),
+                    None if reset => "".into(),
+                    None => Arc::clone(&cursor.last),
+                },
             },
+            entries,
             reset: reset && !cursor.incarnation.is_empty(),
         })
     }

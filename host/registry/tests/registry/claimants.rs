@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use nowconnect_registry::limits::MAX_COUNTER;
 use nowconnect_registry::memory::Snapshot;
 use nowconnect_registry::{
     AgentKey, ClaimSettings, Claims, Epoch, EpochFence, MemoryRegistry, Registry as _,
+    RegistryError,
 };
 use proptest::prelude::*;
 
@@ -94,7 +96,7 @@ impl World {
         match step {
             Step::Hello { hub, answered } => self.hello(hub, answered),
             Step::Renew { hub } => {
-                now(self.hubs[hub].0.renew_all(10));
+                now(self.hubs[hub].0.renew_all());
             }
             Step::Release { hub } => {
                 let claims = &self.hubs[hub].0;
@@ -170,7 +172,7 @@ impl World {
         self.store.set_reachable(true);
         for _ in 0..2 {
             for (claims, _) in &self.hubs {
-                now(claims.renew_all(10));
+                now(claims.renew_all());
             }
         }
         let held = self.held();
@@ -197,6 +199,27 @@ proptest! {
             world.take(step);
         }
         world.converge();
+    }
+}
+
+/// With the store and without it.
+#[test]
+fn an_agent_that_lies_about_its_last_epoch_is_refused_and_leaves_no_trace() {
+    let store = MemoryRegistry::default();
+    let (claims, fence) = hub(&store, "hub-a");
+    let plant = agent("default", "plant");
+    for reachable in [true, false] {
+        store.set_reachable(reachable);
+        let lie = Epoch {
+            counter: MAX_COUNTER - 1,
+            replica: replica("hub-z"),
+        };
+        let refused = now(claims.claim(&plant, Some(lie)));
+        assert!(matches!(refused, Err(RegistryError::CounterSpent { .. })));
+        let claim = now(claims.claim(&plant, None)).unwrap();
+        assert_eq!(claim.provisional, !reachable);
+        assert!(claim.epoch.counter <= 2, "{:?}", claim.epoch);
+        assert_eq!(fence.highest(&plant), Some(claim.epoch));
     }
 }
 

@@ -111,6 +111,31 @@ async fn a_redis_that_was_killed_comes_back_empty_and_learns_the_claims_again() 
     assert!(taken.epoch > first.epoch);
 }
 
+/// Two tunnels of one agent, or two that dial at once: what orders them is the epoch.
+#[tokio::test]
+async fn claims_at_once_while_redis_hangs_are_different() {
+    if skip_without_redis() {
+        return;
+    }
+    let redis = Server::start(&[]);
+    let here = Hub::start(&redis, "hub-a").await;
+    let plant = agent("default", "plant");
+    redis.pause();
+    let (one, other) = tokio::join!(
+        here.claims.claim(&plant, None),
+        here.claims.claim(&plant, None)
+    );
+    let mut made = [one.unwrap(), other.unwrap()];
+    assert!(made.iter().all(|claim| claim.provisional));
+    made.sort_by(|a, b| a.epoch.cmp(&b.epoch));
+    let [low, high] = made;
+    assert!(low.epoch < high.epoch);
+    // The end of the one takes nothing from the other.
+    let _away = here.claims.release(&plant, &low.epoch).await;
+    assert_eq!(here.claims.held(&plant), Some(high.epoch));
+    redis.resume();
+}
+
 #[tokio::test]
 async fn the_lower_of_two_claims_made_apart_is_lost() {
     if skip_without_redis() {

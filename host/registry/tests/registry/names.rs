@@ -42,6 +42,7 @@ pub(crate) fn request(agent: &AgentKey, by: &str, above: Option<&Epoch>) -> Clai
         agent: agent.clone(),
         replica: replica(by),
         above: above.cloned(),
+        leap: None,
     }
 }
 

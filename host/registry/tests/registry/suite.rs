@@ -31,6 +31,8 @@ pub(crate) async fn conforms(subject: &Subject) {
     ownership::epochs_have_an_end(subject).await;
     ownership::only_the_holder_changes_a_record(subject).await;
     ownership::what_was_released_stays_released(subject).await;
+    ownership::its_holder_takes_up_what_it_released(subject).await;
+    ownership::a_word_far_above_what_is_known_changes_nothing(subject).await;
     ownership::a_lease_ends_and_can_be_taken_up_again(subject).await;
     ownership::claims_at_once_are_all_different(subject).await;
     ownership::the_higher_of_two_provisional_claims_stays(subject).await;

@@ -46,6 +46,7 @@ pub struct ClusterMetrics {
     healthy: IntGauge,
     claims: IntGaugeVec,
     lost: IntCounterVec,
+    taken_over: IntCounter,
     mismatches: IntCounter,
     hubs: IntGauge,
     skewed: IntGauge,
@@ -80,6 +81,10 @@ impl ClusterMetrics {
                 &["mode"],
                 "Claims that another hub overtook or that were given up in the registry; in mode active their sessions end.",
             ),
+            taken_over: families.counter(
+                "nowconnect_registry_claims_taken_over_total",
+                "Agents that came here while another hub had them; many of one agent are one identity used twice.",
+            ),
             mismatches: families.counter(
                 "nowconnect_owner_epoch_mismatch_total",
                 "Frames and claims that were refused because a higher epoch of their agent was seen before.",
@@ -111,6 +116,11 @@ impl ClusterMetrics {
     /// Counts a claim that is lost.
     pub fn claim_lost(&self, mode: &'static str) {
         self.lost.with_label_values(&[mode]).inc();
+    }
+
+    /// Counts an agent that came while another hub had it.
+    pub fn taken_over(&self) {
+        self.taken_over.inc();
     }
 
     /// Whether the registry answers.

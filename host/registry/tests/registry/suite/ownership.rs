@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use nowconnect_registry::limits::MAX_COUNTER;
-use nowconnect_registry::{ClaimLost, Ownership, RegistryError};
+use nowconnect_registry::limits::{MAX_COUNTER, MAX_FIRST_WITNESS, MAX_LEAP};
+use nowconnect_registry::{ClaimLost, ClaimRequest, Granted, Ownership, RegistryError};
 
 use super::Subject;
 use crate::names::{agent, connector, epoch, offer, provisional, replica, request};
@@ -89,9 +89,6 @@ pub(super) async fn only_the_holder_changes_a_record(subject: &Subject) {
             .await
             .unwrap_err(),
         here.release(&plant, &first).await.unwrap_err(),
-        here.publish_claim(&provisional(&plant, &first))
-            .await
-            .unwrap_err(),
     ] {
         assert!(error.is_epoch_lost());
         let overtaken = ClaimLost::Overtaken {
@@ -149,6 +146,53 @@ pub(super) async fn what_was_released_stays_released(subject: &Subject) {
     let granted = here.claim_ownership(&claim).await.unwrap();
     assert!(granted.epoch > first, "a release forgot the epoch");
     assert_eq!(granted.previous, None);
+}
+
+/// A hub leaves the registry and joins it again with what it has.
+pub(super) async fn its_holder_takes_up_what_it_released(subject: &Subject) {
+    let plant = agent("default", "taken-up");
+    let here = &subject.here;
+    let claim = request(&plant, "hub-a", None);
+    let first = here.claim_ownership(&claim).await.unwrap().epoch;
+    here.release(&plant, &first).await.unwrap();
+    let again = provisional(&plant, &first);
+    here.publish_claim(&again).await.unwrap();
+    let owner = subject.there.get_owner(&plant).await.unwrap().unwrap();
+    assert_eq!(owner.epoch, first);
+    here.renew(&plant, &first).await.unwrap();
+    // Not once somebody else has the agent.
+    here.release(&plant, &first).await.unwrap();
+    let other = request(&plant, "hub-b", None);
+    let second = here.claim_ownership(&other).await.unwrap().epoch;
+    let late = here.publish_claim(&again).await.unwrap_err();
+    assert!(late.is_epoch_lost(), "{late:?}");
+    let owner = here.get_owner(&plant).await.unwrap().unwrap();
+    assert_eq!(owner.epoch, second);
+}
+
+/// Whoever has an agent's token for a moment cannot use its counter up.
+pub(super) async fn a_word_far_above_what_is_known_changes_nothing(subject: &Subject) {
+    let plant = agent("default", "leapt");
+    let here = &subject.here;
+    let said = |counter: u64| ClaimRequest {
+        leap: Some(MAX_LEAP),
+        ..request(&plant, "hub-a", Some(&epoch(counter, "hub-z")))
+    };
+    let refused = |outcome: Result<Granted, RegistryError>| {
+        assert!(
+            matches!(outcome, Err(RegistryError::CounterSpent { .. })),
+            "{outcome:?}"
+        );
+    };
+    refused(here.claim_ownership(&said(MAX_FIRST_WITNESS + 1)).await);
+    let first = here.claim_ownership(&said(7)).await.unwrap().epoch;
+    assert_eq!(first.counter, 8);
+    refused(here.claim_ownership(&said(8 + MAX_LEAP + 1)).await);
+    refused(here.claim_ownership(&said(MAX_COUNTER - 1)).await);
+    let second = here.claim_ownership(&said(8)).await.unwrap().epoch;
+    assert_eq!(second.counter, 9, "a refused word was remembered");
+    let far = here.claim_ownership(&said(9 + MAX_LEAP)).await.unwrap();
+    assert_eq!(far.epoch.counter, 10 + MAX_LEAP);
 }
 
 pub(super) async fn a_lease_ends_and_can_be_taken_up_again(subject: &Subject) {
