@@ -60,9 +60,6 @@ pub use status::{
 /// so 20 MB at most.
 const FENCED_AGENTS: NonZeroUsize = NonZeroUsize::new(65_536).expect("the number is not 0");
 
-/// Begins the URI that a hub's certificate proves; its name follows.
-const CERTIFICATE_URI: &str = "nowconnect://replica/";
-
 /// How often what this hub knows of the others is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
