@@ -147,11 +147,8 @@ async fn a_request_counts_at_one_hub_of_a_cluster() {
     };
     let issuer = Issuer::start().await;
     let hub_named = async |name: &str| {
-        let ha = format!(
-            "ha: {{enabled: true, mode: active, replica_id: {name}, redis_url: \"{}\"}}",
-            redis.url()
-        );
-        signing_plan().issuer(issuer.clone()).top(&ha).start().await
+        let plan = signing_plan().issuer(issuer.clone());
+        plan.top(&redis.ha(name, "active")).start().await
     };
     let (a, b) = (hub_named("hub-a").await, hub_named("hub-b").await);
     let token = issuer.sign(&Claims::of("plant"));
