@@ -89,6 +89,9 @@ pub(super) async fn only_the_holder_changes_a_record(subject: &Subject) {
             .await
             .unwrap_err(),
         here.release(&plant, &first).await.unwrap_err(),
+        here.publish_claim(&provisional(&plant, &first))
+            .await
+            .unwrap_err(),
     ] {
         assert!(error.is_epoch_lost());
         let overtaken = ClaimLost::Overtaken {
@@ -128,9 +131,6 @@ pub(super) async fn what_was_released_stays_released(subject: &Subject) {
     for error in [
         here.renew(&plant, &first).await.unwrap_err(),
         here.release(&plant, &first).await.unwrap_err(),
-        here.publish_claim(&provisional(&plant, &first))
-            .await
-            .unwrap_err(),
     ] {
         assert!(
             matches!(
