@@ -281,8 +281,11 @@ mod tests {
     async fn a_store_that_lost_everything_lets_nobody_in_and_is_told_anew() {
         let store = MemoryRegistry::default();
         let (mut a, mut b) = (known("a"), known("b"));
-        step(&mut a, &store, &[agent("plant")]).await;
-        step(&mut b, &store, &[agent("mine")]).await;
+        // Twice: then each has read what it said.
+        for _ in 0..2 {
+            step(&mut a, &store, &[agent("plant")]).await;
+            step(&mut b, &store, &[agent("mine")]).await;
+        }
         store.forget();
         step(&mut b, &store, &[agent("mine")]).await;
         assert_eq!(b.of_others(), [agent("plant")]);
