@@ -58,7 +58,7 @@ pub use acme::{AcmeConfig, ChallengeKind, ExternalAccount};
 pub use bundle::{BundleConfig, BundleRequire, BundleSource, OnUntrusted};
 pub use changes::Changes;
 pub use connector::{ConnectorConfig, ConnectorKey, HealthCheck, HttpCheck};
-pub use control::{ClientConfig, ControlConfig, Scope, TokensConfig, TunnelUrl};
+pub use control::{ClientConfig, ControlConfig, Scope, TcpPorts, TokensConfig, TunnelUrl};
 pub use env::{Env, KNOWN as KNOWN_VARIABLES, ProcessEnv};
 pub use ha::{DiscoveryRule, HaConfig, HaMode, MeshConfig, MeshTls};
 pub use ingress::{
@@ -527,6 +527,21 @@ impl CloudConfig {
         for (index, listener) in self.ingress.listeners.iter().enumerate() {
             let at = At::dotted("ingress.listeners").index(index).key("bind");
             ports.push((at, listener.bind));
+        }
+        if let Some(tunnels) = &self.control.tcp_ports {
+            let taken = ports.iter().find(|(_, address)| {
+                tunnels.range.contains(address.port()) && overlap(tunnels.bind, address.ip())
+            });
+            if let Some((at, address)) = taken {
+                problems.add_with_help(
+                    &At::dotted("control.tcp_ports"),
+                    format!(
+                        "`{at}` has the port `{}`, which is one of `control.tcp_ports`",
+                        address.port()
+                    ),
+                    "give it a port outside of that range, or another address",
+                );
+            }
         }
         // By port, so that thousands of listeners are not compared with each other.
         let mut seen: BTreeMap<u16, Vec<usize>> = BTreeMap::new();

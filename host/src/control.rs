@@ -20,9 +20,11 @@ mod names;
 mod openapi;
 mod origin;
 mod plane;
+mod ports;
 mod published;
 mod server;
 mod shapes;
 
 pub(crate) use plane::{ControlPlane, NextControl, OpenError, Opened};
+pub(crate) use ports::keep_ports;
 pub(crate) use published::{Protocol, Published, PublishedNames};

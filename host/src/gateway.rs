@@ -36,7 +36,7 @@ use crate::certificates;
 use crate::cluster::{self, Cluster, ClusterStatus, JoinError};
 use crate::config::CloudConfig;
 use crate::connector::{self, ConnectorTable};
-use crate::control::{ControlPlane, OpenError, Opened, PublishedNames};
+use crate::control::{ControlPlane, OpenError, Opened, PublishedNames, keep_ports};
 use crate::drain::{self, Drains, Phase};
 use crate::flow_table::FlowTable;
 use crate::generation::{Brought, Generation, GenerationError, Generations};
@@ -273,6 +273,7 @@ impl Gateway {
         if let Some((plane, listener)) = control {
             tasks.spawn(Arc::clone(&plane).serve(listener));
             tasks.spawn(plane.tidy());
+            tasks.spawn(keep_ports(Arc::clone(&hub)));
         }
         tasks.spawn(ingress::sweep(Arc::clone(&hub)));
         tasks.spawn(crate::target_health::look_at_targets(Arc::clone(&hub)));

@@ -84,6 +84,8 @@ pub(crate) struct Rules {
     pub(crate) flows: Arc<AtomicUsize>,
     pub(crate) rate: Rate,
     pub(crate) rate_per_source: SourceRates,
+    /// Whether it is there for a tunnel of the control plane, and in no configuration.
+    pub(crate) of_tunnel: bool,
 }
 
 impl Rules {
@@ -115,6 +117,7 @@ impl Rules {
             flows: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.flows)),
             rate: Rate::new(listener.rate),
             rate_per_source: SourceRates::new(listener.rate_per_source),
+            of_tunnel: earlier.is_some_and(|earlier| earlier.of_tunnel),
         }
     }
 
@@ -130,6 +133,21 @@ impl Rules {
     pub(crate) fn open_flows(&self) -> usize {
         self.flows.load(Ordering::Relaxed)
     }
+}
+
+/// Forgets listeners that are gone once nothing runs over them any more: a flow is asked about
+/// again with its listener's row, so the row stays as long as the flow.
+pub(crate) fn forget_retired(hub: &Hub) {
+    let ports = hub.ports.lock().clone();
+    let facts = hub.authorizer().facts();
+    hub.retired.lock().retain(|rules| {
+        let named_again = ports.iter().any(|port| port.rules().name == rules.name);
+        let in_use = rules.open_flows() > 0;
+        if !named_again && !in_use {
+            facts.remove_listener(&rules.name);
+        }
+        !named_again && in_use
+    });
 }
 
 impl Port {

@@ -366,13 +366,15 @@ impl Foreground {
         Ok(())
     }
 
-    /// An address for people; a service that speaks no HTTP is reached at whatever port an operator
-    /// leads to its connector.
+    /// An address for people. A service that speaks no HTTP has one where the hub gives public
+    /// ports; elsewhere it is reached at whatever port an operator leads to its connector.
     fn shown(&self, place: usize, published: &Published) -> String {
         let service = self.lines[place].service.as_ref();
         match service.map(|service| service.wish.protocol) {
-            Some(Protocol::Tcp) => format!("connector {}", published.tunnel_id),
-            Some(Protocol::Http) | None => published.public_url.clone(),
+            Some(Protocol::Tcp) if !published.public_url.starts_with("tcp://") => {
+                format!("connector {}", published.tunnel_id)
+            }
+            Some(Protocol::Http | Protocol::Tcp) | None => published.public_url.clone(),
         }
     }
 

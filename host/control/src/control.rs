@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nowconnect_store::{
     ClaimRefused, DeleteRefused, Deletion, Endpoint, EndpointFilter, Keyed, Lapsed, Limits,
-    NameLimits, NewEndpoint, Round, Store, StoreError,
+    NameLimits, NewEndpoint, PortRange, Round, Store, StoreError,
 };
 
 use crate::client::ClientRegister;
@@ -31,6 +31,9 @@ const ID_CHARACTERS: usize = 26;
 
 /// What an endpoint's id begins with.
 const ID_PREFIX: &str = "tun_";
+
+/// What a connector speaks that gets a public port of its own.
+const TCP: &str = "tcp";
 
 /// Endpoints that are looked at in one step.
 const TIDIED_EACH: usize = 1000;
@@ -67,6 +70,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How many names may be reserved.
     pub name_limits: NameLimits,
+    /// Public ports of TCP services, where there are any.
+    pub tcp_ports: Option<PortRange>,
 }
 
 /// Who asks.
@@ -167,6 +172,12 @@ pub enum ControlError {
     /// An endpoint that is not there cannot be remembered as deleted.
     #[error(transparent)]
     Delete(#[from] DeleteRefused),
+    /// Every public port has its tunnel.
+    #[error("all {count} public TCP ports are taken")]
+    NoPort {
+        /// How many there are.
+        count: u32,
+    },
     /// No key can sign.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -342,6 +353,7 @@ impl Control {
                     kept_until_ms,
                     was_held: false,
                     token_id: None,
+                    port: None,
                 },
                 again: again.is_some(),
                 others: None,
@@ -349,6 +361,23 @@ impl Control {
             recreate,
             wished,
         })
+    }
+
+    /// Gives what was planned the public port that it has or can have, where it is to have one.
+    ///
+    /// # Errors
+    /// All are taken, or the store failed.
+    pub fn choose_port(&self, planned: &mut Planned) -> Result<(), ControlError> {
+        let endpoint = &mut planned.new.endpoint;
+        endpoint.port = match self.settings.tcp_ports {
+            Some(range) if endpoint.protocol == TCP => {
+                let port = self.store.port_for(range, &endpoint.id)?;
+                let count = range.count();
+                Some(port.ok_or(ControlError::NoPort { count })?)
+            }
+            Some(_) | None => None,
+        };
+        Ok(())
     }
 
     /// Makes the tokens of what was planned, with nothing changed yet. `others` is how many others

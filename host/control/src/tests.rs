@@ -42,6 +42,7 @@ fn settings() -> Settings {
             kept: BTreeSet::from(["admin".to_owned()]),
         },
         anonymous_endpoints: 3,
+        tcp_ports: None,
         name_limits: NameLimits {
             per_tenant: 10,
             total: 100,

@@ -129,6 +129,8 @@ control:
   domain: localhost
   # Whoever reaches control.listen may publish, without a token.
   anonymous: {{enabled: true}}
+  # For `nowconnect-agent tcp`.
+  tcp_ports: {{bind: \"{}\", first: 20000, last: 20099, host: localhost}}
 admin:
   socket: {DEV_SOCKET}
 observability:
@@ -137,7 +139,8 @@ observability:
   log_format: text
 ",
             tunnel.ip(),
-            tunnel.port()
+            tunnel.port(),
+            http.ip()
         )
     }
 }

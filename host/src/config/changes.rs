@@ -116,6 +116,7 @@ impl CloudConfig {
         new.public_url.clone_from(&kept.public_url);
         new.domain.clone_from(&kept.domain);
         new.tokens.clone_from(&kept.tokens);
+        new.tcp_ports.clone_from(&kept.tcp_ports);
         new.anonymous_recreate = kept.anonymous_recreate;
         next.plugins.cache_dir.clone_from(&old.plugins.cache_dir);
         next.plugins.instances_max = old.plugins.instances_max;
@@ -207,6 +208,7 @@ impl CloudConfig {
         changes.restart("control.public_url", control.public_url != kept.public_url);
         changes.restart("control.domain", control.domain != kept.domain);
         changes.restart("control.tokens", control.tokens != kept.tokens);
+        changes.restart("control.tcp_ports", control.tcp_ports != kept.tcp_ports);
         changes.restart(
             "control.anonymous.recreate_sec",
             control.anonymous_recreate != kept.anonymous_recreate,

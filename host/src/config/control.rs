@@ -9,11 +9,13 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use nowconnect_control::{Algorithm, NameRules};
 use nowconnect_protocol::{AgentId, TenantName};
+use nowconnect_store::PortRange;
 use reqwest::Url;
 
 use super::build::{Surroundings, cidrs, name, socket_address, url};
 use super::file::{
-    AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, RateFile, ScopeFile, TokensFile,
+    AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, RateFile, ScopeFile,
+    TcpPortsFile, TokensFile,
 };
 use super::problem::Problems;
 use super::tree::Path;
@@ -44,6 +46,8 @@ pub struct ControlConfig {
     pub more_tunnel_urls: Vec<TunnelUrl>,
     /// What a public address looks like, with `{host}`; `None` follows from `ingress`.
     pub url_template: Option<String>,
+    /// Public ports of TCP services.
+    pub tcp_ports: Option<TcpPorts>,
     /// The tenant of callers without a token; `None` gives them nothing.
     pub anonymous_tenant: Option<TenantName>,
     /// How long their recreate tokens live at most.
@@ -79,6 +83,17 @@ pub struct TunnelUrl {
     pub region: Option<String>,
     /// For people.
     pub note: Option<String>,
+}
+
+/// Public ports of TCP services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpPorts {
+    /// Where they are bound.
+    pub bind: IpAddr,
+    /// Which they are.
+    pub range: PortRange,
+    /// By which name they are reached; `None` is the tunnel's own.
+    pub host: Option<String>,
 }
 
 /// A client of the API.
@@ -247,6 +262,10 @@ impl ControlConfig {
             region: file.region.clone(),
             more_tunnel_urls,
             url_template: file.url_template.clone(),
+            tcp_ports: file
+                .tcp_ports
+                .as_ref()
+                .and_then(|ports| tcp_ports(ports, &path.key("tcp_ports"), problems)),
             anonymous_tenant: anonymous(&file.anonymous, &path.key("anonymous"), problems),
             anonymous_recreate: Duration::from_secs(file.anonymous.recreate_sec),
             anonymous_max_endpoints: file.anonymous.max_endpoints,
@@ -311,6 +330,42 @@ impl ControlConfig {
             None => format!("http://{bound}"),
         }
     }
+}
+
+fn tcp_ports(file: &TcpPortsFile, path: &Path, problems: &mut Problems<'_>) -> Option<TcpPorts> {
+    /// Each is a socket of its own.
+    const MOST: u32 = 10_000;
+    let range = PortRange {
+        first: file.first,
+        last: file.last,
+    };
+    if range.last < range.first || range.count() > MOST {
+        problems.add_with_help(
+            &path.key("last"),
+            format!(
+                "`control.tcp_ports` are from `{}` to `{}`",
+                file.first, file.last
+            ),
+            format!("write a range of 1 to {MOST} ports, the lowest first"),
+        );
+        return None;
+    }
+    let Ok(bind) = file.bind.parse() else {
+        problems.add_with_help(
+            &path.key("bind"),
+            format!(
+                "`control.tcp_ports.bind` is `{}`, which is no address",
+                file.bind
+            ),
+            "write an address without a port, such as `0.0.0.0` or `::`",
+        );
+        return None;
+    };
+    Some(TcpPorts {
+        bind,
+        range,
+        host: file.host.clone(),
+    })
 }
 
 fn rate(file: RateFile) -> RateLimit {

@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 pub use acme::{AcmeFile, ChallengeFile, ExternalAccountFile};
 pub use bundle::{BundleFile, BundleRequireFile, OnUntrustedFile};
 pub use control::{
-    AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, ScopeFile, TokensFile,
-    TunnelUrlFile,
+    AnonymousFile, ClientFile, ControlAlgorithmFile, ControlFile, ScopeFile, TcpPortsFile,
+    TokensFile, TunnelUrlFile,
 };
 pub use ha::{DiscoveryFile, HaFile, HaModeFile, MeshFile, MeshTlsFile, RedisFile};
 pub use ingress::{

@@ -37,6 +37,7 @@ fn code(error: &ControlError) -> UpgradeCode {
         ControlError::Name(_)
         | ControlError::Claim(_)
         | ControlError::NotAnonymous
+        | ControlError::NoPort { .. }
         | ControlError::BadClient
         | ControlError::Delete(_)
         | ControlError::Key(_)

@@ -194,6 +194,7 @@ impl std::convert::From<ControlError> for Refusal {
                 Code::Unauthenticated
             }
             ControlError::Delete(DeleteRefused::Full { .. }) => Code::QuotaExceeded,
+            ControlError::NoPort { .. } => Code::Unavailable,
             ControlError::Delete(DeleteRefused::Store(_))
             | ControlError::Key(_)
             | ControlError::Store(_) => return failed(&error),

@@ -137,6 +137,6 @@ pub(super) trait Ground: Send + Sync + 'static {
     /// This hub's name.
     fn replica(&self) -> String;
 
-    /// The address for people of a published host name.
-    fn public_url(&self, host: &str) -> String;
+    /// The address for people of a published host name, or of the public port beside it.
+    fn public_url(&self, host: &str, port: Option<u16>) -> String;
 }

@@ -304,11 +304,15 @@ impl Ground for HubGround {
             .map_or_else(String::new, |hub| hub.replica().to_string())
     }
 
-    fn public_url(&self, host: &str) -> String {
+    fn public_url(&self, host: &str, port: Option<u16>) -> String {
         let Some(hub) = self.0.upgrade() else {
             return format!("https://{host}");
         };
         let config = hub.config();
+        if let (Some(port), Some(ports)) = (port, &config.control.tcp_ports) {
+            let host = ports.host.as_deref().unwrap_or(host);
+            return format!("tcp://{host}:{port}");
+        }
         if let Some(template) = &config.control.url_template {
             return template.replace("{host}", host);
         }

@@ -221,6 +221,7 @@ mod tests {
                 kept_until_ms: u64::MAX,
                 was_held: false,
                 token_id: None,
+                port: None,
             },
             again: false,
             others: None,

@@ -558,6 +558,7 @@ fn rules(
         grace: control.grace,
         names: control.names.clone(),
         anonymous_endpoints: control.anonymous_max_endpoints,
+        tcp_ports: control.tcp_ports.as_ref().map(|ports| ports.range),
         limits: Limits {
             per_tenant: control.max_endpoints_per_tenant,
             total: control.max_endpoints,

@@ -4,6 +4,7 @@
 //! changes the store asks for the name to be [read again](PublishedNames::refresh) afterwards: the
 //! last to do so has seen the last change, so the copy ends like the store, whatever overlapped.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nowconnect_policy::EndpointFacts;
@@ -40,6 +41,8 @@ pub(crate) struct Published {
     pub(crate) connector: ConnectorKey,
     /// What the service speaks.
     pub(crate) protocol: Protocol,
+    /// The public port of a TCP service.
+    pub(crate) port: Option<u16>,
     /// The row that policies read.
     pub(crate) facts: EndpointFacts,
 }
@@ -59,6 +62,7 @@ impl Published {
             } else {
                 Protocol::Http
             },
+            port: endpoint.port,
             facts: facts(endpoint, &tenant, host, reserved),
             connector: ConnectorKey {
                 tenant: tenant.clone(),
@@ -147,6 +151,14 @@ impl PublishedNames {
         all
     }
 
+    /// Those that have a public port, by port.
+    pub(crate) fn with_ports(&self) -> BTreeMap<u16, Arc<Published>> {
+        let table = self.table.read();
+        let all = table.by_host.values();
+        all.filter_map(|one| Some((one.port?, Arc::clone(one))))
+            .collect()
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.table.read().by_host.len()
@@ -217,6 +229,7 @@ mod tests {
             kept_until_ms: 2,
             was_held: false,
             token_id: None,
+            port: None,
         };
         Published::of(&endpoint, "shop.example.com", false).unwrap()
     }
@@ -273,6 +286,7 @@ mod tests {
             kept_until_ms: 0,
             was_held: false,
             token_id: None,
+            port: None,
         };
         assert!(Published::of(&endpoint, "shop.example.com", false).is_none());
     }

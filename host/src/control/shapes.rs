@@ -109,6 +109,9 @@ pub(super) struct CreatedTunnel {
     /// The address for people.
     #[schema(example = "https://shop.tunnels.example.com")]
     pub(super) public_url: String,
+    /// The public port of a TCP service, where the hub gives any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) public_port: Option<u16>,
     /// Hubs to dial, the best first.
     pub(super) candidates: Vec<Candidate>,
     /// For the hub, once, and only for some minutes.
@@ -175,6 +178,9 @@ pub(super) struct Tunnel {
     pub(super) public_hostname: String,
     /// The address for people.
     pub(super) public_url: String,
+    /// The public port of a TCP service, where the hub gives any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) public_port: Option<u16>,
     /// Whose it is.
     pub(super) tenant: String,
     /// What the service speaks.

@@ -18,7 +18,7 @@ use crate::generation::Generation;
 use crate::hub::{Hub, tunnel_settings};
 use crate::identity::Authenticator;
 use crate::ingress::NextIngress;
-use crate::listener::{Port, Rules};
+use crate::listener::{self, Port, Rules};
 use crate::mesh::NextLinks;
 use crate::pdp::Pdp;
 use crate::revocation::RevocationList;
@@ -257,7 +257,7 @@ impl Candidate {
         mount_pages(hub, config);
         publish_facts(hub, config);
         if let Some(ports) = self.ports {
-            publish_ports(hub, ports, &mut report);
+            publish_ports(hub, config, ports, &mut report);
         }
         if let Some(ingress) = self.ingress {
             let published = ingress.publish(hub, config, true);
@@ -356,7 +356,8 @@ pub(crate) fn load_tls(files: &crate::config::TlsFiles) -> Result<ServerTls, cra
 }
 
 fn next_ports(hub: &Arc<Hub>, config: &CloudConfig, faults: &mut Vec<Fault>) -> Vec<NextPort> {
-    let bound = hub.ports.lock().clone();
+    let mut bound = hub.ports.lock().clone();
+    bound.retain(|port| !port.rules().of_tunnel);
     let keeps = |port: &Port, listener: &ListenerConfig| {
         let rules = port.rules();
         // Port 0 is a wish for some port: the listener's name says which one it got.
@@ -437,7 +438,12 @@ fn publish_facts(hub: &Hub, config: &CloudConfig) {
     }
 }
 
-fn publish_ports(hub: &Arc<Hub>, next: Vec<NextPort>, report: &mut ReloadReport) {
+fn publish_ports(
+    hub: &Arc<Hub>,
+    config: &CloudConfig,
+    next: Vec<NextPort>,
+    report: &mut ReloadReport,
+) {
     let facts = hub.authorizer.facts();
     let mut ports = Vec::with_capacity(next.len());
     for port in next {
@@ -457,7 +463,15 @@ fn publish_ports(hub: &Arc<Hub>, next: Vec<NextPort>, report: &mut ReloadReport)
             }
         }
     }
-    let before = std::mem::replace(&mut *hub.ports.lock(), ports.clone());
+    let mut bound = hub.ports.lock();
+    let (of_tunnels, before): (Vec<_>, Vec<_>) =
+        bound.drain(..).partition(|port| port.rules().of_tunnel);
+    bound.extend(ports.iter().chain(&of_tunnels).cloned());
+    drop(bound);
+    for port in of_tunnels {
+        let rules = port.rules();
+        port.set_rules(Rules::new(hub, config, &rules.config, Some(&rules)));
+    }
     for port in before {
         if !ports.iter().any(|kept| Arc::ptr_eq(kept, &port)) {
             port.stop();
@@ -468,13 +482,5 @@ fn publish_ports(hub: &Arc<Hub>, next: Vec<NextPort>, report: &mut ReloadReport)
                 .push(format!("listener {} removed", rules.text));
         }
     }
-    // A flow is asked about again with its listener's row, so the row stays as long as the flow.
-    hub.retired.lock().retain(|rules| {
-        let named_again = ports.iter().any(|port| port.rules().name == rules.name);
-        let in_use = rules.open_flows() > 0;
-        if !named_again && !in_use {
-            facts.remove_listener(&rules.name);
-        }
-        !named_again && in_use
-    });
+    listener::forget_retired(hub);
 }

@@ -41,6 +41,8 @@ events! {
     CONTROL_REFUSED = "control_refused";
     /// A tenant got a quota of its own, or has what everybody has.
     QUOTA_CHANGED = "quota_changed";
+    /// The public port of a tunnel cannot be bound.
+    TUNNEL_PORT_FAILED = "tunnel_port_failed";
     /// The control plane's state file could not be read or written: `error`.
     CONTROL_STATE_FAILED = "control_state_failed";
     /// This hub is in its cluster's registry: `hub`, `healthy`.

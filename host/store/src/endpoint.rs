@@ -7,6 +7,7 @@
 //! while his agent is here, which the caller says.
 
 mod lapse;
+mod port;
 mod tables;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::deleted;
 use crate::schema::{DELETED, ENDPOINT_IDS, ENDPOINTS, MAKERS, RESERVATIONS, TENANT_ENDPOINTS};
 use crate::{MayBeEngine, Reservation, Store, StoreError};
 pub use lapse::{Lapsed, Round};
+pub use port::PortRange;
 use tables::tenant_key;
 pub(crate) use tables::{Has, Tables, maker_of};
 
@@ -48,6 +50,9 @@ pub struct Endpoint {
     /// The one ephemeral token that may be used with it, by its id.
     #[serde(default)]
     pub token_id: Option<String>,
+    /// Its public TCP port, unique among the endpoints that are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// What [`Store::claim_endpoint`] makes an endpoint of.
@@ -112,7 +117,7 @@ pub enum ClaimRefused {
     /// It was deleted for good.
     #[error("the tunnel was deleted")]
     Deleted,
-    /// Its maker got others since this one was decided on.
+    /// Its maker got others, or another one its port, since this one was decided on.
     #[error("another tunnel was made at the same time; try again")]
     Overtaken,
     /// The hub has as many as it may have.
@@ -177,6 +182,9 @@ impl Store {
                 }
                 tables.take_away(&held)?;
                 wanted.goes_on_as(&held);
+            }
+            if tables.has_port_of_another(&wanted)? {
+                return Err(ClaimRefused::Overtaken);
             }
             tables.check_room(&wanted, new.others, limits)?;
             tables.put_in(&wanted)?;

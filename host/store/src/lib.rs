@@ -43,7 +43,9 @@ pub use agent_tunnel::AgentTunnel;
 pub use answer::{Answer, Keyed, Remembered};
 pub use certificate::{AuthorityAccount, IssuedCertificate};
 pub use deleted::{DeleteRefused, Deletion};
-pub use endpoint::{ClaimRefused, Endpoint, EndpointFilter, Lapsed, Limits, NewEndpoint, Round};
+pub use endpoint::{
+    ClaimRefused, Endpoint, EndpointFilter, Lapsed, Limits, NewEndpoint, PortRange, Round,
+};
 pub use error::StoreError;
 pub use key::SigningKey;
 pub use once::{Once, Used};

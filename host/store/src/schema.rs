@@ -34,6 +34,8 @@ pub(crate) const TENANTS: Json = Json("tenants");
 pub(crate) const MAKERS: Json = Json("makers");
 /// Names of [`ENDPOINTS`] by until when they are kept.
 pub(crate) const ENDPOINT_ENDS: Json = Json("endpoint_ends");
+/// Names of [`ENDPOINTS`] by the public TCP port that they have.
+pub(crate) const PORTS: Json = Json("ports");
 /// Quotas of tenants that have one of their own.
 pub(crate) const QUOTAS: Json = Json("quotas");
 /// Keys of [`DELETED`] by when they can be forgotten.
@@ -52,9 +54,10 @@ pub(crate) const CERTIFICATES: Json = Json("certificates");
 pub(crate) const AGENT_TUNNELS: Json = Json("agent_tunnels");
 
 /// Every table, for backups.
-pub(crate) const ALL: [Json; 18] = [
+pub(crate) const ALL: [Json; 19] = [
     ENDPOINTS,
     ENDPOINT_ENDS,
+    PORTS,
     ENDPOINT_IDS,
     TENANT_ENDPOINTS,
     DELETED,
@@ -80,7 +83,7 @@ const SCHEMA: &str = "schema";
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
 /// The step at index `n` makes schema `n + 1` of schema `n`; an empty file has schema 0.
-const STEPS: [Step; 5] = [first, second, third, fourth, fifth];
+const STEPS: [Step; 6] = [first, second, third, fourth, fifth, sixth];
 
 /// The schema of this release.
 pub const VERSION: u64 = STEPS.len() as u64;
@@ -136,6 +139,11 @@ fn fourth(transaction: &WriteTransaction) -> Result<(), StoreError> {
 /// Quotas: a release without them would leave them out of its backups.
 fn fifth(transaction: &WriteTransaction) -> Result<(), StoreError> {
     QUOTAS.open(transaction).map(|_| ())
+}
+
+/// Public ports: a release without them would give one to two.
+fn sixth(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    PORTS.open(transaction).map(|_| ())
 }
 
 /// Brings the file to [`VERSION`], all steps or none.

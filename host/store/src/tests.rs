@@ -9,6 +9,7 @@ mod file;
 mod keys;
 mod lapse;
 mod once;
+mod ports;
 mod quotas;
 mod reservations;
 
@@ -38,6 +39,7 @@ fn endpoint(id: &str, name: &str, tenant: &str) -> Endpoint {
         kept_until_ms: 100,
         was_held: false,
         token_id: None,
+        port: None,
     }
 }
 

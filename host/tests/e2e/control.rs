@@ -3,6 +3,7 @@
 mod guard;
 mod keys;
 mod names;
+mod ports;
 mod published;
 mod quotas;
 mod sessions;

@@ -51,6 +51,9 @@ pub struct ControlFile {
     /// `https://{host}` or `http://{host}:8082`, with `{host}` for the name. `null` follows from
     /// the first port of `ingress.listeners`. Default `null`.
     pub url_template: Option<String>,
+    /// Public ports of TCP services, for `nowconnect-agent tcp`. Without them such a service is
+    /// reached through a listener of the configuration. A change needs a restart. Default `null`.
+    pub tcp_ports: Option<TcpPortsFile>,
     /// What callers without a token get.
     pub anonymous: AnonymousFile,
     /// Who may manage names and endpoints. Default: none.
@@ -95,6 +98,30 @@ pub struct TunnelUrlFile {
     /// What a person should know of it. Default `null`.
     #[serde(default)]
     pub note: Option<String>,
+}
+
+/// Public ports of TCP services. Each tunnel of the protocol `tcp` gets one, which stays with its
+/// name, and listens while it is published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpPortsFile {
+    /// The address that they are bound to. Default `0.0.0.0`.
+    #[serde(default = "all_addresses")]
+    pub bind: String,
+    /// The lowest.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub first: u16,
+    /// The highest; at most 10,000 together.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub last: u16,
+    /// By which name agents print them, such as `tcp.example.com`. `null` is the tunnel's own name
+    /// below `domain`. Default `null`.
+    #[serde(default)]
+    pub host: Option<String>,
+}
+
+fn all_addresses() -> String {
+    "0.0.0.0".to_owned()
 }
 
 /// Callers without a token.
@@ -203,6 +230,7 @@ impl Default for ControlFile {
             region: None,
             more_tunnel_urls: Vec::new(),
             url_template: None,
+            tcp_ports: None,
             anonymous: AnonymousFile::default(),
             clients: Vec::new(),
             tokens: TokensFile::default(),

@@ -59,3 +59,22 @@ fn hosts_are_names_without_port_and_path() {
         assert_eq!(found.key, "control.allowed_hosts[0]", "{bad}");
     }
 }
+
+#[test]
+fn public_ports_are_a_range_that_nobody_else_has() {
+    for (ports, key) in [
+        ("{first: 20010, last: 20000}", "control.tcp_ports.last"),
+        ("{first: 1, last: 20000}", "control.tcp_ports.last"),
+        (
+            "{bind: \"0.0.0.0:1\", first: 1, last: 2}",
+            "control.tcp_ports.bind",
+        ),
+        ("{first: 8700, last: 8800}", "control.tcp_ports"),
+    ] {
+        let found = problem(&format!("control: {{tcp_ports: {ports}}}"));
+        assert_eq!(found.key, key, "{ports}");
+    }
+    let config = valid("control: {tcp_ports: {bind: \"::\", first: 20000, last: 20000}}");
+    let ports = config.control.tcp_ports.unwrap();
+    assert!(ports.range.contains(20_000) && ports.host.is_none());
+}

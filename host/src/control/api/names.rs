@@ -150,5 +150,6 @@ fn as_endpoint(reserved: &Reservation) -> Endpoint {
         kept_until_ms: reserved.made_ms,
         was_held: false,
         token_id: None,
+        port: None,
     }
 }

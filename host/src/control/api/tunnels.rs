@@ -199,6 +199,7 @@ fn lapsed(id: &str, tenant: &str) -> Endpoint {
         kept_until_ms: 0,
         was_held: true,
         token_id: None,
+        port: None,
     }
 }
 
@@ -300,6 +301,8 @@ impl Api {
                 token_until_ms: endpoint.kept_until_ms,
             },
         )?;
+        let mut planned = planned;
+        self.control.choose_port(&mut planned)?;
         let offered = self.control.offer(planned, others, now_ms())?;
         let body = serde_json::to_string(&self.show_created(&offered.created, candidates.to_vec()))
             .map_err(|_| Refusal::new(Code::Unavailable, "the answer has no JSON form"))?;
@@ -336,7 +339,8 @@ impl Api {
 
     fn show_created(&self, created: &Created, candidates: Vec<Candidate>) -> CreatedTunnel {
         CreatedTunnel {
-            public_url: self.ground.public_url(&created.host),
+            public_url: self.ground.public_url(&created.host, created.endpoint.port),
+            public_port: created.endpoint.port,
             public_hostname: created.host.clone(),
             candidates,
             tunnel_id: created.endpoint.id.clone(),
@@ -354,7 +358,8 @@ impl Api {
         Tunnel {
             tunnel_id: endpoint.id.clone(),
             name: endpoint.name.clone(),
-            public_url: self.ground.public_url(&public_hostname),
+            public_url: self.ground.public_url(&public_hostname, endpoint.port),
+            public_port: endpoint.port,
             public_hostname,
             tenant: endpoint.tenant.clone(),
             protocol: endpoint.protocol.clone(),

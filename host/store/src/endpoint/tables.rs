@@ -3,9 +3,10 @@
 use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
 
+use super::port::port_key;
 use super::{ClaimRefused, Endpoint, Limits};
 use crate::schema::{
-    ENDPOINT_ENDS, ENDPOINT_IDS, ENDPOINTS, MAKERS, Open, QUOTAS, TENANT_ENDPOINTS, TENANTS,
+    ENDPOINT_ENDS, ENDPOINT_IDS, ENDPOINTS, MAKERS, Open, PORTS, QUOTAS, TENANT_ENDPOINTS, TENANTS,
 };
 use crate::{StoreError, quota};
 
@@ -47,6 +48,7 @@ pub(crate) struct Tables<'t> {
     makers: Open<'t>,
     ends: Open<'t>,
     quotas: Open<'t>,
+    ports: Open<'t>,
 }
 
 impl<'t> Tables<'t> {
@@ -59,6 +61,7 @@ impl<'t> Tables<'t> {
             makers: MAKERS.open(transaction)?,
             ends: ENDPOINT_ENDS.open(transaction)?,
             quotas: QUOTAS.open(transaction)?,
+            ports: PORTS.open(transaction)?,
         })
     }
 
@@ -66,6 +69,14 @@ impl<'t> Tables<'t> {
         match self.ids.get::<String>(id)? {
             Some(name) => self.endpoints.get(&name),
             None => Ok(None),
+        }
+    }
+
+    /// Whether the port that an endpoint is to have is taken.
+    pub(super) fn has_port_of_another(&self, wanted: &Endpoint) -> Result<bool, StoreError> {
+        match wanted.port {
+            Some(port) => self.ports.contains(&port_key(port)),
+            None => Ok(false),
         }
     }
 
@@ -104,6 +115,9 @@ impl<'t> Tables<'t> {
         self.ids.put(&endpoint.id, &endpoint.name)?;
         self.endpoints.put(&endpoint.name, endpoint)?;
         self.ends.ends(endpoint.kept_until_ms, &endpoint.name)?;
+        if let Some(port) = endpoint.port {
+            self.ports.put(&port_key(port), &endpoint.name)?;
+        }
         Has::change(&mut self.tenants, &endpoint.tenant, |has| {
             has.endpoints += 1
         })?;
@@ -132,6 +146,9 @@ impl<'t> Tables<'t> {
         self.endpoints.remove(&endpoint.name)?;
         self.ends
             .remove_end(endpoint.kept_until_ms, &endpoint.name)?;
+        if let Some(port) = endpoint.port {
+            self.ports.remove(&port_key(port))?;
+        }
         let less = |has: &mut Has| has.endpoints = has.endpoints.saturating_sub(1);
         Has::change(&mut self.tenants, &endpoint.tenant, less)?;
         Has::change(&mut self.makers, &maker_of(endpoint), less)
