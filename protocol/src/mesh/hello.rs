@@ -61,7 +61,7 @@ pub struct MeshProof {
     /// The signature's scheme, by its number in TLS 1.3 (RFC 8446, 4.2.3).
     pub scheme: u16,
     /// Certificates in DER, the hub's own first. At most
-    /// [`MAX_PROOF_CERTIFICATES`](crate::limits::MAX_PROOF_CERTIFICATES).
+    /// [`crate::limits::MAX_PROOF_CERTIFICATES`].
     pub chain: Vec<Bytes>,
     /// The signature.
     pub signature: Bytes,
