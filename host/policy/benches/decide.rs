@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nowconnect_policy::{
-    AgentFacts, ConnectorFacts, Facts, ListenerFacts, Meta, Name, Net, Open, PolicyBundle,
-    Question, Signals, SourceFile, Viewer, ViewerFacts, shipped,
+    AgentFacts, ConnectorFacts, EndpointFacts, Facts, Http, HttpRequest, ListenerFacts, Meta, Name,
+    Net, Open, PolicyBundle, Question, Signals, SourceFile, Viewer, ViewerFacts, shipped,
 };
 
 const QUESTIONS: usize = 20_000;
 const CONNECTORS: usize = 1000;
 
 fn main() {
-    println!("policies  compile_ms  viewer         min_us  p50_us  p99_us");
+    println!("policies  compile_ms  question       viewer         min_us  p50_us  p99_us");
     for policies in [10, 100, 1000] {
         let mut sources = shipped();
         sources
@@ -30,16 +30,23 @@ fn main() {
         let compile_ms = started.elapsed().as_millis();
         let facts = facts();
         for (label, viewer) in [("anonymous", Viewer::Anonymous), ("authenticated", alice())] {
-            let [min, p50, p99] = measure(&bundle, &facts, &viewer);
-            println!("{policies:8}  {compile_ms:10}  {label:13}  {min:6.1}  {p50:6.1}  {p99:6.1}");
+            for (asked, question) in [("open", open as Asked), ("http-request", http_request)] {
+                let [min, p50, p99] = measure(&bundle, &facts, |number| question(number, &viewer));
+                println!(
+                    "{policies:8}  {compile_ms:10}  {asked:13}  {label:13}  {min:6.1}  {p50:6.1}  \
+                     {p99:6.1}"
+                );
+            }
         }
     }
 }
 
-fn measure(bundle: &PolicyBundle, facts: &Facts, viewer: &Viewer) -> [f64; 3] {
+type Asked = fn(usize, &Viewer) -> Question;
+
+fn measure(bundle: &PolicyBundle, facts: &Facts, question: impl Fn(usize) -> Question) -> [f64; 3] {
     let mut nanos = Vec::with_capacity(QUESTIONS);
     for number in 0..QUESTIONS + QUESTIONS / 10 {
-        let question = question(number, viewer.clone());
+        let question = question(number);
         let started = Instant::now();
         let decision = bundle.decide(facts, &question);
         let took = started.elapsed().as_nanos();
@@ -70,28 +77,56 @@ fn text(policies: usize) -> String {
         .collect()
 }
 
-fn question(number: usize, viewer: Viewer) -> Question {
+fn open(number: usize, viewer: &Viewer) -> Question {
     Question::Open(Open {
-        net: Net {
-            source_ip: IpAddr::from([192, 0, 2, (number % 250) as u8]),
-            source_port: (number % 60_000) as u16,
-            listener: Name::bare("l"),
-            tls: None,
-        },
-        meta: Meta {
-            now_ms: 1_795_248_000_000 + number as u64,
-            hub: "hub-1".into(),
-            request_id: format!("{number:032x}").into(),
-            trace_id: None,
-            recheck: false,
-        },
-        viewer,
+        net: net(number),
+        meta: meta(number),
+        viewer: viewer.clone(),
         connector: Name::bare(&format!("c{}", number % CONNECTORS)),
         agent: Name::bare(&format!("a{}", number % 100)),
         open_flows: 3,
         via_mesh: false,
         signals: Signals::default(),
     })
+}
+
+fn http_request(number: usize, viewer: &Viewer) -> Question {
+    Question::HttpRequest(HttpRequest {
+        net: net(number),
+        meta: meta(number),
+        viewer: viewer.clone(),
+        endpoint: Name::bare("shop"),
+        connector: Name::bare(&format!("c{}", number % CONNECTORS)),
+        agent: Name::bare(&format!("a{}", number % 100)),
+        http: Http {
+            method: "GET".to_owned(),
+            host: "shop.example.org".to_owned(),
+            path: format!("/articles/{number}"),
+            header_names: ["accept", "accept-language", "cookie", "host", "user-agent"]
+                .map(str::to_owned)
+                .to_vec(),
+        },
+        signals: Signals::default(),
+    })
+}
+
+fn net(number: usize) -> Net {
+    Net {
+        source_ip: IpAddr::from([192, 0, 2, (number % 250) as u8]),
+        source_port: (number % 60_000) as u16,
+        listener: Name::bare("l"),
+        tls: None,
+    }
+}
+
+fn meta(number: usize) -> Meta {
+    Meta {
+        now_ms: 1_795_248_000_000 + number as u64,
+        hub: "hub-1".into(),
+        request_id: format!("{number:032x}").into(),
+        trace_id: None,
+        recheck: false,
+    }
 }
 
 fn facts() -> Facts {
@@ -110,6 +145,14 @@ fn facts() -> Facts {
             tags: vec![("zone".to_owned(), "inner".to_owned())],
         });
     }
+    facts.put_endpoint(&EndpointFacts {
+        endpoint: Name::bare("shop"),
+        owner: Name::bare("a0"),
+        host: "shop.example.org".to_owned(),
+        reserved: true,
+        public: true,
+        tags: Vec::new(),
+    });
     facts.put_listener(&ListenerFacts {
         listener: Name::bare("l"),
         port: 10389,
