@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nowconnect_control::SignedError;
-use nowconnect_registry::{self as registry, OnceKind};
 use nowconnect_store::{Once, Used};
+use tracing::warn;
 
 use crate::codes::UpgradeCode;
 use crate::hub::{Hub, now_ms};
 use crate::identity::{AgentIdentity, Authenticator, Nonce, PresentedToken, SignatureRefused};
-use crate::telemetry::rfc3339_ms;
+use crate::registry::{self, OnceKind};
+use crate::telemetry::{events, rfc3339_ms};
 
 /// Nonces that are remembered: of 65,536 agents one each in the longest window, with some of them
 /// dialling again.
@@ -41,28 +42,14 @@ pub(super) async fn check(
 /// Whatever cannot be remembered as used is not taken.
 async fn use_up(hub: &Hub, nonce: Nonce) -> Result<(), SignedError> {
     let store = Arc::clone(&hub.nonces);
-    let here = nonce.clone();
-    let used = hub.runtime.spawn_blocking(move || {
-        store.use_once(Once::Nonce, &here.id, now_ms(), here.until_ms, MAX_NONCES)
-    });
+    let (id, until_ms) = (nonce.id.clone(), nonce.until_ms);
+    let used = hub
+        .runtime
+        .spawn_blocking(move || store.use_once(Once::Nonce, &id, now_ms(), until_ms, MAX_NONCES));
     match used.await {
-        Ok(Ok(Used::First)) => use_up_at_all_hubs(hub, &nonce).await,
+        Ok(Ok(Used::First)) => use_up_elsewhere(hub, &nonce).await,
         Ok(Ok(Used::Again)) => Err(SignedError::Replayed),
         Ok(Ok(Used::Full) | Err(_)) | Err(_) => Err(SignedError::Overloaded),
-    }
-}
-
-/// In a cluster a request could be sent to another hub the second time.
-async fn use_up_at_all_hubs(hub: &Hub, nonce: &Nonce) -> Result<(), SignedError> {
-    let cluster = hub.cluster();
-    let Some(shared) = cluster.shared().filter(|_| cluster.is_active()) else {
-        return Ok(());
-    };
-    let lives = Duration::from_millis(nonce.until_ms.saturating_sub(now_ms()).max(1));
-    match shared.use_once(OnceKind::Nonce, &nonce.id, lives).await {
-        Ok(registry::Used::First) => Ok(()),
-        Ok(registry::Used::Again) => Err(SignedError::Replayed),
-        Err(_) => Err(SignedError::Overloaded),
     }
 }
 
@@ -78,6 +65,30 @@ fn sentence(error: SignatureRefused) -> String {
         at(now),
         now.abs_diff(sent_at)
     )
+}
+
+/// The same over all hubs of the cluster. While the registry is away a nonce counts once at each
+/// hub: agents get in where they come, and whoever plays one again needs the token beside it, and a
+/// hub that has not seen it, within the time for which it is good.
+async fn use_up_elsewhere(hub: &Hub, nonce: &Nonce) -> Result<(), SignedError> {
+    let Some(shared) = hub.cluster().shared() else {
+        return Ok(());
+    };
+    let left = Duration::from_millis(nonce.until_ms.saturating_sub(now_ms()).max(1));
+    let used = shared.use_once(OnceKind::Nonce, &nonce.id, left).await;
+    match used {
+        Ok(registry::Used::First) => Ok(()),
+        Ok(registry::Used::Again) => Err(SignedError::Replayed),
+        Err(error) => {
+            warn!(
+                target: events::SECURITY,
+                event = events::REPLAY_UNCHECKED,
+                %error,
+                "a signed upgrade was compared with those of this hub alone"
+            );
+            Ok(())
+        }
+    }
 }
 
 fn code(error: SignatureRefused) -> UpgradeCode {
